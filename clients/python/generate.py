@@ -1,0 +1,49 @@
+"""Writes the Python stubs of `protos/vaultd/v1` into `vaultd_client/v1`; `--check DIR` compares instead of writing.
+
+protoc names the Python package after the proto package, `vaultd.v1`, which would collide with the server's own package
+`vaultd`; the one rewrite below moves the imports to `vaultd_client.v1`.  Descriptors keep their proto names.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import re
+import sys
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+from grpc_tools import protoc
+
+HERE = Path(__file__).resolve().parent
+PROTOS = HERE.parent.parent / "protos"
+STUBS = HERE / "vaultd_client" / "v1"
+
+
+def generate(into: Path) -> None:
+    """Generate messages, type stubs and service stubs for every proto of package vaultd.v1."""
+    sources = sorted(str(path) for path in (PROTOS / "vaultd" / "v1").glob("*.proto"))
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = [f"-I{PROTOS}", f"--python_out={scratch}", f"--pyi_out={scratch}", f"--grpc_python_out={scratch}"]
+        include = str(files("grpc_tools") / "_proto")
+        if protoc.main(["protoc", *arguments, f"-I{include}", *sources]) != 0:
+            raise SystemExit("protoc failed: see its message above")
+        for path in sorted((Path(scratch) / "vaultd" / "v1").iterdir()):
+            text = re.sub(r"^from vaultd\.v1 import", "from vaultd_client.v1 import", path.read_text(), flags=re.M)
+            (into / path.name).write_text(text)
+
+
+def main() -> None:
+    if sys.argv[1:] != ["--check"]:
+        generate(STUBS)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        generate(Path(scratch))
+        names = sorted(path.name for path in Path(scratch).iterdir())
+        _, differing, missing = filecmp.cmpfiles(scratch, STUBS, names, shallow=False)
+        if differing or missing:
+            raise SystemExit(f"stubs do not match the protos, run `make generate`: {', '.join(differing + missing)}")
+
+
+if __name__ == "__main__":
+    main()

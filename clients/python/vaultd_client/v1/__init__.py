@@ -1,0 +1,1 @@
+"""Generated stubs of `protos/vaultd/v1`.  Written by `make generate`; edited by nobody."""

@@ -1,0 +1,466 @@
+"""The audit log of one process: one JSON line per record, in segment files of its own directory.
+
+    {"seq":42,"time":"2026-11-24T02:55:00.000123Z", ...the record's own fields}
+
+Promises:
+  - `append` returns after the line is in the page cache: it survives the death of the process at once, and a power loss
+    after the next `check` (one second).  `append_durable` returns after fdatasync; records before it are then durable
+    too.
+  - Sequence numbers have no gaps, across restarts as well.  A number that was given out is never used again.
+  - When a line cannot be written whole, or a sync fails or takes too long, the caller gets Unavailable and the segment
+    is never written again: a kernel that failed to write pages back may have dropped them and still say yes to a second
+    fsync. The next append opens a new segment, whose first record, `segment_abandoned`, says which bytes of the old one
+    count.
+
+Everything but fdatasync runs on the event loop's thread, so there are no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import queue
+import threading
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from vaultd.audit import segments
+from vaultd.errors import FailedPrecondition, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    Record = dict[str, object]
+
+MAX_SEGMENT_BYTES: Final = 256 * 1024 * 1024
+SYNC_TIMEOUT_S: Final = 2.0
+
+_RESERVED: Final = frozenset({"seq", "time"})
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The place of one record: enough to ask for a proof of it later."""
+
+    chain_id: bytes
+    sequence: int
+    leaf_hash: bytes
+    """SHA-256 over 0x00 and the line without its newline (the leaf hash of RFC 6962)."""
+
+
+@dataclass(slots=True, eq=False)
+class _Segment:
+    name: str
+    path: Path
+    fd: int
+    roll_at: int
+    size: int = 0
+    """Bytes of whole lines."""
+    synced: int = 0
+    """Bytes known to be durable."""
+    dead: bool = False
+    closing: bool = False
+    name_durable: bool = False
+    """Written by the sync thread only."""
+    syncs: int = 0
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class _Sync:
+    """One fdatasync, and everybody whose line was written before it began."""
+
+    segment: _Segment
+    size: int
+    waiters: list[asyncio.Future[None]]
+    timer: asyncio.TimerHandle
+    timed_out: bool = False
+
+
+class AuditLog:
+    """Appends records; a process owns its directory alone.  Use from the event loop that ran `open`.
+
+    fdatasync is a parameter so that tests can let it fail; it is called on a thread, with a descriptor of a segment.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        now: Callable[[], int],
+        chain_id: bytes | None = None,
+        fdatasync: Callable[[int], None] = os.fdatasync,
+        max_segment_bytes: int = MAX_SEGMENT_BYTES,
+        sync_timeout_s: float = SYNC_TIMEOUT_S,
+    ) -> None:
+        if chain_id is not None and len(chain_id) != segments.CHAIN_ID_BYTES:
+            raise ValueError(f"chain_id must have {segments.CHAIN_ID_BYTES} bytes")
+        self._directory = directory
+        self._now = now
+        self._wanted_chain_id = chain_id
+        self._chain_id = b""
+        self._fdatasync = fdatasync
+        self._max_segment_bytes = max_segment_bytes
+        self._sync_timeout_s = sync_timeout_s
+        self._lock_fd: int | None = None
+        self._segment: _Segment | None = None
+        self._number = 0
+        self._sequence = 0
+        self._faults: list[Record] = []
+        self._prove_sync = False
+        self._syncs: deque[_Sync] = deque()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._formatted_second = -1
+        self._formatted = b""
+
+    @property
+    def serving(self) -> bool:
+        """Whether the last append worked and nothing is known that would stop the next one."""
+        return self._segment is not None
+
+    @property
+    def chain_id(self) -> bytes:
+        """16 bytes, the identity of this log; b"" before `open`."""
+        return self._chain_id
+
+    @property
+    def sequence(self) -> int:
+        """The number of the newest record, 0 before the first."""
+        return self._sequence
+
+    async def open(self) -> None:
+        """Lock the directory, recover, and start a segment.
+
+        Raises FailedPrecondition: AUDIT_DIRECTORY_IN_USE, AUDIT_DIRECTORY_MODE, AUDIT_CHAIN_MISMATCH or
+        AUDIT_CHAIN_ID_INVALID; or Unavailable AUDIT_UNAVAILABLE.
+        """
+        if self._lock_fd is not None or self._thread is not None:
+            raise FailedPrecondition("AUDIT_DIRECTORY_IN_USE", "this audit log was opened before")
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.to_thread(self._open)
+        except OSError as e:
+            raise _unavailable() from e
+        self._loop = loop
+        self._thread = threading.Thread(target=_work, args=(self._jobs,), name="vaultd-audit-sync", daemon=True)
+        self._thread.start()
+
+    def append(self, record: Record) -> Receipt:
+        """Write one line to the page cache.  Raises Unavailable AUDIT_UNAVAILABLE; then the record counts for nothing.
+
+        A record that is not JSON, or sets `seq` or `time`, is a TypeError or ValueError, and no number is used.
+        """
+        segment = self._segment
+        if segment is None:
+            return self._recover([record])[-1]
+        sequence = self._sequence + 1
+        line = self._format(sequence, record)
+        if segment.size >= segment.roll_at:
+            segment = self._roll(segment)
+        try:
+            written = os.write(segment.fd, line + b"\n")
+        except OSError as e:
+            raise self._abandon(segment, "write_failed") from e
+        if written != len(line) + 1:
+            raise self._abandon(segment, "write_failed")
+        segment.size += written
+        self._sequence = sequence
+        return self._receipt(sequence, line)
+
+    async def append_durable(self, record: Record) -> Receipt:
+        """Write one line and wait until it is on stable storage; waiters share one fdatasync.  Raises like `append`.
+
+        When the sync fails the line may still be in the log: a record of what was refused is no harm.
+        """
+        receipt = self.append(record)
+        segment = self._segment
+        if segment is None:
+            raise _unavailable()
+        await self._durable(segment)
+        return receipt
+
+    def check(self) -> None:
+        """Notice what no write would: a segment deleted, replaced, cut or written by others.  Call it each second.
+
+        Then, or when not serving, try to go on in a new segment; `serving` says with what success.  Also starts a sync
+        of what `append` wrote.
+        """
+        if self._lock_fd is None:
+            return
+        segment = self._segment
+        if segment is not None and (damage := _damage(segment)):
+            self._abandon(segment, damage)
+        if self._segment is None:
+            with suppress(Unavailable):
+                self._recover([])
+        elif self._segment.size > self._segment.synced and not self._segment.syncs:
+            self._submit(self._segment)
+
+    async def close(self) -> None:
+        """Sync what was written and give the directory free.  Idempotent.  Raises Unavailable when the sync fails."""
+        if self._lock_fd is None or self._thread is None:
+            return
+        lock_fd, self._lock_fd = self._lock_fd, None
+        segment, self._segment = self._segment, None
+        try:
+            if segment is not None:
+                await self._durable(segment)
+                self._close_segment(segment)
+        finally:
+            self._jobs.put(None)
+            if not self._hung():
+                await asyncio.to_thread(self._thread.join, self._sync_timeout_s)
+            os.close(lock_fd)
+
+    # Opening
+
+    def _open(self) -> None:
+        segments.prepare_directory(self._directory)
+        lock_fd = segments.lock_directory(self._directory)
+        self._lock_fd = lock_fd
+        try:
+            recovered = segments.recover(self._directory)
+            self._number = recovered.last_number
+            self._sequence = recovered.last_sequence
+            records: list[Record] = [
+                {"event": "recovered", "segment": tail.segment, "torn_bytes": tail.bytes, "torn_file": tail.kept_in}
+                for tail in recovered.torn
+            ]
+            previous = self._settle_chain_id(keep=bool(recovered.last_sequence) or recovered.pristine)
+            if previous is not None:
+                records.append({"event": "chain_started", "previous_chain_id": previous.hex()})
+            segment, _ = self._start_segment(records, prove_sync=True)
+        except BaseException:
+            os.close(lock_fd)
+            self._lock_fd = None
+            raise
+        self._segment = segment
+
+    def _settle_chain_id(self, *, keep: bool) -> bytes | None:
+        """Read or make the chain id; return the one that it replaces.
+
+        A directory whose segments were taken away must not give out numbers of the old chain again: it gets a new id.
+        """
+        found = segments.read_chain_id(self._directory)
+        wanted = self._wanted_chain_id
+        if keep and self._sequence:
+            if found is None and wanted is None:
+                raise FailedPrecondition(
+                    "AUDIT_CHAIN_ID_INVALID",
+                    "the audit directory has segments but no file chain-id: restore it, or start a new directory",
+                )
+            if found is not None and wanted is not None and found != wanted:
+                raise FailedPrecondition("AUDIT_CHAIN_MISMATCH", "the audit directory belongs to another chain")
+            self._chain_id = found or wanted or b""
+        else:
+            self._chain_id = wanted or (found if keep and found else os.urandom(segments.CHAIN_ID_BYTES))
+        if self._chain_id == found:
+            return None
+        segments.write_chain_id(self._directory, self._chain_id)
+        return found
+
+    def _start_segment(self, records: Sequence[Record], *, prove_sync: bool) -> tuple[_Segment, list[Receipt]]:
+        """Create a segment that begins with these records, all or none.  Raises OSError, leaving no file behind."""
+        first = self._sequence + 1
+        lines = [self._format(first + n, record) for n, record in enumerate(records)]
+        data = b"".join(line + b"\n" for line in lines)
+        if self._lock_fd is None or not segments.is_locked_by(self._directory, self._lock_fd):
+            raise OSError(errno.ESTALE, "the audit directory was replaced")
+        self._number += 1
+        name, fd = segments.create_segment(self._directory, self._number, self._now())
+        segment = _Segment(name, self._directory / name, fd, self._max_segment_bytes)
+        try:
+            if data and os.write(fd, data) != len(data):
+                raise OSError(errno.ENOSPC, "short write")
+            if prove_sync:
+                self._fdatasync(fd)
+                segments.sync_directory(self._directory)
+                segment.name_durable = True
+                segment.synced = len(data)
+        except BaseException:
+            with suppress(OSError):
+                os.ftruncate(fd, 0)  # should the name outlive this, then at least no number is in two places
+            with suppress(OSError):
+                segment.path.unlink()
+            os.close(fd)
+            raise
+        segment.size = len(data)
+        self._sequence += len(lines)
+        return segment, [self._receipt(first + n, line) for n, line in enumerate(lines)]
+
+    # Lines
+
+    def _format(self, sequence: int, record: Record) -> bytes:
+        if not _RESERVED.isdisjoint(record):
+            raise ValueError("a record does not set seq or time itself")
+        second, microsecond = divmod(self._now(), 1_000_000)
+        if second != self._formatted_second:
+            self._formatted = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
+            self._formatted_second = second
+        head = b'{"seq":%d,"time":"%b.%06dZ"' % (sequence, self._formatted, microsecond)
+        return head + b"," + orjson.dumps(record)[1:] if record else head + b"}"
+
+    def _receipt(self, sequence: int, line: bytes) -> Receipt:
+        return Receipt(self._chain_id, sequence, hashlib.sha256(b"\x00" + line).digest())
+
+    # Segments that end
+
+    def _roll(self, segment: _Segment) -> _Segment:
+        """Go on in a new segment.  The sync thread finishes the old one before it looks at the new one."""
+        try:
+            new, _ = self._start_segment([], prove_sync=False)
+        except OSError:
+            segment.roll_at += self._max_segment_bytes  # nothing is wrong with this one: out of descriptors, perhaps
+            return segment
+        self._submit(segment)
+        self._close_segment(segment)
+        self._segment = new
+        return new
+
+    def _abandon(self, segment: _Segment, reason: str) -> Unavailable:
+        """Never write to this segment again, fail all who wait for it, and give the error for the caller."""
+        if not segment.dead:
+            segment.dead = True
+            self._faults.append(
+                {
+                    "event": "segment_abandoned",
+                    "segment": segment.name,
+                    "reason": reason,
+                    "whole_bytes": segment.size,
+                    "durable_bytes": segment.synced,
+                }
+            )
+            self._prove_sync = self._prove_sync or reason == "sync_failed"
+            if self._segment is segment:
+                self._segment = None
+            for waiters in (segment.waiting, *(sync.waiters for sync in self._syncs if sync.segment is segment)):
+                for waiter in waiters:
+                    if not waiter.done():
+                        waiter.set_exception(_unavailable())
+                waiters.clear()
+            self._close_segment(segment)
+        return _unavailable()
+
+    def _recover(self, records: Sequence[Record]) -> list[Receipt]:
+        """Open a new segment that begins with what went wrong, then these records.
+
+        After a failed sync the new segment is synced here, on the loop: nothing may be answered on a disk that still
+        fails. While a sync hangs nothing is tried, so no more than one thread ever hangs.
+        """
+        if self._lock_fd is None or self._hung():
+            raise _unavailable()
+        try:
+            segment, receipts = self._start_segment([*self._faults, *records], prove_sync=self._prove_sync)
+        except OSError as e:
+            raise _unavailable() from e
+        self._faults.clear()
+        self._prove_sync = False
+        self._segment = segment
+        return receipts
+
+    def _close_segment(self, segment: _Segment) -> None:
+        """Close the descriptor on the sync thread, after the syncs that use it."""
+        if not segment.closing:
+            segment.closing = True
+            self._jobs.put(partial(os.close, segment.fd))
+
+    # Syncs
+
+    async def _durable(self, segment: _Segment) -> None:
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        segment.waiting.append(waiter)
+        if not segment.syncs:
+            self._submit(segment)
+        await waiter
+
+    def _submit(self, segment: _Segment) -> None:
+        """Queue one sync for all that wait now; who comes while it runs shares the next."""
+        waiters, segment.waiting = segment.waiting, []
+        timer = self._loop.call_later(self._sync_timeout_s, self._timed_out, segment)
+        sync = _Sync(segment, segment.size, waiters, timer)
+        segment.syncs += 1
+        self._syncs.append(sync)
+        self._jobs.put(partial(self._run, sync))
+
+    def _run(self, sync: _Sync) -> None:
+        """Runs on the sync thread."""
+        segment, error = sync.segment, False
+        try:
+            if segment.dead:
+                raise OSError(errno.EIO, "abandoned")  # a second fsync may succeed without having written anything
+            self._fdatasync(segment.fd)
+            if not segment.name_durable:
+                segments.sync_directory(self._directory)
+                segment.name_durable = True
+            error = os.fstat(segment.fd).st_nlink == 0  # durable, but no longer in the directory
+        except OSError:
+            error = True
+        with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
+            self._loop.call_soon_threadsafe(self._synced, sync, error)
+
+    def _synced(self, sync: _Sync, failed: bool) -> None:
+        segment = sync.segment
+        self._syncs.remove(sync)
+        sync.timer.cancel()
+        segment.syncs -= 1
+        if segment.dead:
+            return
+        if failed:
+            self._abandon(segment, "sync_failed")
+            if self._segment is not None:  # a later segment: a durable record in it would vouch for this one's records
+                self._abandon(self._segment, "previous_segment_sync_failed")
+            return
+        segment.synced = max(segment.synced, sync.size)
+        for waiter in sync.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if segment.waiting and not segment.syncs:
+            self._submit(segment)
+
+    def _timed_out(self, segment: _Segment) -> None:
+        for sync in self._syncs:
+            if sync.segment is segment:
+                sync.timed_out = True
+        self._abandon(segment, "sync_timed_out")
+        if self._segment is not None:
+            self._abandon(self._segment, "previous_segment_sync_timed_out")
+
+    def _hung(self) -> bool:
+        return any(sync.timed_out for sync in self._syncs)
+
+
+def _work(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while (job := jobs.get()) is not None:
+        job()
+
+
+def _damage(segment: _Segment) -> str | None:
+    try:
+        opened = os.fstat(segment.fd)
+        named = segment.path.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return "deleted"
+    except OSError:
+        return "unreachable"
+    if not os.path.samestat(opened, named):
+        return "replaced"
+    if opened.st_size != segment.size:
+        return "truncated" if opened.st_size < segment.size else "written_by_others"
+    return None
+
+
+def _unavailable() -> Unavailable:
+    return Unavailable(
+        "AUDIT_UNAVAILABLE", "the audit log cannot be written, and nothing is done unrecorded", retry_after_s=1
+    )

@@ -1,0 +1,376 @@
+"""A bounded pool of threads for work that is too slow for the event loop: private-key operations and key generation.
+
+A submission is a `_Ticket`: one call or many, one future, one deadline.  It is queued in chunks, in its lane; a worker
+takes several chunks at a visit, and finished tickets reach the loop many at a time, with one wake-up pending at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, cast
+
+from vaultd.backends.base import Lane
+from vaultd.errors import DeadlineExceeded, ResourceExhausted, Unavailable, VaultdError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+DEFAULT_MAX_QUEUED: Final = 20_000
+_CHUNK_CALLS: Final = 16
+# A worker holds no more than this much estimated work at a time, so that another that falls idle finds some left.
+_VISIT_S: Final = 0.002
+# Of the moving average: the weight of a new measurement, and the most that one stalled call may raise it by.
+_WEIGHT: Final = 0.2
+_LARGEST_STEP: Final = 4.0
+# What an estimate keeps when it alone, with nothing queued, refuses a batch: a wrong one must not refuse for ever.
+_DECAY: Final = 0.8
+_SHORTEST_RETRY_S: Final = 0.05
+
+
+ResultT = TypeVar("ResultT")
+
+
+class Call(NamedTuple, Generic[ResultT]):
+    """One piece of work: `function(*arguments)`.  Calls of one cost class take about the same time."""
+
+    cost_class: str
+    function: Callable[..., ResultT]
+    arguments: tuple[object, ...]
+
+
+class _Ticket:
+    """What one submission waits for.  Written by workers under the pool's lock, but for `outcomes`, one slot a call."""
+
+    __slots__ = ("calls", "deadline", "failure", "future", "lane", "outcomes", "unfinished")
+
+    def __init__(
+        self, calls: Sequence[Call[Any]], deadline: float | None, lane: Lane, future: asyncio.Future[list[Any]]
+    ) -> None:
+        self.calls = calls
+        self.deadline = deadline
+        self.lane = lane
+        self.future = future
+        self.outcomes: list[Any] = [None] * len(calls)
+        self.unfinished = len(calls)
+        self.failure: Exception | None = None
+
+
+class _Chunk(NamedTuple):
+    """Calls `start` to `stop` of a ticket."""
+
+    ticket: _Ticket
+    start: int
+    stop: int
+
+
+class WorkPool:
+    """Runs calls on threads, in lanes, within deadlines, or refuses at once.
+
+    Threads start at the first submission and deliver to the event loop that made it; one pool serves one loop.  A lane
+    is served only when those before it are empty; key generation, which takes seconds, holds at most all threads but
+    one.  `clock` gives the seconds that deadlines are in.
+    """
+
+    def __init__(
+        self,
+        threads: int | None = None,
+        max_queued: int = DEFAULT_MAX_QUEUED,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._thread_count = threads if threads is not None else os.cpu_count() or 1
+        if self._thread_count < 1 or max_queued < 1:
+            raise ValueError("a pool has at least one thread and room for one call")
+        self._max_generating = max(1, self._thread_count - 1)
+        self._max_queued = max_queued
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._work_arrived = threading.Condition(self._lock)
+        # From here on everything is read and written under the lock.
+        self._lanes: dict[Lane, deque[_Chunk]] = {lane: deque() for lane in Lane}
+        self._queued_classes: dict[Lane, Counter[str]] = {lane: Counter() for lane in Lane}
+        self._queued = 0
+        self._estimates: dict[str, float] = {}
+        self._generating = 0
+        self._idle = 0
+        self._closing = False
+        self._threads: list[threading.Thread] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._finished: list[_Ticket] = []
+        self._wake_up_pending = False
+
+    @property
+    def queue_depth(self) -> int:
+        """Calls that are waiting for a thread."""
+        return self._queued
+
+    async def run(self, call: Call[ResultT], deadline: float | None, lane: Lane = Lane.ONLINE) -> ResultT:
+        """Do one call and return what it returns.
+
+        Raises what it raises; ResourceExhausted at once when the queue is full or too long for the deadline;
+        DeadlineExceeded when the deadline is past, now or when its turn comes; Unavailable when the pool closes.
+        """
+        (outcome,) = await self.submit((call,), deadline, lane)
+        if isinstance(outcome, VaultdError):
+            raise outcome
+        return outcome
+
+    def submit(
+        self, calls: Sequence[Call[ResultT]], deadline: float | None, lane: Lane = Lane.BATCH
+    ) -> asyncio.Future[list[ResultT | VaultdError]]:
+        """Queue calls and return the future of their outcomes, in order: what each returned, or its VaultdError.
+
+        Any other exception is that of the whole future, and calls of it that have not begun are dropped, as they are
+        when it is cancelled.  Raises ResourceExhausted, DeadlineExceeded or Unavailable, as `run` does, with nothing
+        queued.
+        """
+        loop = asyncio.get_running_loop()
+        ticket = _Ticket(calls, deadline, lane, loop.create_future())
+        if not calls:
+            ticket.future.set_result([])
+            return cast("asyncio.Future[list[ResultT | VaultdError]]", ticket.future)
+        with self._lock:
+            self._start(loop)
+            self._admit(ticket)
+            count = len(calls)
+            self._lanes[lane].extend(
+                _Chunk(ticket, start, min(start + _CHUNK_CALLS, count)) for start in range(0, count, _CHUNK_CALLS)
+            )
+            classes = self._queued_classes[lane]
+            for call in calls:
+                classes[call.cost_class] += 1
+            self._queued += count
+            if self._idle:
+                self._work_arrived.notify((count + _CHUNK_CALLS - 1) // _CHUNK_CALLS)
+        return cast("asyncio.Future[list[ResultT | VaultdError]]", ticket.future)
+
+    async def close(self) -> None:
+        """Fail what is queued with Unavailable, let what has begun finish, and join the threads.  Idempotent."""
+        with self._lock:
+            self._closing = True
+            for lane, chunks in self._lanes.items():
+                for ticket in {chunk.ticket for chunk in chunks}:
+                    self._fail(ticket, _closed())
+                chunks.clear()
+                self._queued_classes[lane].clear()
+            self._queued = 0
+            self._work_arrived.notify_all()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+        self._deliver()
+
+    # Admission, on the event loop, under the lock.
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._closing:
+            raise _closed()
+        if self._loop is None:
+            self._loop = loop
+            for number in range(self._thread_count):
+                # Daemons: a process that ends without `close` does not wait for a key to be generated.
+                thread = threading.Thread(target=self._work, name=f"vaultd-work-{number}", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        elif self._loop is not loop:
+            raise RuntimeError("a pool serves the one event loop that used it first")
+
+    def _admit(self, ticket: _Ticket) -> None:
+        """Raise unless there is room, and time.
+
+        A class that was never measured counts nothing.  A single call with nothing in front of it is let in however
+        long it should take: no estimate, wrong perhaps, can then shut a class of calls out for good.
+        """
+        if self._queued + len(ticket.calls) > self._max_queued:
+            raise _overloaded("too much work is queued; try again later", self._estimate_wait(ticket.lane))
+        if ticket.deadline is None:
+            return
+        left_s = ticket.deadline - self._clock()
+        if left_s <= 0:
+            raise _too_late()
+        wait_s = self._estimate_wait(ticket.lane)
+        nothing_in_front = wait_s <= 0
+        if nothing_in_front and len(ticket.calls) == 1:
+            return
+        if wait_s + self._estimate_service(ticket) > left_s:
+            if nothing_in_front:
+                for cost_class in {call.cost_class for call in ticket.calls} & self._estimates.keys():
+                    self._estimates[cost_class] *= _DECAY
+            raise _overloaded("there is more work than the deadline leaves time for; try again later", wait_s)
+
+    def _estimate_wait(self, lane: Lane) -> float:
+        """Seconds until the calls queued in this lane and those before it have begun."""
+        work_s = 0.0
+        for other, classes in self._queued_classes.items():
+            if other.value <= lane.value:
+                for cost_class, count in classes.items():
+                    work_s += count * self._estimates.get(cost_class, 0.0)
+        return work_s / (self._max_generating if lane is Lane.KEY_GENERATION else self._thread_count)
+
+    def _estimate_service(self, ticket: _Ticket) -> float:
+        work_s = sum(self._estimates.get(call.cost_class, 0.0) for call in ticket.calls)
+        return work_s / min(self._thread_count, -(-len(ticket.calls) // _CHUNK_CALLS))
+
+    # Work, on the threads.
+
+    def _work(self) -> None:
+        while visit := self._wait_for_visit():
+            generating = visit[0].ticket.lane is Lane.KEY_GENERATION
+            try:
+                for chunk in visit:
+                    self._do_chunk(chunk)
+            finally:
+                if generating:
+                    with self._lock:
+                        self._generating -= 1
+                        # One more generation may begin now, and its arrival was announced to nobody.
+                        self._work_arrived.notify()
+
+    def _wait_for_visit(self) -> list[_Chunk]:
+        """Take chunks of the first lane that may be served; none when the pool is closing."""
+        with self._lock:
+            while True:
+                for lane, chunks in self._lanes.items():
+                    if not chunks:
+                        continue
+                    if lane is not Lane.KEY_GENERATION:
+                        return self._take_share(chunks)
+                    if self._generating < self._max_generating:
+                        self._generating += 1
+                        return [chunks.popleft()]
+                if self._closing:
+                    return []
+                self._idle += 1
+                try:
+                    self._work_arrived.wait()
+                finally:
+                    self._idle -= 1
+
+    def _take_share(self, chunks: deque[_Chunk]) -> list[_Chunk]:
+        """Take at least one chunk, and at most this thread's share of the queue and of `_VISIT_S`."""
+        visit: list[_Chunk] = []
+        share = max(1, len(chunks) // self._thread_count)
+        budget_s = _VISIT_S
+        while chunks and len(visit) < share and budget_s > 0:
+            chunk = chunks.popleft()
+            visit.append(chunk)
+            first = chunk.ticket.calls[chunk.start]
+            budget_s -= (chunk.stop - chunk.start) * self._estimates.get(first.cost_class, _VISIT_S)
+        return visit
+
+    def _do_chunk(self, chunk: _Chunk) -> None:
+        ticket = chunk.ticket
+        for index in range(chunk.start, chunk.stop):
+            if index > chunk.start and self._give_way(_Chunk(ticket, index, chunk.stop)):
+                return
+            call = ticket.calls[index]
+            if not self._begin(ticket, index, call):
+                continue
+            began = self._clock()
+            try:
+                ticket.outcomes[index] = call.function(*call.arguments)
+            except VaultdError as error:
+                ticket.outcomes[index] = error
+            except BaseException as error:  # the thread outlives every call; the exception is that of the ticket
+                with self._lock:
+                    self._fail(ticket, _fit_for_future(error))
+                continue
+            self._finish(ticket, call.cost_class, self._clock() - began)
+
+    def _give_way(self, rest: _Chunk) -> bool:
+        """Put the rest of a chunk back where it came from when a lane before it has work."""
+        lane = rest.ticket.lane
+        # Without the lock: whether a deque is empty is one step, and being one call late does no harm.
+        if not any(chunks for other, chunks in self._lanes.items() if other.value < lane.value):
+            return False
+        with self._lock:
+            if self._closing:
+                return False
+            self._lanes[lane].appendleft(rest)
+        return True
+
+    def _begin(self, ticket: _Ticket, index: int, call: Call[Any]) -> bool:
+        """Count the call as no longer queued; False, with the call dropped, when nobody waits for it any more."""
+        with self._lock:
+            if self._closing:
+                self._fail(ticket, _closed())
+                return False
+            self._queued -= 1
+            classes = self._queued_classes[ticket.lane]
+            classes[call.cost_class] -= 1
+            if not classes[call.cost_class]:
+                del classes[call.cost_class]
+            if ticket.failure is not None or ticket.future.cancelled():
+                return False
+            if ticket.deadline is not None and self._clock() >= ticket.deadline:
+                ticket.outcomes[index] = _too_late()
+                self._count_down(ticket)
+                return False
+            return True
+
+    def _finish(self, ticket: _Ticket, cost_class: str, service_s: float) -> None:
+        with self._lock:
+            known_s = self._estimates.get(cost_class)
+            if known_s is None:
+                self._estimates[cost_class] = service_s
+            else:
+                step_s = min(service_s, known_s * _LARGEST_STEP) if known_s > 0 else service_s
+                self._estimates[cost_class] = known_s + _WEIGHT * (step_s - known_s)
+            self._count_down(ticket)
+
+    # Delivery.  The first three are called under the lock.
+
+    def _count_down(self, ticket: _Ticket) -> None:
+        ticket.unfinished -= 1
+        if ticket.unfinished == 0 and ticket.failure is None:
+            self._announce(ticket)
+
+    def _fail(self, ticket: _Ticket, failure: Exception) -> None:
+        if ticket.failure is None:
+            ticket.failure = failure
+            self._announce(ticket)
+
+    def _announce(self, ticket: _Ticket) -> None:
+        self._finished.append(ticket)
+        if not self._wake_up_pending and self._loop is not None:
+            try:
+                self._loop.call_soon_threadsafe(self._deliver)
+            except RuntimeError:
+                return  # the loop is closed, and nobody waits any more
+            self._wake_up_pending = True
+
+    def _deliver(self) -> None:
+        """Hand over, on the event loop, everything that has finished by now."""
+        with self._lock:
+            self._wake_up_pending = False
+            finished, self._finished = self._finished, []
+        for ticket in finished:
+            if ticket.future.done():
+                continue
+            if ticket.failure is not None:
+                ticket.future.set_exception(ticket.failure)
+            else:
+                ticket.future.set_result(ticket.outcomes)
+
+
+def _overloaded(text: str, wait_s: float) -> ResourceExhausted:
+    return ResourceExhausted("OVERLOADED", text, retry_after_s=max(wait_s, _SHORTEST_RETRY_S))
+
+
+def _fit_for_future(error: BaseException) -> Exception:
+    """Wrap what a future does not take (StopIteration), or a loop would die of (KeyboardInterrupt, a panic in Rust)."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    wrapped = RuntimeError("a call in the pool ended abnormally")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _closed() -> Unavailable:
+    return Unavailable("SHUTTING_DOWN", "the server is shutting down; try another one, or again later")
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("DEADLINE_EXCEEDED", "the deadline passed before the work could begin")

@@ -1,0 +1,199 @@
+"""Keys in the server's memory, used through the `cryptography` package."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING, final
+
+from vaultd.backends.base import Lane, Material
+from vaultd.backends.pool import DEFAULT_MAX_QUEUED, Call, WorkPool
+from vaultd.backends.primitives.catalogue import SCHEMES
+from vaultd.backends.primitives.scheme import Encoded, SymmetricScheme, material_mismatch
+from vaultd.errors import DeadlineExceeded, InvalidArgument, VaultdError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vaultd.backends.base import Handle, Operation
+    from vaultd.backends.primitives.catalogue import Scheme
+    from vaultd.backends.primitives.scheme import Key
+    from vaultd.secret import Secret
+
+# About a millisecond of inline operations, after which other calls on the event loop get their turn.
+_INLINE_RUN = 256
+
+
+@final
+class PooledHandle:
+    """One part of a key pair, whose operations are for the pool's threads; `cryptography`'s keys are safe on any."""
+
+    __slots__ = ("_key", "cost_class")
+    inline: bool = False
+
+    def __init__(self, key: Key, cost_class: str) -> None:
+        self._key = key
+        self.cost_class = cost_class
+
+    def perform(self, operation: Operation) -> bytes:
+        """Do it now, on this thread."""
+        return self._key.perform(operation)
+
+
+class SoftwareBackend:
+    """The backend of protection level SOFTWARE: every algorithm, with nothing to connect to.
+
+    Symmetric operations run on the event loop (a thread hop costs fifty of them), all others in a `WorkPool`, which
+    starts with the first of them, on the loop that is running then.  `threads` is the number of CPUs by default.
+    """
+
+    protection_level: str = "SOFTWARE"
+
+    def __init__(self, threads: int | None = None, max_queued: int = DEFAULT_MAX_QUEUED) -> None:
+        self._pool = WorkPool(threads, max_queued)
+
+    @property
+    def queue_depth(self) -> int:
+        """Operations that are waiting for a thread, for metrics."""
+        return self._pool.queue_depth
+
+    def unsupported(self, algorithm: str) -> str | None:
+        """Say why the algorithm cannot be used here, or None when it can."""
+        return None if algorithm in SCHEMES else "no such algorithm is known to this server"
+
+    async def generate(self, algorithm: str, label: str) -> Material:
+        """Make a new key.  A label is for tokens; here it goes unused."""
+        del label
+        scheme = _find_scheme(algorithm)
+        if isinstance(scheme, SymmetricScheme):
+            return Material(scheme.generate(), b"", b"")
+        call = Call(f"{algorithm}/generate", scheme.generate, ())
+        return _to_material(await self._pool.run(call, None, scheme.generation_lane))
+
+    async def import_material(self, algorithm: str, secret: Secret, label: str) -> Material:
+        """Take material in: raw bytes, or PKCS#8 DER for key pairs, where it is the only form for RSA and EC.
+
+        Raises InvalidArgument, reason MATERIAL_MISMATCH, unless it is a sound key of exactly this algorithm.
+        """
+        del label
+        scheme = _find_scheme(algorithm)
+        if isinstance(scheme, SymmetricScheme):
+            scheme.load(secret)
+            return Material(secret, b"", b"")
+        # Checking RSA's primes takes a third of a second: as long as making a key.
+        call = Call(f"{algorithm}/import", scheme.take_in, (secret,))
+        return _to_material(await self._pool.run(call, None, scheme.generation_lane))
+
+    async def load(self, algorithm: str, material: Material) -> Handle:
+        """Make a handle for the private or symmetric part.
+
+        Seeds are expanded and points computed here, in the pool; RSA is not checked again, for what is stored was
+        checked when it came in.
+        """
+        scheme = _find_scheme(algorithm)
+        if material.secret is None:
+            raise material_mismatch("a software key has its material with it")
+        if isinstance(scheme, SymmetricScheme):
+            return scheme.load(material.secret)
+        key = await self._pool.run(Call(f"{algorithm}/load", scheme.load, (material.secret,)), None)
+        return PooledHandle(key, f"{algorithm}/private")
+
+    def load_public(self, algorithm: str, public_key: bytes) -> Handle:
+        """Make a handle for the public part.  Raises InvalidArgument for symmetric algorithms, which have none."""
+        scheme = _find_scheme(algorithm)
+        if isinstance(scheme, SymmetricScheme):
+            raise InvalidArgument("NO_PUBLIC_KEY", "a key of a symmetric algorithm has no public part")
+        return PooledHandle(scheme.load_public(public_key), f"{algorithm}/public")
+
+    async def use(
+        self, handle: Handle, operation: Operation, deadline: float | None, lane: Lane = Lane.ONLINE
+    ) -> bytes:
+        """Do one operation.
+
+        Raises ResourceExhausted at once when the queue is full or too long for the deadline, and DeadlineExceeded when
+        it passes while the operation waits for its turn.
+        """
+        if handle.inline:
+            _check_deadline(deadline)
+            return handle.perform(operation)
+        return await self._pool.run(_to_call(handle, operation), deadline, lane)
+
+    async def use_many(
+        self, work: Sequence[tuple[Handle, Operation]], deadline: float | None
+    ) -> list[bytes | VaultdError]:
+        """Do many operations; one outcome each, in order.
+
+        Raises, with none of them done, when the deadline is past already or the pool refuses its share of them.
+        """
+        _check_deadline(deadline)
+        outcomes: list[bytes | VaultdError] = [b""] * len(work)
+        pooled = [index for index, (handle, _) in enumerate(work) if not handle.inline]
+        pending = self._pool.submit([_to_call(*work[index]) for index in pooled], deadline)
+        try:
+            await self._perform_inline(work, outcomes, deadline)
+            for index, outcome in zip(pooled, await pending, strict=True):
+                outcomes[index] = outcome
+        finally:
+            pending.cancel()
+        return outcomes
+
+    async def destroy(self, material: Material) -> None:
+        """Do nothing: the key is gone when the caller has dropped its bytes and its handles."""
+        del material
+
+    async def random_bytes(self, length: int) -> bytes:
+        """Random bytes from the operating system."""
+        return os.urandom(length)
+
+    async def close(self) -> None:
+        """Stop the threads; queued operations fail with Unavailable.  Idempotent."""
+        await self._pool.close()
+
+    async def _perform_inline(
+        self, work: Sequence[tuple[Handle, Operation]], outcomes: list[bytes | VaultdError], deadline: float | None
+    ) -> None:
+        late: VaultdError | None = None
+        done = 0
+        for index, (handle, operation) in enumerate(work):
+            if not handle.inline:
+                continue
+            try:
+                outcomes[index] = late or handle.perform(operation)
+            except VaultdError as error:
+                outcomes[index] = error
+            done += 1
+            if done % _INLINE_RUN == 0:
+                await asyncio.sleep(0)
+                if _is_past(deadline):
+                    late = _too_late()
+
+
+def _find_scheme(algorithm: str) -> Scheme:
+    scheme = SCHEMES.get(algorithm)
+    if scheme is None:
+        raise InvalidArgument("UNSUPPORTED_ALGORITHM", "no such algorithm is known to this server")
+    return scheme
+
+
+def _to_material(encoded: Encoded) -> Material:
+    return Material(encoded.secret, b"", encoded.public_key)
+
+
+def _to_call(handle: Handle, operation: Operation) -> Call[bytes]:
+    if not isinstance(handle, PooledHandle):
+        raise TypeError("the handle is of another backend")
+    return Call(handle.cost_class, handle.perform, (operation,))
+
+
+def _is_past(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
+
+
+def _check_deadline(deadline: float | None) -> None:
+    if _is_past(deadline):
+        raise _too_late()
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("DEADLINE_EXCEEDED", "the deadline passed before the work could begin")

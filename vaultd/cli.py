@@ -1,0 +1,247 @@
+"""The command `vaultd`."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vaultd import __version__
+from vaultd.config import ConfigError, Settings, load_settings, read_yaml
+from vaultd.errors import FailedPrecondition, VaultdError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from vaultd.secret import Secret
+
+CONFIG = click.option(
+    "--config", "config", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, help="YAML file."
+)
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    """Run to the end; what an operator did wrong is one line on standard error and exit code 1."""
+    try:
+        asyncio.run(main)
+    except (VaultdError, ConfigError) as error:
+        text = f"{error.reason}: {error.text}" if isinstance(error, VaultdError) else str(error)
+        raise SystemExit(f"vaultd: {text}") from None
+    except OSError as error:
+        raise SystemExit(f"vaultd: {error}") from None
+
+
+def _load(config: Path) -> Settings:
+    try:
+        return load_settings(config)
+    except ConfigError as error:
+        raise SystemExit(f"vaultd: {error}") from None
+
+
+def _harden_process() -> None:
+    """No core dumps, and no other process of this user may read our memory."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        import ctypes
+
+        set_dumpable = 4
+        ctypes.CDLL(None, use_errno=True).prctl(set_dumpable, 0, 0, 0, 0)
+
+
+def _ask_passphrase(settings: Settings, *, confirm: bool) -> Secret | None:
+    from vaultd.secret import Secret
+
+    if settings.root_key.provider != "passphrase":
+        return None
+    if sys.stdin.isatty():
+        text = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm)
+    else:
+        text = sys.stdin.readline().rstrip("\n")
+    return Secret(text.encode())
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vaultd")
+def main() -> None:
+    """vaultd, a self-hosted key vault that speaks gRPC."""
+
+
+@main.command()
+@click.option("--dir", "directory", type=click.Path(path_type=Path), default=Path(".vaultd-dev"), show_default=True)
+@click.option("--listen", default="127.0.0.1:7443", show_default=True, metavar="HOST:PORT")
+def dev(directory: Path, listen: str) -> None:
+    """Make certificates and a vault in a directory (once), and serve."""
+    from vaultd.dev import ADMIN, create_dev_directory, grpcurl_line
+
+    config = create_dev_directory(directory, listen)
+    settings = _load(config)
+
+    async def start() -> None:
+        if not settings.store.path.exists():
+            await _init(settings, [ADMIN], directory / "policy.yaml", None)
+
+        def announce(address: str) -> None:
+            print(f"ready {address}", flush=True)
+            print(grpcurl_line(directory, address), flush=True)
+
+        await _serve(settings, announce)
+
+    _run(start())
+
+
+@main.command()
+@CONFIG
+def serve(config: Path) -> None:
+    """Serve with a configuration file."""
+    settings = _load(config)
+    _run(_serve(settings, lambda address: print(f"ready {address}", flush=True)))
+
+
+async def _serve(settings: Settings, announce: Callable[[str], None]) -> None:
+    from vaultd.telemetry.log import configure_logging
+    from vaultd.wiring import Server
+
+    _harden_process()
+    configure_logging(settings.log.level, json=settings.log.format == "json")
+    server = Server(settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, server.reload)
+    async with server.running():
+        announce(f"{settings.listen.rpartition(':')[0]}:{server.port}")
+        await stop.wait()
+
+
+@main.command()
+@CONFIG
+@click.option(
+    "--admin", "admins", multiple=True, required=True, help="Principal that gets every permission; repeatable."
+)
+@click.option(
+    "--policy", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="YAML file to seed policy from."
+)
+def init(config: Path, admins: tuple[str, ...], policy: Path | None) -> None:
+    """Make the key ring, `vaults/default` and the policy.  The server must not be running."""
+    settings = _load(config)
+    _run(_init(settings, list(admins), policy, _ask_passphrase(settings, confirm=True)))
+    click.echo(f"initialized {settings.store.path}; start the server with `vaultd serve --config {config}`")
+
+
+async def _init(settings: Settings, admins: list[str], policy: Path | None, passphrase: Secret | None) -> None:
+    from vaultd.engine.policy import seed_policy
+
+    seeded = seed_policy(admins, read_yaml(policy) if policy is not None else None)
+    settings.store.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with _offline(settings) as server:
+        server.audit_event("init")
+        await server.engine.seal.init(seeded, passphrase)
+
+
+def _offline(settings: Settings) -> Any:
+    from vaultd.wiring import Server
+
+    return Server(settings).offline()
+
+
+@main.command("check-config")
+@CONFIG
+def check_config(config: Path) -> None:
+    """Read the configuration and every file that it names, and say what is wrong."""
+    from vaultd.wiring import TlsFiles, read_trust_bundles
+
+    settings = _load(config)
+    try:
+        read_trust_bundles(settings)
+        TlsFiles(settings).read()
+    except ConfigError as error:
+        raise SystemExit(f"vaultd: {error}") from None
+    click.echo("configuration ok")
+
+
+@main.command("check-store")
+@CONFIG
+def check_store(config: Path) -> None:
+    """Open every row and compare all of them with their digests.  Exit code 1 names what was tampered with."""
+    settings = _load(config)
+    passphrase = _ask_passphrase(settings, confirm=False)
+
+    async def check() -> None:
+        async with _offline(settings) as server:
+            await server.engine.seal.unseal(passphrase)
+            rows = await server.engine.ledger.check(deep=True)
+            click.echo(f"store ok: {rows} rows")
+
+    _run(check())
+
+
+@main.command("recover-admin")
+@CONFIG
+@click.option(
+    "--admin", "admins", multiple=True, required=True, help="Principal that gets every permission; repeatable."
+)
+def recover_admin(config: Path, admins: tuple[str, ...]) -> None:
+    """Give principals every permission, when nobody is left who could.  The server must not be running; it is recorded."""
+    settings = _load(config)
+    passphrase = _ask_passphrase(settings, confirm=False)
+
+    async def recover() -> None:
+        from vaultd.engine.authority import put_policy
+        from vaultd.engine.policy import seed_policy
+
+        async with _offline(settings) as server:
+            await server.engine.seal.unseal(passphrase)
+            document = server.engine.authority.engine.policy.to_document()
+            server.audit_event("recover_admin", admins=" ".join(admins))
+            async with server.engine.ledger.change() as changes:
+                await put_policy(changes, seed_policy(list(admins), document))
+            click.echo("the policy now names these administrators")
+
+    _run(recover())
+
+
+@main.command()
+@CONFIG
+@click.argument("directory", type=click.Path(path_type=Path))
+def backup(config: Path, directory: Path) -> None:
+    """Copy the store into a new directory while the server runs, and verify the copy."""
+    from vaultd.store.archive import write_backup
+    from vaultd.wiring import open_store
+
+    settings = _load(config)
+
+    async def copy() -> None:
+        if not settings.store.path.exists():
+            raise FailedPrecondition("STORE_MISSING", f"there is no store at {settings.store.path}")
+        store = open_store(settings)
+        await store.open()
+        try:
+            manifest = await write_backup(store, directory)
+        finally:
+            await store.close()
+        click.echo(f"backup of revision {manifest.revision}, {sum(manifest.rows.values())} rows, verified: {directory}")
+
+    _run(copy())
+
+
+@main.command()
+@CONFIG
+@click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def restore(config: Path, directory: Path) -> None:
+    """Put a backup in place on a host that has no store.  The root key must be there, or be given to Unseal."""
+    from vaultd.store.archive import restore_backup
+
+    settings = _load(config)
+
+    async def put() -> None:
+        settings.store.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        manifest = restore_backup(directory, settings.store.path)
+        click.echo(f"restored revision {manifest.revision}; check it with `vaultd check-store --config {config}`")
+
+    _run(put())

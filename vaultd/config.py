@@ -1,0 +1,254 @@
+"""Typed settings from one YAML file, with overrides from the environment (`VAULTD_STORE__PATH=...`).
+
+Unknown keys are errors.  Errors name the path of the key and never quote its value.  Relative paths are taken from the
+directory of the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from vaultd.errors import VaultdError
+
+MAX_FILE_BYTES: Final = 8 * 1024 * 1024
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used.  Each line of the text names a key and says what is wrong with it."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class TlsSection(_Section):
+    """The server's certificate.  Files are read again when they change and on SIGHUP."""
+
+    certificate: Path
+    key: Path
+
+
+class TrustBundleSection(_Section):
+    """Certificate authorities, and the one kind of name that they may vouch for."""
+
+    name: str = Field(min_length=1, max_length=64)
+    ca: Path
+    trust_domain: str = Field(default="", max_length=255, pattern=r"^[a-z0-9._-]*$")
+    dns_suffixes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> TrustBundleSection:
+        if bool(self.trust_domain) == bool(self.dns_suffixes):
+            raise ValueError("set exactly one of trust_domain and dns_suffixes")
+        return self
+
+
+class StoreSection(_Section):
+    """Durable rows."""
+
+    path: Path
+    feed_poll_ms: int = Field(default=100, ge=10, le=10_000)
+
+
+class RootKeySection(_Section):
+    """What wraps the key ring: a file (development), a passphrase (given to Unseal), a credential file or a variable."""
+
+    provider: Literal["file", "passphrase", "credential"]
+    path: Path | None = None
+    credential: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,255}$")
+    environment: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]{0,127}$")
+
+    @model_validator(mode="after")
+    def _source(self) -> RootKeySection:
+        given = {
+            name
+            for name, value in (("path", self.path), ("credential", self.credential), ("environment", self.environment))
+            if value
+        }
+        wanted = {"file": 1, "passphrase": 0, "credential": 1}[self.provider]
+        if len(given) != wanted or (self.provider == "file" and given != {"path"}):
+            needs = {
+                "file": "provider `file` needs path",
+                "passphrase": "provider `passphrase` takes nothing else",
+                "credential": "provider `credential` needs exactly one of path, credential, environment",
+            }
+            raise ValueError(needs[self.provider])
+        return self
+
+
+class AuditSection(_Section):
+    """Where the audit log is written."""
+
+    directory: Path
+
+
+class RateSection(_Section):
+    """One window of a rate limit: `per_second` on average, `burst` at once."""
+
+    per_second: int = Field(ge=1, le=10_000_000)
+    burst: int = Field(ge=1, le=100_000_000)
+
+
+def _rate(per_second: int, burst: int) -> RateSection:
+    return RateSection(per_second=per_second, burst=burst)
+
+
+class LimitsSection(_Section):
+    """What one principal may ask, by class of operation; and calls in flight."""
+
+    symmetric: RateSection = _rate(200_000, 400_000)
+    asymmetric: RateSection = _rate(50_000, 100_000)
+    read: RateSection = _rate(5_000, 10_000)
+    mutation: RateSection = _rate(2_000, 4_000)
+    admin: RateSection = _rate(50, 100)
+    unary_in_flight: int = Field(default=512, ge=1, le=100_000)
+    unary_in_flight_per_principal: int = Field(default=256, ge=1, le=100_000)
+    streams: int = Field(default=2_000, ge=1, le=1_000_000)
+    receive_timeout_s: float = Field(default=10.0, gt=0, le=300)
+    unary_timeout_s: float = Field(default=30.0, gt=0, le=600)
+    least_deadline_ms: int = Field(default=50, ge=0, le=10_000)
+    messages_per_version: int | None = Field(default=None, ge=1_024, le=2**32)
+
+
+class LifecycleSection(_Section):
+    """Delays that protect against haste."""
+
+    default_destroy_delay_s: int = Field(default=30 * 86_400, ge=0, le=120 * 86_400)
+    min_destroy_delay_s: int = Field(default=86_400, ge=0, le=120 * 86_400)
+    deletion_retention_s: int = Field(default=30 * 86_400, ge=0, le=365 * 86_400)
+    scheduler_interval_ms: int = Field(default=1_000, ge=10, le=60_000)
+
+
+class BackendSection(_Section):
+    """The software backend."""
+
+    threads: int = Field(default=0, ge=0, le=256, description="0: as many as there are cores")
+    max_queued: int = Field(default=20_000, ge=1, le=1_000_000)
+    max_cached_keys: int = Field(default=100_000, ge=1, le=100_000_000)
+
+
+class LogSection(_Section):
+    """The server's own log, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "console"] = "json"
+
+
+class Settings(BaseSettings):
+    """All that is in force."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, env_prefix="VAULTD_", env_nested_delimiter="__"
+    )
+
+    listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")] = "127.0.0.1:7443"
+    tls: TlsSection
+    trust_bundles: tuple[TrustBundleSection, ...] = Field(min_length=1)
+    operators: tuple[str, ...] = ()
+    store: StoreSection
+    root_key: RootKeySection
+    audit: AuditSection
+    limits: LimitsSection = LimitsSection()
+    lifecycle: LifecycleSection = LifecycleSection()
+    software: BackendSection = BackendSection()
+    log: LogSection = LogSection()
+    reflection: bool = False
+    drain_grace_s: float = Field(default=20.0, ge=0, le=600)
+
+    @field_validator("listen")
+    @classmethod
+    def _port(cls, value: str) -> str:
+        if int(value.rpartition(":")[2]) > 65_535:
+            raise ValueError("the port must be 0 to 65535")
+        return value
+
+    @field_validator("operators")
+    @classmethod
+    def _principals(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from vaultd.engine.policy import is_principal
+
+        if not all(is_principal(principal) for principal in value):
+            raise ValueError("each must be a principal such as spiffe://example.org/operator or dns:ops.example.org")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment overrides the file."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML without its two traps: duplicate keys are errors, and aliases are refused."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]  # PyYAML is untyped
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if len(keys) != len(set(map(str, keys))):
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: a key appears twice")
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file; raises ConfigError with the line of what is wrong."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
+        text = path.read_text(encoding="utf-8")
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506  # a SafeLoader
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigError(f"{path}: {reason}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise ConfigError(f"{path}: line {line}: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and check a configuration file; raises ConfigError with one line per bad or unknown key."""
+    document = read_yaml(path)
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: the file must be a mapping of keys")
+    try:
+        settings = Settings(**{str(key): value for key, value in document.items()})
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_input=False, include_url=False, include_context=False):
+            where = ".".join(str(part) for part in problem["loc"]) or "configuration"
+            lines.append(f"{where}: {problem['msg']}")
+        raise ConfigError("\n".join(lines)) from None
+    except VaultdError as error:
+        raise ConfigError(error.text) from None
+    return _absolute(settings, path.resolve().parent)
+
+
+def _absolute(value: Any, base: Path) -> Any:
+    """Take relative paths from the directory of the file."""
+    changes: dict[str, Any] = {}
+    for name in type(value).model_fields:
+        inner = getattr(value, name)
+        if isinstance(inner, Path):
+            changes[name] = base / inner
+        elif isinstance(inner, BaseModel):
+            changes[name] = _absolute(inner, base)
+        elif isinstance(inner, tuple) and inner and isinstance(inner[0], BaseModel):
+            changes[name] = tuple(_absolute(item, base) for item in inner)
+    return value.model_copy(update=changes)

@@ -1,0 +1,66 @@
+"""The directory of `vaultd dev`: certificates, configuration and policy, made once and kept."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import yaml
+
+from vaultd.devpki import create_dev_pki
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ADMIN: Final = "spiffe://dev.vaultd/admin"
+APP: Final = "spiffe://dev.vaultd/app"
+TRUST_DOMAIN: Final = "dev.vaultd"
+
+POLICY: Final = {
+    "bindings": [
+        {"members": [APP], "role": "crypto-user", "resource": "vaults/default"},
+    ]
+}
+
+
+def create_dev_directory(directory: Path, listen: str) -> Path:
+    """Make what is missing; returns the path of config.yaml, which is all that is in force."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    host = listen.rpartition(":")[0].strip("[]")
+    create_dev_pki(directory / "tls", hosts=[host])
+    config = directory / "config.yaml"
+    document = {
+        "listen": listen,
+        "tls": {"certificate": "tls/server.crt", "key": "tls/server.key"},
+        "trust_bundles": [{"name": "dev", "ca": "tls/ca.crt", "trust_domain": TRUST_DOMAIN}],
+        "operators": [ADMIN],
+        "store": {"path": "vault.db"},
+        "root_key": {"provider": "file", "path": "root.key"},
+        "audit": {"directory": "audit"},
+        "lifecycle": {"min_destroy_delay_s": 0},
+        "reflection": True,
+        "log": {"level": "info", "format": "console"},
+    }
+    if config.exists():
+        kept = yaml.safe_load(config.read_text())
+        document = {**document, **kept, "listen": listen}
+    _write(config, document)
+    if not (directory / "policy.yaml").exists():
+        _write(directory / "policy.yaml", POLICY)
+    return config
+
+
+def _write(path: Path, document: object) -> None:
+    temporary = path.with_suffix(".tmp")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        yaml.safe_dump(document, file, sort_keys=False)
+    temporary.replace(path)
+
+
+def grpcurl_line(directory: Path, address: str) -> str:
+    """A command that works as printed: makes a random data key's worth of bytes, so that it needs nothing else."""
+    tls = directory / "tls"
+    return (
+        f"grpcurl -cacert {tls}/ca.crt -cert {tls}/admin.crt -key {tls}/admin.key "
+        f"{address} vaultd.v1.AdminService/GetStatus"
+    )

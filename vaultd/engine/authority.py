@@ -1,0 +1,54 @@
+"""The policy in force, read from the store and replaced when it changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from vaultd.engine.policy import Policy, PolicyEngine
+from vaultd.engine.sealing import row_lost
+from vaultd.store.base import RowKey
+
+if TYPE_CHECKING:
+    from vaultd.engine.ledger import Changes, Ledger
+
+POLICY_KEY: Final = RowKey("policy", "", "policy", 0)
+POLICY_UID: Final = b"vaultd-policy-01"
+
+
+class Authority:
+    """Holds the compiled policy; none while sealed, and then nothing is allowed."""
+
+    def __init__(self, ledger: Ledger, operators: frozenset[str]) -> None:
+        self._ledger = ledger
+        self._engine: PolicyEngine | None = None
+        self.operators = operators
+
+    @property
+    def engine(self) -> PolicyEngine:
+        """The policy in force; raises Unavailable, reason SEALED, while there is none."""
+        if self._engine is None:
+            self._ledger.sealer  # noqa: B018  # raises SEALED
+            raise row_lost(POLICY_KEY)
+        return self._engine
+
+    @property
+    def loaded(self) -> bool:
+        """Whether there is a policy to ask."""
+        return self._engine is not None
+
+    async def reload(self) -> None:
+        """Read and compile the policy.  Fails closed: raises DataLoss, and nothing is allowed, when it is missing."""
+        self._engine = None
+        found = await self._ledger.read(POLICY_KEY)
+        if found is None:
+            raise row_lost(POLICY_KEY)
+        self._engine = PolicyEngine(Policy.parse(found.values["policy"]))
+
+    def forget(self) -> None:
+        """Allow nothing from now on."""
+        self._engine = None
+
+
+async def put_policy(changes: Changes, policy: Policy) -> None:
+    """Write a policy; it is in force on this node when the change is committed and reloaded."""
+    await changes.put(POLICY_KEY, POLICY_UID, "ACTIVE", None, {"policy": policy.to_document()})

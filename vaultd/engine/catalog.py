@@ -1,0 +1,235 @@
+"""Keys in memory, ready for use: what a call looks up instead of asking the store.
+
+Staleness: a change made by this process is seen by the next call; one made by another process within one poll of the feed
+(100 ms by default).  Key material stays sealed until a version is first used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from vaultd.engine.algorithms import ProtectionLevel
+from vaultd.engine.model import Key, KeyState, KeyVersion, VersionState
+from vaultd.errors import FailedPrecondition, NotFound, VaultdError
+from vaultd.backends.base import Material
+from vaultd.store.base import RowKey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from vaultd.backends.base import Backend, Handle
+    from vaultd.engine.ledger import Ledger
+    from vaultd.engine.usage import Budget, BudgetBook, UsageBook, VersionUsage
+    from vaultd.names import KeyRef
+    from vaultd.store.base import Change, Row
+
+FORMAT: Final = b"\x01"
+HEADER_BYTES: Final = 1 + 16 + 4
+
+
+def ciphertext_header(uid: bytes, number: int) -> bytes:
+    """Format byte, uid of the key, version (docs/formats.md)."""
+    return FORMAT + uid + number.to_bytes(4, "big")
+
+
+def key_not_found() -> NotFound:
+    """The error for a key that is not there."""
+    return NotFound("KEY_NOT_FOUND", "no such key; ListKeys shows the keys of a vault")
+
+
+def version_not_found() -> NotFound:
+    """The error for a version that is not there."""
+    return NotFound("KEY_VERSION_NOT_FOUND", "no such key version; ListKeyVersions shows the versions of a key")
+
+
+class LoadedVersion:
+    """A version with everything that its use needs, computed once per revision."""
+
+    __slots__ = (
+        "_backend",
+        "_loading",
+        "_row",
+        "_software",
+        "budget",
+        "handle",
+        "header",
+        "name",
+        "public_handle",
+        "unusable",
+        "usage",
+        "version",
+    )
+
+    def __init__(
+        self,
+        version: KeyVersion,
+        row: Row,
+        backend: Backend,
+        software: Backend,
+        usage: VersionUsage,
+        budget: Budget | None,
+    ) -> None:
+        self.version = version
+        self.name = version.name
+        self.header = ciphertext_header(version.uid, version.number)
+        self.usage = usage
+        self.budget = budget
+        self.handle: Handle | None = None
+        self.public_handle: Handle | None = None
+        self.unusable = version.state is not VersionState.ENABLED
+        self._row = row
+        self._backend = backend
+        self._software = software
+        self._loading: asyncio.Future[None] | None = None
+
+    @property
+    def backend(self) -> Backend:
+        """Where the private or symmetric part is used."""
+        return self._backend
+
+    @property
+    def software(self) -> Backend:
+        """Where the public part is used."""
+        return self._software
+
+    def refusal(self) -> VaultdError:
+        """Why this version may not be used."""
+        state = self.version.state
+        advice = {
+            VersionState.DISABLED: "call EnableKeyVersion to use it again",
+            VersionState.DESTROY_SCHEDULED: "call RestoreKeyVersion before its destroy_time",
+            VersionState.DESTROYED: "its material is gone",
+        }.get(state, "")
+        return FailedPrecondition(f"KEY_VERSION_{state.value}", f"the key version is {state.value}; {advice}")
+
+    async def load(self, ledger: Ledger) -> Handle:
+        """Open the material and make a handle; concurrent callers share one load."""
+        if self.handle is None:
+            version = self.version
+            secret = ledger.sealer.open_secret(self._row) if self._row.secret is not None else None
+            material = Material(secret, version.reference, version.public_key)
+            handle = await self._backend.load(version.algorithm.name, material)
+            if self.handle is None:
+                self.handle = handle
+        return self.handle
+
+    def load_public(self) -> Handle:
+        """A handle for the public part."""
+        if self.public_handle is None:
+            self.public_handle = self._software.load_public(self.version.algorithm.name, self.version.public_key)
+        return self.public_handle
+
+
+class LoadedKey:
+    """A key and its versions."""
+
+    __slots__ = ("expire_us", "key", "primary", "purpose", "versions")
+
+    def __init__(self, key: Key, versions: Mapping[int, LoadedVersion]) -> None:
+        self.key = key
+        self.versions = versions
+        self.primary = versions.get(key.primary)
+        self.purpose = key.algorithm.purpose
+        self.expire_us = key.expire_us
+
+    def select(self, number: int) -> LoadedVersion:
+        """The version of that number, the primary one for 0; raises NotFound, or FailedPrecondition unless it is ENABLED."""
+        version = self.versions.get(number) if number else self.primary
+        if version is None:
+            if number:
+                raise version_not_found()
+            raise FailedPrecondition(
+                "NO_PRIMARY_VERSION", "the key has no primary version; call RotateKey or SetPrimaryVersion"
+            )
+        if version.unusable:
+            raise version.refusal()
+        return version
+
+
+class KeyCatalog:
+    """Read-through cache of keys, bounded in keys; the oldest loaded goes first."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        backends: Mapping[ProtectionLevel, Backend],
+        usage: UsageBook,
+        budgets: BudgetBook,
+        max_keys: int = 100_000,
+    ) -> None:
+        self._ledger = ledger
+        self._backends = backends
+        self._usage = usage
+        self._budgets = budgets
+        self._max_keys = max_keys
+        self._loaded: dict[tuple[str, str], LoadedKey] = {}
+        self._loading: dict[tuple[str, str], asyncio.Task[LoadedKey]] = {}
+        ledger.subscribe(self.forget_changed)
+
+    def cached(self, ref: KeyRef) -> LoadedKey | None:
+        """The key, if it is in memory."""
+        return self._loaded.get((ref.vault, ref.key))
+
+    async def load(self, ref: KeyRef) -> LoadedKey:
+        """The key from memory or the store; raises NotFound, or FailedPrecondition when it is soft-deleted."""
+        found = self._loaded.get((ref.vault, ref.key))
+        if found is None:
+            found = await self._read_through(ref.vault, ref.key)
+        if found.key.state is KeyState.DELETED:
+            raise FailedPrecondition("KEY_DELETED", "the key is deleted; call UndeleteKey before its purge_time")
+        return found
+
+    async def _read_through(self, vault: str, key: str) -> LoadedKey:
+        at = (vault, key)
+        task = self._loading.get(at)
+        if task is None:
+            task = self._loading[at] = asyncio.get_running_loop().create_task(self._read(vault, key))
+            task.add_done_callback(lambda done: self._store(at, done))
+        return await asyncio.shield(task)
+
+    def _store(self, at: tuple[str, str], task: asyncio.Task[LoadedKey]) -> None:
+        # A change that was published meanwhile took the task out of _loading: what it read may be old, so it is not kept.
+        if self._loading.get(at) is task:
+            del self._loading[at]
+            if not task.cancelled() and task.exception() is None:
+                if len(self._loaded) >= self._max_keys:
+                    del self._loaded[next(iter(self._loaded))]
+                self._loaded[at] = task.result()
+        elif not task.cancelled():
+            task.exception()
+
+    async def _read(self, vault: str, key: str) -> LoadedKey:
+        row = await self._ledger.read(RowKey("key", vault, key, 0))
+        if row is None or row.row.state == KeyState.PURGED.value:
+            raise key_not_found()
+        loaded: Key = row.resource()
+        versions: dict[int, LoadedVersion] = {}
+        algorithm = loaded.algorithm
+        for stored in await self._ledger.versions("key_version", vault, key):
+            version: KeyVersion = stored.resource()
+            budget = None
+            if algorithm.max_messages is not None:
+                budget = self._budgets.budget(vault, key, version.number, loaded.uid, algorithm.max_messages)
+            versions[version.number] = LoadedVersion(
+                version,
+                stored.row,
+                self._backends[loaded.protection_level],
+                self._backends[ProtectionLevel.SOFTWARE],
+                self._usage.counter(loaded.uid, version.number),
+                budget,
+            )
+        return LoadedKey(loaded, versions)
+
+    def forget_changed(self, changes: Iterable[Change]) -> None:
+        """Drop the keys that a change touched; the next use reads them again."""
+        for change in changes:
+            if change.key.kind in {"key", "key_version"}:
+                at = (change.key.scope, change.key.id)
+                self._loaded.pop(at, None)
+                self._loading.pop(at, None)
+
+    def forget_all(self) -> None:
+        """Drop everything: at seal, and when the feed has a gap."""
+        self._loaded.clear()
+        self._loading.clear()

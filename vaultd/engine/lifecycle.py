@@ -1,0 +1,539 @@
+"""Life of keys and versions: the state machine, and nothing else may change it.
+
+    version: ENABLED <-> DISABLED -> DESTROY_SCHEDULED -> DESTROYED        (RestoreKeyVersion: DESTROY_SCHEDULED -> DISABLED)
+    key:     ACTIVE <-> DELETED -> PURGED                                  (PURGED keeps the name taken for ever)
+
+Every mutation is atomic and durable when it returns, and safe to retry with a request id.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from vaultd.backends.base import Material
+from vaultd.engine.algorithms import Algorithm, ProtectionLevel, Purpose, choose_algorithm
+from vaultd.engine.catalog import key_not_found, version_not_found
+from vaultd.engine.clock import DAY_US, SECOND_US
+from vaultd.engine.model import Key, KeyState, KeyVersion, VersionState
+from vaultd.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from vaultd.names import KeyRef, version_name
+from vaultd.store.base import RowKey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from vaultd.backends.base import Backend
+    from vaultd.engine.clock import Clock
+    from vaultd.engine.ledger import Changes, Intent, Ledger
+
+MIN_ROTATION_US: Final = 3600 * SECOND_US
+MAX_ROTATION_US: Final = 36_525 * DAY_US
+MAX_DESTROY_DELAY_US: Final = 120 * DAY_US
+MAX_VERSIONS: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleLimits:
+    """Delays that protect against haste; the configuration sets them."""
+
+    default_destroy_delay_us: int = 30 * DAY_US
+    min_destroy_delay_us: int = DAY_US
+    deletion_retention_us: int = 30 * DAY_US
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpec:
+    """What a caller asks of a new key.  None is the default."""
+
+    purpose: Purpose
+    algorithm: str | None = None
+    protection_level: ProtectionLevel = ProtectionLevel.SOFTWARE
+    labels: Mapping[str, str] | None = None
+    rotation_period_us: int | None = None
+    next_rotation_us: int | None = None
+    expire_us: int | None = None
+    exportable: bool = False
+    destroy_delay_us: int | None = None
+    purge_protection: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUpdate:
+    """Fields to change, by their names in Key, and the etag that must match when it is not empty."""
+
+    fields: Mapping[str, Any]
+    etag: str = ""
+
+
+def check_etag(given: str, current: str) -> None:
+    """Raise Aborted unless `given` is empty or current."""
+    if given and given != current:
+        raise Aborted("ETAG_MISMATCH", "the resource changed since it was read; read it again and repeat the change")
+
+
+class KeyLifecycle:
+    """Creates keys and moves them and their versions from state to state."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        backends: Mapping[ProtectionLevel, Backend],
+        clock: Clock,
+        limits: LifecycleLimits,
+    ) -> None:
+        self._ledger = ledger
+        self._backends = backends
+        self._clock = clock
+        self._limits = limits
+
+    # -- reading --------------------------------------------------------------------------------------------------------
+
+    async def get_key(self, ref: KeyRef) -> Key:
+        """Read a key, also a soft-deleted one; raises NotFound."""
+        found = await self._ledger.read(RowKey("key", ref.vault, ref.key, 0))
+        if found is None or found.row.state == KeyState.PURGED.value:
+            raise key_not_found()
+        return found.resource()  # type: ignore[no-any-return]  # a row of kind `key` holds a Key
+
+    async def list_keys(self, vault: str, after: str, limit: int, *, deleted: bool) -> list[Key]:
+        """Read keys by id, after an id."""
+        await self._require_vault(vault)
+        states = (KeyState.ACTIVE.value, KeyState.DELETED.value) if deleted else (KeyState.ACTIVE.value,)
+        return [row.resource() for row in await self._ledger.list("key", vault, after, limit, states)]
+
+    async def get_version(self, ref: KeyRef) -> KeyVersion:
+        """Read a version (a key: its primary one); raises NotFound."""
+        key = await self.get_key(ref)
+        number = ref.version or key.primary
+        found = await self._ledger.read(RowKey("key_version", ref.vault, ref.key, number))
+        if found is None:
+            raise version_not_found()
+        return found.resource()  # type: ignore[no-any-return]  # a row of kind `key_version` holds a KeyVersion
+
+    async def list_versions(self, ref: KeyRef) -> list[KeyVersion]:
+        """Read all versions of a key, oldest first; raises NotFound."""
+        await self.get_key(ref)
+        return [row.resource() for row in await self._ledger.versions("key_version", ref.vault, ref.key)]
+
+    async def _require_vault(self, vault: str) -> None:
+        found = await self._ledger.read(RowKey("vault", "", vault, 0))
+        if found is None or found.row.state != "ACTIVE":
+            raise NotFound("VAULT_NOT_FOUND", "no such vault; ListVaults shows the vaults")
+
+    # -- creating -------------------------------------------------------------------------------------------------------
+
+    def _backend(self, level: ProtectionLevel) -> Backend:
+        backend = self._backends.get(level)
+        if backend is None:
+            raise FailedPrecondition(
+                "PROTECTION_LEVEL_UNAVAILABLE",
+                f"this server has no backend for {level.value} keys; GetCapabilities lists what it has",
+                field="key.protection_level",
+            )
+        return backend
+
+    async def create_key(self, intent: Intent, vault: str, key_id: str, spec: KeySpec) -> Key:
+        """Create a key and its first version.  Raises AlreadyExists for a name that is or ever was."""
+        algorithm = choose_algorithm(spec.purpose, spec.algorithm, spec.protection_level)
+        backend = self._backend(spec.protection_level)
+        reason = backend.unsupported(algorithm.name)
+        if reason is not None:
+            raise FailedPrecondition("ALGORITHM_UNAVAILABLE", reason, field="key.algorithm")
+        now_us = self._clock.now_us()
+        destroy_delay_us = self._destroy_delay(spec.destroy_delay_us)
+        rotation = self._rotation(algorithm, spec.rotation_period_us, spec.next_rotation_us, now_us)
+        if spec.expire_us is not None and spec.expire_us <= now_us:
+            raise InvalidArgument("EXPIRE_TIME_PAST", "expire_time must be in the future", field="key.expire_time")
+        known, answer = await self._ledger.answered(intent)
+        if known:
+            return answer  # type: ignore[no-any-return]  # what create_key stored
+        await self._require_vault(vault)
+        if await self._ledger.read(RowKey("key", vault, key_id, 0)) is not None:
+            raise _key_exists()
+        material = await backend.generate(algorithm.name, version_name(vault, key_id, 1))
+        used = False
+
+        async def body(changes: Changes) -> Key:
+            nonlocal used
+            at = RowKey("key", vault, key_id, 0)
+            if await changes.get(at) is not None:
+                raise _key_exists()
+            home = await changes.get(RowKey("vault", "", vault, 0))
+            if home is None or home.row.state != "ACTIVE":
+                raise NotFound("VAULT_NOT_FOUND", "no such vault; ListVaults shows the vaults")
+            key = Key(
+                vault=vault,
+                id=key_id,
+                uid=os.urandom(16),
+                algorithm=algorithm,
+                protection_level=spec.protection_level,
+                labels=dict(spec.labels or {}),
+                rotation_period_us=rotation[0],
+                next_rotation_us=rotation[1],
+                expire_us=spec.expire_us,
+                exportable=spec.exportable,
+                destroy_delay_us=destroy_delay_us,
+                purge_protection=spec.purge_protection,
+                state=KeyState.ACTIVE,
+                primary=1,
+                newest=1,
+                create_us=changes.now_us,
+                update_us=changes.now_us,
+            )
+            used = True
+            await self._put_version(changes, key, 1, material)
+            return await changes.put_resource("key", key)  # type: ignore[no-any-return]  # the Key just given
+
+        try:
+            return await self._ledger.mutate(intent, body)  # type: ignore[no-any-return]  # what body returned
+        finally:
+            # Once a commit may have named the material it is never destroyed here: an orphan is better than a lost key.
+            if not used:
+                await backend.destroy(material)
+
+    async def _put_version(self, changes: Changes, key: Key, number: int, material: Material) -> KeyVersion:
+        version = KeyVersion(
+            vault=key.vault,
+            key=key.id,
+            uid=key.uid,
+            number=number,
+            state=VersionState.ENABLED,
+            algorithm=key.algorithm,
+            protection_level=key.protection_level,
+            public_key=material.public_key,
+            reference=material.reference,
+            imported=False,
+            create_us=changes.now_us,
+        )
+        return await changes.put_resource("key_version", version, secret=material.secret)  # type: ignore[no-any-return]  # the KeyVersion just given
+
+    def _destroy_delay(self, asked_us: int | None) -> int:
+        if asked_us is None:
+            return max(self._limits.default_destroy_delay_us, self._limits.min_destroy_delay_us)
+        if not self._limits.min_destroy_delay_us <= asked_us <= MAX_DESTROY_DELAY_US:
+            raise InvalidArgument(
+                "DESTROY_DELAY_RANGE",
+                f"destroy_scheduled_duration must be {self._limits.min_destroy_delay_us // SECOND_US} s "
+                f"to {MAX_DESTROY_DELAY_US // SECOND_US} s here",
+                field="key.destroy_scheduled_duration",
+            )
+        return asked_us
+
+    @staticmethod
+    def _rotation(
+        algorithm: Algorithm, period_us: int | None, next_us: int | None, now_us: int
+    ) -> tuple[int | None, int | None]:
+        if period_us is None:
+            if next_us is not None:
+                raise InvalidArgument(
+                    "ROTATION_PERIOD_MISSING", "next_rotation_time needs rotation_period", field="key.rotation_period"
+                )
+            return None, None
+        if not MIN_ROTATION_US <= period_us <= MAX_ROTATION_US:
+            raise InvalidArgument(
+                "ROTATION_PERIOD_RANGE", "rotation_period must be 1 hour to 100 years", field="key.rotation_period"
+            )
+        if next_us is not None and next_us <= now_us:
+            raise InvalidArgument(
+                "ROTATION_TIME_PAST", "next_rotation_time must be in the future", field="key.next_rotation_time"
+            )
+        return period_us, next_us if next_us is not None else now_us + period_us
+
+    # -- changing a key -------------------------------------------------------------------------------------------------
+
+    async def _change_key(self, intent: Intent, ref: KeyRef, etag: str, change: Callable[[Key, int], Key]) -> Key:
+        async def body(changes: Changes) -> Key:
+            key = await self._key_in(changes, ref)
+            check_etag(etag, key.etag)
+            changed = change(key, changes.now_us)
+            if changed == key:
+                return key
+            return await changes.put_resource("key", replace(changed, update_us=changes.now_us))  # type: ignore[no-any-return]  # the Key just given
+
+        return await self._ledger.mutate(intent, body)  # type: ignore[no-any-return]  # what body returned
+
+    @staticmethod
+    async def _key_in(changes: Changes, ref: KeyRef) -> Key:
+        found = await changes.get(RowKey("key", ref.vault, ref.key, 0))
+        if found is None or found.row.state == KeyState.PURGED.value:
+            raise key_not_found()
+        return found.resource()  # type: ignore[no-any-return]  # a row of kind `key` holds a Key
+
+    async def _active_key_in(self, changes: Changes, ref: KeyRef) -> Key:
+        key = await self._key_in(changes, ref)
+        if key.state is not KeyState.ACTIVE:
+            raise FailedPrecondition("KEY_DELETED", "the key is deleted; call UndeleteKey first")
+        return key
+
+    async def update_key(self, intent: Intent, ref: KeyRef, update: KeyUpdate) -> Key:
+        """Change labels, rotation, expiry, purge protection."""
+
+        def change(key: Key, now_us: int) -> Key:
+            if key.state is not KeyState.ACTIVE:
+                raise FailedPrecondition("KEY_DELETED", "the key is deleted; call UndeleteKey first")
+            fields = dict(update.fields)
+            if key.purge_protection and fields.get("purge_protection") is False:
+                raise FailedPrecondition(
+                    "PURGE_PROTECTION_STAYS", "purge_protection cannot be cleared", field="key.purge_protection"
+                )
+            expire_us = fields.get("expire_us")
+            if expire_us is not None and expire_us <= now_us and expire_us != key.expire_us:
+                raise InvalidArgument("EXPIRE_TIME_PAST", "expire_time must be in the future", field="key.expire_time")
+            if "rotation_period_us" in fields or "next_rotation_us" in fields:
+                period = fields.get("rotation_period_us", key.rotation_period_us)
+                unchanged = fields.get("next_rotation_us") == key.next_rotation_us
+                due = None if unchanged or period is None else fields.get("next_rotation_us")
+                keep = period == key.rotation_period_us and (unchanged or "next_rotation_us" not in fields)
+                if not keep:
+                    period, due = self._rotation(key.algorithm, period, due, now_us)
+                    fields |= {"rotation_period_us": period, "next_rotation_us": due}
+            return replace(key, **fields)
+
+        return await self._change_key(intent, ref, update.etag, change)
+
+    async def delete_key(self, intent: Intent, ref: KeyRef, etag: str) -> Key:
+        """Soft-delete: no use from now on, purged at purge_time."""
+
+        def change(key: Key, now_us: int) -> Key:
+            if key.state is KeyState.DELETED:
+                return key
+            purge_us = now_us + self._limits.deletion_retention_us
+            return replace(key, state=KeyState.DELETED, delete_us=now_us, purge_us=purge_us)
+
+        return await self._change_key(intent, ref, etag, change)
+
+    async def undelete_key(self, intent: Intent, ref: KeyRef, etag: str) -> Key:
+        """Bring a soft-deleted key back as it was."""
+
+        def change(key: Key, now_us: int) -> Key:
+            del now_us
+            return replace(key, state=KeyState.ACTIVE, delete_us=None, purge_us=None)
+
+        return await self._change_key(intent, ref, etag, change)
+
+    async def purge_key(self, intent: Intent, ref: KeyRef, etag: str) -> None:
+        """Erase a soft-deleted key and its material; the name stays taken."""
+        erased: list[KeyVersion] = []
+
+        async def body(changes: Changes) -> None:
+            key = await self._key_in(changes, ref)
+            check_etag(etag, key.etag)
+            if key.state is not KeyState.DELETED:
+                raise FailedPrecondition("KEY_NOT_DELETED", "only a deleted key can be purged; call DeleteKey first")
+            if key.purge_protection and (key.purge_us is None or changes.now_us < key.purge_us):
+                raise FailedPrecondition(
+                    "PURGE_PROTECTED", "the key has purge protection; it is purged at its purge_time"
+                )
+            erased.extend(await self._purge(changes, key))
+
+        await self._ledger.mutate(intent, body)
+        await self._erase(erased)
+
+    async def _purge(self, changes: Changes, key: Key) -> list[KeyVersion]:
+        versions = [row.resource() for row in await changes.versions("key_version", key.vault, key.id)]
+        for version in versions:
+            await changes.delete(RowKey("key_version", key.vault, key.id, version.number))
+            budget = RowKey("budget", key.vault, key.id, version.number)
+            if await changes.get(budget) is not None:
+                await changes.delete(budget)
+        tombstone = replace(
+            key,
+            state=KeyState.PURGED,
+            labels={},
+            primary=0,
+            next_rotation_us=None,
+            rotation_period_us=None,
+            purge_us=None,
+        )
+        await changes.put_resource("key", tombstone)
+        return versions
+
+    async def _erase(self, versions: list[KeyVersion]) -> None:
+        """Take destroyed material out of tokens and out of the store's journals.  Repeating it is harmless."""
+        for version in versions:
+            if version.state is not VersionState.DESTROYED:
+                backend = self._backend(version.protection_level)
+                await backend.destroy(Material(None, version.reference, version.public_key))
+        if versions:
+            await self._ledger.store.scrub()
+
+    # -- versions -------------------------------------------------------------------------------------------------------
+
+    async def rotate_key(
+        self, intent: Intent, ref: KeyRef, etag: str = "", *, keep_primary: bool = False
+    ) -> KeyVersion:
+        """Make a new version, primary unless keep_primary; the next scheduled rotation counts from now."""
+        return await self._rotate(intent, ref, etag, keep_primary=keep_primary, due_before_us=None)
+
+    async def rotate_if_due(self, intent: Intent, ref: KeyRef, now_us: int) -> None:
+        """The scheduler's rotation: nothing happens when another process was faster."""
+        await self._rotate(intent, ref, "", keep_primary=False, due_before_us=now_us)
+
+    async def _rotate(
+        self, intent: Intent, ref: KeyRef, etag: str, *, keep_primary: bool, due_before_us: int | None
+    ) -> KeyVersion:
+        known, answer = await self._ledger.answered(intent)
+        if known:
+            return answer  # type: ignore[no-any-return]  # what _rotate stored
+        before = await self.get_key(ref)
+        backend = self._backend(before.protection_level)
+        label = version_name(ref.vault, ref.key, before.newest + 1)
+        material = await backend.generate(before.algorithm.name, label)
+        used = False
+
+        async def body(changes: Changes) -> KeyVersion:
+            nonlocal used
+            key = await self._active_key_in(changes, ref)
+            check_etag(etag, key.etag)
+            if due_before_us is not None and (key.next_rotation_us is None or key.next_rotation_us > due_before_us):
+                found = await changes.get(RowKey("key_version", key.vault, key.id, key.newest))
+                return found.resource() if found else None  # type: ignore[return-value]  # the scheduler ignores the answer
+            if key.newest >= MAX_VERSIONS:
+                raise FailedPrecondition(
+                    "TOO_MANY_VERSIONS", f"a key has at most {MAX_VERSIONS} versions; create another key"
+                )
+            used = True
+            number = key.newest + 1
+            version = await self._put_version(changes, key, number, material)
+            next_us = changes.now_us + key.rotation_period_us if key.rotation_period_us is not None else None
+            rotated = replace(
+                key,
+                newest=number,
+                primary=key.primary if keep_primary and key.primary else number,
+                next_rotation_us=next_us,
+                update_us=changes.now_us,
+            )
+            await changes.put_resource("key", rotated)
+            return version
+
+        try:
+            return await self._ledger.mutate(intent, body)  # type: ignore[no-any-return]  # what body returned
+        finally:
+            if not used:
+                await backend.destroy(material)
+
+    async def set_primary(self, intent: Intent, ref: KeyRef, etag: str) -> Key:
+        """Make an ENABLED version the primary one."""
+
+        async def body(changes: Changes) -> Key:
+            key = await self._active_key_in(changes, ref)
+            check_etag(etag, key.etag)
+            version = await self._version_in(changes, ref)
+            if version.state is not VersionState.ENABLED:
+                raise FailedPrecondition(
+                    f"KEY_VERSION_{version.state.value}", "only an ENABLED version can be primary; enable it first"
+                )
+            if key.primary == version.number:
+                return key
+            changed = replace(key, primary=version.number, update_us=changes.now_us)
+            return await changes.put_resource("key", changed)  # type: ignore[no-any-return]  # the Key just given
+
+        return await self._ledger.mutate(intent, body)  # type: ignore[no-any-return]  # what body returned
+
+    @staticmethod
+    async def _version_in(changes: Changes, ref: KeyRef) -> KeyVersion:
+        found = await changes.get(RowKey("key_version", ref.vault, ref.key, ref.version))
+        if found is None:
+            raise version_not_found()
+        return found.resource()  # type: ignore[no-any-return]  # a row of kind `key_version` holds a KeyVersion
+
+    async def _change_version(
+        self, intent: Intent, ref: KeyRef, etag: str, change: Callable[[Key, KeyVersion, int], KeyVersion]
+    ) -> KeyVersion:
+        async def body(changes: Changes) -> KeyVersion:
+            key = await self._active_key_in(changes, ref)
+            version = await self._version_in(changes, ref)
+            check_etag(etag, version.etag)
+            changed = change(key, version, changes.now_us)
+            if changed == version:
+                return version
+            return await changes.put_resource("key_version", changed, keep_secret=True)  # type: ignore[no-any-return]  # the KeyVersion just given
+
+        return await self._ledger.mutate(intent, body)  # type: ignore[no-any-return]  # what body returned
+
+    async def enable_version(self, intent: Intent, ref: KeyRef, etag: str) -> KeyVersion:
+        """DISABLED -> ENABLED."""
+
+        def change(key: Key, version: KeyVersion, now_us: int) -> KeyVersion:
+            del key, now_us
+            _require_not_destroying(version, "call RestoreKeyVersion first")
+            return replace(version, state=VersionState.ENABLED)
+
+        return await self._change_version(intent, ref, etag, change)
+
+    async def disable_version(self, intent: Intent, ref: KeyRef, etag: str) -> KeyVersion:
+        """ENABLED -> DISABLED; no use succeeds on this node once it returned."""
+
+        def change(key: Key, version: KeyVersion, now_us: int) -> KeyVersion:
+            del key, now_us
+            _require_not_destroying(version, "it is out of use already")
+            return replace(version, state=VersionState.DISABLED)
+
+        return await self._change_version(intent, ref, etag, change)
+
+    async def destroy_version(self, intent: Intent, ref: KeyRef, etag: str) -> KeyVersion:
+        """ENABLED or DISABLED -> DESTROY_SCHEDULED; a version on its way stays as it is."""
+
+        def change(key: Key, version: KeyVersion, now_us: int) -> KeyVersion:
+            if version.state in {VersionState.DESTROY_SCHEDULED, VersionState.DESTROYED}:
+                return version
+            return replace(version, state=VersionState.DESTROY_SCHEDULED, destroy_us=now_us + key.destroy_delay_us)
+
+        return await self._change_version(intent, ref, etag, change)
+
+    async def restore_version(self, intent: Intent, ref: KeyRef, etag: str) -> KeyVersion:
+        """DESTROY_SCHEDULED -> DISABLED."""
+
+        def change(key: Key, version: KeyVersion, now_us: int) -> KeyVersion:
+            del key, now_us
+            if version.state is VersionState.DESTROYED:
+                raise FailedPrecondition("KEY_VERSION_DESTROYED", "the version's material is gone")
+            if version.state is not VersionState.DESTROY_SCHEDULED:
+                return version
+            return replace(version, state=VersionState.DISABLED, destroy_us=None)
+
+        return await self._change_version(intent, ref, etag, change)
+
+    # -- what the scheduler does ----------------------------------------------------------------------------------------
+
+    async def destroy_if_due(self, intent: Intent, ref: KeyRef, now_us: int) -> None:
+        """DESTROY_SCHEDULED -> DESTROYED at destroy_time: the material leaves the row, the token and the journals."""
+        erased: list[KeyVersion] = []
+
+        async def body(changes: Changes) -> None:
+            version = await self._version_in(changes, ref)
+            due = version.destroy_us
+            if version.state is not VersionState.DESTROY_SCHEDULED or due is None or due > now_us:
+                return
+            gone = replace(
+                version, state=VersionState.DESTROYED, destroy_us=None, destroyed_us=changes.now_us, reference=b""
+            )
+            await changes.put_resource("key_version", gone)
+            erased.append(version)
+
+        await self._ledger.mutate(intent, body)
+        await self._erase(erased)
+
+    async def purge_if_due(self, intent: Intent, ref: KeyRef, now_us: int) -> None:
+        """Purge a soft-deleted key at its purge_time."""
+        erased: list[KeyVersion] = []
+
+        async def body(changes: Changes) -> None:
+            key = await self._key_in(changes, ref)
+            if key.state is KeyState.DELETED and key.purge_us is not None and key.purge_us <= now_us:
+                erased.extend(await self._purge(changes, key))
+
+        await self._ledger.mutate(intent, body)
+        await self._erase(erased)
+
+
+def _key_exists() -> AlreadyExists:
+    return AlreadyExists("KEY_EXISTS", "a key of this name exists or existed; names are never reused", field="key_id")
+
+
+def _require_not_destroying(version: KeyVersion, advice: str) -> None:
+    if version.state in {VersionState.DESTROY_SCHEDULED, VersionState.DESTROYED}:
+        reason = f"KEY_VERSION_{version.state.value}"
+        raise FailedPrecondition(reason, f"the key version is {version.state.value}; {advice}")

@@ -1,0 +1,124 @@
+"""What happens by itself: rotation, destruction, purge, re-sealing, and the book-keeping of use.
+
+One scheduler runs in each process; a due row is looked at again inside its transaction, so two processes do not do it twice.
+`tick` does everything that is due now and is all that tests call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from vaultd.engine.clock import SECOND_US
+from vaultd.engine.ledger import Intent
+from vaultd.engine.model import KeyState, VersionState
+from vaultd.engine.seal import SealState
+from vaultd.errors import VaultdError
+from vaultd.names import KeyRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vaultd.engine.clock import Clock
+    from vaultd.engine.ledger import Ledger
+    from vaultd.engine.lifecycle import KeyLifecycle
+    from vaultd.engine.seal import Seal
+    from vaultd.engine.usage import UsageBook
+    from vaultd.store.base import Row, RowKey
+
+DUE_ROWS: Final = 100
+JUMP_US: Final = 3600 * SECOND_US
+"""A wall clock that moves this much against the monotonic one is not believed."""
+PRINCIPAL: Final = "vaultd:scheduler"
+RETRY_US: Final = 60 * SECOND_US
+
+
+class Scheduler:
+    """Does what is due.  `on_event` is told of each act and each failure (event, resource, reason), for log and audit."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        lifecycle: KeyLifecycle,
+        seal: Seal,
+        usage: UsageBook,
+        clock: Clock,
+        on_event: Callable[[str, str, str], None],
+    ) -> None:
+        self._ledger = ledger
+        self._lifecycle = lifecycle
+        self._seal = seal
+        self._usage = usage
+        self._clock = clock
+        self._on_event = on_event
+        self._low: set[KeyRef] = set()
+        self._retry_at: dict[RowKey, int] = {}
+        self._offset_us = self._clock_offset()
+        self._replays_dropped_us = 0
+        self.clock_trusted = True
+
+    def _clock_offset(self) -> int:
+        return self._clock.now_us() - int(self._clock.monotonic_s() * SECOND_US)
+
+    def note_low_budget(self, key: RowKey) -> None:
+        """A version nears its message budget: its key gets a new primary version at the next tick."""
+        self._low.add(KeyRef(key.scope, key.id, key.version))
+
+    async def tick(self) -> None:
+        """Do everything that is due now.  Errors are reported and do not stop the rest."""
+        if self._seal.state is not SealState.UNSEALED:
+            return
+        self._check_clock()
+        now_us = self._clock.now_us()
+        for row in await self._ledger.store.due(now_us, DUE_ROWS):
+            if self._retry_at.get(row.key, 0) <= now_us:
+                await self._attempt(row, now_us)
+        for ref in list(self._low):
+            self._low.discard(ref)
+            await self._rotate_spent(ref)
+        await self._usage.flush()
+        await self._seal.reseal_some()
+        if now_us - self._replays_dropped_us >= JUMP_US:
+            self._replays_dropped_us = now_us
+            await self._ledger.store.drop_replays(now_us)
+
+    def _check_clock(self) -> None:
+        # NTP steps and suspended machines look alike: nothing is destroyed on the word of a clock that jumped.  A restart,
+        # after somebody looked at the clock, trusts it again.
+        if self.clock_trusted and abs(self._clock_offset() - self._offset_us) > JUMP_US:
+            self.clock_trusted = False
+            self._on_event("clock_jumped", "", "destruction and purge wait for a restart with a clock that was checked")
+
+    async def _attempt(self, row: Row, now_us: int) -> None:
+        key = row.key
+        ref = KeyRef(key.scope, key.id, key.version)
+        intent = Intent(PRINCIPAL, "scheduler")
+        event = ""
+        try:
+            if key.kind == "key_version" and row.state == VersionState.DESTROY_SCHEDULED.value:
+                event = "destroy"
+                if self.clock_trusted:
+                    await self._lifecycle.destroy_if_due(intent, ref, now_us)
+                    self._on_event(event, str(ref), "")
+            elif key.kind == "key" and row.state == KeyState.DELETED.value:
+                event = "purge"
+                if self.clock_trusted:
+                    await self._lifecycle.purge_if_due(intent, ref, now_us)
+                    self._on_event(event, str(ref), "")
+            elif key.kind == "key" and row.state == KeyState.ACTIVE.value:
+                event = "rotate"
+                await self._lifecycle.rotate_if_due(intent, ref, now_us)
+                self._on_event(event, str(ref), "")
+            self._retry_at.pop(key, None)
+        except VaultdError as error:
+            self._retry_at[key] = now_us + RETRY_US
+            self._on_event(f"{event}_failed", str(ref), error.reason)
+
+    async def _rotate_spent(self, ref: KeyRef) -> None:
+        try:
+            key = await self._lifecycle.get_key(ref)
+            if key.state is KeyState.ACTIVE and key.primary == ref.version:
+                await self._lifecycle.rotate_key(Intent(PRINCIPAL, "scheduler"), KeyRef(ref.vault, ref.key, 0))
+                self._on_event("rotate", str(ref), "MESSAGE_BUDGET")
+        except VaultdError as error:
+            self._low.add(ref)
+            self._on_event("rotate_failed", str(ref), error.reason)

@@ -1,0 +1,263 @@
+"""The seal: whether the key ring is open, and how it is made, opened, closed and re-wrapped.
+
+The root key never meets the rows: it wraps the key ring, and the ring's term keys seal the rows.  Whatever changes root keys
+(init, rotation, the clean-up after a crash) does so inside a store transaction, so two processes cannot cross: a root key
+that a committed ring needs is never retired.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from vaultd import failpoints
+from vaultd.engine.authority import Authority, put_policy
+from vaultd.engine.sealing import KeyRing, Sealer, pack
+from vaultd.engine.vaults import DEFAULT_VAULT, put_new_vault
+from vaultd.errors import Aborted, DataLoss, FailedPrecondition, InvalidArgument, VaultdError
+from vaultd.store.base import RingRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vaultd.backends.rootkeys import RootKeyProvider
+    from vaultd.engine.ledger import Intent, Ledger
+    from vaultd.engine.policy import Policy
+    from vaultd.secret import Secret
+
+MIN_PASSPHRASE_BYTES: Final = 12
+RESEAL_ROWS: Final = 100
+"""Rows that one background step moves to the newest term."""
+
+
+class SealState(Enum):
+    """Whether the server can use its keys."""
+
+    UNINITIALIZED = "UNINITIALIZED"
+    SEALED = "SEALED"
+    UNSEALED = "UNSEALED"
+
+
+def _ring_aad(root_ref: str, generation: int) -> bytes:
+    return pack("vaultd ring", root_ref, generation)
+
+
+class Seal:
+    """Opens and closes the key ring.  `on_change` is told of every new state, for health."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        provider: RootKeyProvider,
+        authority: Authority,
+        forget_keys: Callable[[], None],
+        on_change: Callable[[SealState], None],
+    ) -> None:
+        self._ledger = ledger
+        self._provider = provider
+        self._authority = authority
+        self._forget_keys = forget_keys
+        self._on_change = on_change
+        self._turn = asyncio.Lock()
+        self.state = SealState.UNINITIALIZED
+
+    @property
+    def provider_kind(self) -> str:
+        """`file`, `passphrase`, `credential`."""
+        return self._provider.kind
+
+    def _enter(self, state: SealState) -> None:
+        self.state = state
+        self._on_change(state)
+
+    async def start(self) -> None:
+        """Find out where we are, and unseal when the provider needs nobody.  Raises DataLoss for rows that fail the check."""
+        if await self._ledger.store.ring() is None:
+            self._enter(SealState.UNINITIALIZED)
+            return
+        self._enter(SealState.SEALED)
+        if not self._provider.needs_passphrase:
+            await self.unseal(None)
+
+    def _check_passphrase(self, passphrase: Secret | None, minimum: int) -> None:
+        if self._provider.needs_passphrase and (passphrase is None or len(passphrase) < minimum):
+            raise InvalidArgument(
+                "PASSPHRASE_REQUIRED",
+                f"the passphrase provider needs a passphrase of {minimum} bytes or more",
+                field="passphrase",
+            )
+        if not self._provider.needs_passphrase and passphrase is not None:
+            raise InvalidArgument(
+                "PASSPHRASE_REFUSED", f"the {self._provider.kind} provider takes no passphrase", field="passphrase"
+            )
+
+    async def init(self, policy: Policy, passphrase: Secret | None) -> None:
+        """Make the key ring, `vaults/default` and the policy, in one transaction.  Leaves the server unsealed."""
+        self._check_passphrase(passphrase, MIN_PASSPHRASE_BYTES)
+        async with self._turn:
+            if await self._ledger.store.ring() is not None:
+                raise _already_initialized()
+            ring = KeyRing.create()
+            self._ledger.install(Sealer(ring))
+            try:
+                async with self._ledger.change() as changes:
+                    if await changes.ring() is not None:
+                        raise _already_initialized()
+                    ref = await self._provider.create(passphrase)
+                    wrapped = await self._provider.wrap(ref, ring.dump(), _ring_aad(ref, ring.generation))
+                    await changes.put_ring(RingRow(ref, ring.generation, wrapped))
+                    await put_new_vault(changes, DEFAULT_VAULT, "", {})
+                    await put_policy(changes, policy)
+            except BaseException:
+                self._ledger.install(None)
+                raise
+            await self._authority.reload()
+            self._enter(SealState.UNSEALED)
+
+    async def unseal(self, passphrase: Secret | None) -> None:
+        """Open the key ring, check every row against its digest, load the policy.  Idempotent."""
+        self._check_passphrase(passphrase, 1)
+        async with self._turn:
+            if self.state is SealState.UNSEALED:
+                return
+            try:
+                await self._open_ring(passphrase)
+                await self._ledger.check()
+                await self._authority.reload()
+                await self._tidy_root_keys()
+            except BaseException:
+                self._close()
+                raise
+            self._enter(SealState.UNSEALED)
+
+    async def _open_ring(self, passphrase: Secret | None) -> None:
+        row = await self._ledger.store.ring()
+        if row is None:
+            raise FailedPrecondition(
+                "NOT_INITIALIZED", "there is no key ring yet; call AdminService.Init or run `vaultd init`"
+            )
+        ring = await self._unwrap(row, passphrase)
+        self._ledger.install(Sealer(ring))
+
+    async def _unwrap(self, row: RingRow, passphrase: Secret | None) -> KeyRing:
+        aad = _ring_aad(row.root_ref, row.generation)
+        ring = KeyRing.load(await self._provider.unwrap(row.root_ref, row.wrapped, aad, passphrase))
+        if ring.generation != row.generation:
+            raise DataLoss("KEY_RING_CORRUPT", "the key ring is not the one that its row names; restore from a backup")
+        return ring
+
+    async def _tidy_root_keys(self) -> None:
+        """Retire root keys that a crash left over, under the store's write lock."""
+        async with self._ledger.change() as changes:
+            row = await changes.ring()
+            if row is not None:
+                await self._provider.retire(row.root_ref)
+
+    def _close(self) -> None:
+        self._ledger.install(None)
+        self._authority.forget()
+        self._forget_keys()
+
+    async def seal(self) -> None:
+        """Forget all keys.  Calls under way finish or fail; no new use begins."""
+        async with self._turn:
+            self._close()
+            self._provider.forget()
+            if self.state is SealState.UNSEALED:
+                self._enter(SealState.SEALED)
+
+    async def rotate_root(self, intent: Intent, passphrase: Secret | None) -> None:
+        """Wrap the ring, with one more term, under a fresh root key.  The old root opens it until the new ring is read back."""
+        self._check_passphrase(passphrase, MIN_PASSPHRASE_BYTES)
+        async with self._turn:
+            known, _ = await self._ledger.answered(intent)
+            if known:
+                return
+            old = self._ledger.sealer.ring
+            async with self._ledger.change() as changes:
+                row = await changes.ring()
+                if row is None or row.generation != old.generation:
+                    raise Aborted(
+                        "ROOT_KEY_ROTATED", "another node rotated the root key just now; check GetStatus and repeat"
+                    )
+                ref = await self._provider.prepare_next(passphrase)
+                failpoints.hit("seal.prepared")
+                ring = old.with_new_term()
+                wrapped = await self._provider.wrap(ref, ring.dump(), _ring_aad(ref, ring.generation))
+                await changes.put_ring(RingRow(ref, ring.generation, wrapped))
+                await changes.remember(intent, None)
+                failpoints.hit("seal.rewrapped")
+            failpoints.hit("seal.committed")
+            await self._adopt_committed_ring(ref, passphrase)
+            failpoints.hit("seal.read_back")
+            await self._tidy_root_keys()
+            failpoints.hit("seal.retired")
+
+    async def _adopt_committed_ring(self, ref: str, passphrase: Secret | None) -> None:
+        row = await self._ledger.store.ring()
+        if row is None or row.root_ref != ref:
+            raise DataLoss(
+                "KEY_RING_CORRUPT", "the key ring that was written cannot be read back; the old root key is kept"
+            )
+        self._ledger.install(Sealer(await self._unwrap(row, passphrase)))
+
+    async def follow_ring(self) -> None:
+        """Another process changed the ring: open the new one, or seal ourselves when we cannot."""
+        async with self._turn:
+            row = await self._ledger.store.ring()
+            if (
+                self.state is not SealState.UNSEALED
+                or row is None
+                or row.generation == self._ledger.sealer.ring.generation
+            ):
+                return
+            try:
+                self._ledger.install(Sealer(await self._unwrap(row, None)))
+            except VaultdError:
+                self._close()
+                self._enter(SealState.SEALED)
+
+    async def reseal_some(self) -> int:
+        """Move some rows to the newest term; forget terms that nothing needs any more.  Returns the rows moved."""
+        if self.state is not SealState.UNSEALED or len(self._ledger.sealer.ring.terms) == 1:
+            return 0
+        sealer = self._ledger.sealer
+        keys = await self._ledger.store.older_terms(sealer.term, RESEAL_ROWS)
+        if keys:
+            async with self._ledger.change() as changes:
+                for key in keys:
+                    await changes.reseal(key)
+            return len(keys)
+        async with self._ledger.store.snapshot() as snapshot:
+            scopes = [digest.scope for digest in snapshot.digests.values() if digest.term < sealer.term]
+        if scopes:
+            async with self._ledger.change() as changes:
+                for scope in scopes:
+                    changes.reseal_digest(scope)
+            return 0
+        if await self._ledger.store.count_older_terms(sealer.term) == 0:
+            await self._forget_terms_before(sealer.term)
+        return 0
+
+    async def _forget_terms_before(self, term: int) -> None:
+        async with self._turn:
+            if self.state is not SealState.UNSEALED:
+                return
+            old = self._ledger.sealer.ring
+            async with self._ledger.change() as changes:
+                row = await changes.ring()
+                if row is None or row.generation != old.generation or old.term != term:
+                    return
+                ring = old.without_terms_before(term)
+                wrapped = await self._provider.wrap(row.root_ref, ring.dump(), _ring_aad(row.root_ref, ring.generation))
+                await changes.put_ring(RingRow(row.root_ref, ring.generation, wrapped))
+            self._ledger.install(Sealer(ring))
+
+    async def rows_on_older_terms(self) -> int:
+        """Rows, digests and stored answers that still need an older term."""
+        return await self._ledger.store.count_older_terms(self._ledger.sealer.term)
+
+
+def _already_initialized() -> FailedPrecondition:
+    return FailedPrecondition("ALREADY_INITIALIZED", "the key ring exists; unseal it")

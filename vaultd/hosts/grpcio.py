@@ -1,0 +1,136 @@
+"""The grpc.aio host: raw bytes in, raw bytes out.
+
+Unary methods are registered as stream-unary without a deserializer, for two reasons that ordinary handlers cannot mend: a
+malformed message would be refused before any of our code runs, and a caller that opens a call and sends nothing would hold
+its place for ever.  Errors leave through `abort` only, so no exception text of ours reaches the wire.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+
+from vaultd.interceptors.call import Call, Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vaultd.interceptors.chain import Chain
+
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+MAX_RPCS: Final = 4096
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+OPTIONS: Final = (
+    ("grpc.max_concurrent_streams", 100),  # rapid reset, fairness between connections
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.absolute_max_metadata_size", 16 * 1024),
+    ("grpc.server_handshake_timeout_ms", 5_000),  # TCP connections that never speak
+    ("grpc.max_connection_age_ms", 300_000),  # bounds the use of a certificate that expired meanwhile
+    ("grpc.max_connection_age_grace_ms", 30_000),
+    ("grpc.max_connection_idle_ms", 300_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+    ("grpc.http2.max_ping_strikes", 2),
+    ("grpc.so_reuseport", 0),  # no other local process may share the port
+    ("grpc.enable_channelz", 0),
+    ("grpc.default_compression_algorithm", 0),
+    ("grpc.compression_enabled_algorithms_bitset", 1),  # identity only: no bombs, no side channel
+)
+
+TlsConfig = tuple[bytes, bytes, bytes]
+"""Private key, certificate chain, client certificate authorities; each PEM."""
+
+
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped
+    """Gives every method, known or not, to the chain."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+
+    def service(self, details: Any) -> Any:
+        method, metadata, chain = details.method, details.invocation_metadata, self._chain
+        if chain.streams(method):
+
+            async def stream(requests: Any, context: Any) -> None:
+                del requests
+                call = _call(method, metadata, context)
+                async for reply in chain.stream(call):
+                    if reply.code:
+                        await context.abort(_CODES[reply.code], reply.text, reply.trailing)
+                    await context.write(reply.body)
+
+            return grpc.stream_stream_rpc_method_handler(stream)
+
+        async def unary(requests: Any, context: Any) -> bytes:
+            del requests
+            reply = await chain.unary(_call(method, metadata, context))
+            if reply.code:
+                await context.abort(_CODES[reply.code], reply.text, reply.trailing)
+            context.set_trailing_metadata(reply.trailing)
+            return reply.body
+
+        return grpc.stream_unary_rpc_method_handler(unary)
+
+
+def _call(method: str, metadata: Any, context: Any) -> Call:
+    remaining = context.time_remaining()
+    deadline = None if remaining is None else time.monotonic() + remaining
+
+    async def receive() -> bytes | None:
+        message = await context.read()
+        return None if message is grpc.aio.EOF else message
+
+    return Call(method, _peer(context), metadata, deadline, receive)
+
+
+def _peer(context: Any) -> Peer:
+    # auth_context, never peer_identities(): that falls back to the common name of a certificate without SANs.
+    auth = context.auth_context()
+    chain = auth.get("x509_pem_cert_chain") or auth.get("x509_pem_cert") or (b"",)
+    return Peer(context.peer(), chain[0])
+
+
+class GrpcHost:
+    """A grpc.aio server on one mTLS listener."""
+
+    def __init__(self, chain: Chain, read_tls: Callable[[], TlsConfig], tls_changed: Callable[[], bool]) -> None:
+        """`read_tls` gives the files' contents; `tls_changed` is asked once per handshake and must be cheap."""
+        self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_RPCS, compression=None)
+        self._server.add_generic_rpc_handlers((_Handlers(chain),))
+        self._read_tls = read_tls
+        self._tls_changed = tls_changed
+
+    def _certificates(self) -> Any:
+        key, certificate, authorities = self._read_tls()
+        return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=authorities)
+
+    def listen(self, address: str) -> int:
+        """Bind; returns the port.  Raises OSError when the address cannot be bound."""
+
+        def fetch() -> Any:
+            return self._certificates() if self._tls_changed() else None
+
+        credentials = grpc.dynamic_ssl_server_credentials(
+            self._certificates(), fetch, require_client_authentication=True
+        )
+        try:
+            port: int = self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}; is another process using it?") from error
+        if port == 0:
+            raise OSError(f"cannot listen on {address}; is another process using it?")
+        return port
+
+    async def start(self) -> None:
+        """Begin to serve."""
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls, let those under way finish within the grace, then end them."""
+        await self._server.stop(grace_s)

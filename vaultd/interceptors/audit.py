@@ -1,0 +1,144 @@
+"""The audit step: a record of every call, written before its reply is released.
+
+Fields come from the rules table (validated names), from the answer (the key version), and from the chain itself.  Payloads
+have no way in.  Refusals beyond a few per identity, reason and second are counted and written as one record.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vaultd_client.v1.resources_pb2 import AuditReceipt
+
+if TYPE_CHECKING:
+    from vaultd.audit.folding import RefusalFolder
+    from vaultd.audit.log import AuditLog, Receipt
+    from vaultd.engine.clock import Clock
+    from vaultd.errors import VaultdError
+    from vaultd.interceptors.call import Call
+    from vaultd.interceptors.routes import Route
+
+_FOLDED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED"}
+RECEIPT_KEY = "vaultd-receipt-bin"
+
+
+class _HasKeyVersion(Protocol):
+    key_version: str
+
+
+class Entry:
+    """What will be said of one call.  Opened when it arrives, closed when its outcome is known."""
+
+    __slots__ = ("bytes_in", "call", "fields", "handed_over", "principal", "request_id", "route", "started", "trace")
+
+    def __init__(self, call: Call, request_id: str, trace: str, started: float) -> None:
+        self.call = call
+        self.request_id = request_id
+        self.trace = trace
+        self.started = started
+        self.principal = ""
+        self.route: Route | None = None
+        self.bytes_in = 0
+        self.handed_over = False
+        """True once a task of its own will record the outcome."""
+        self.fields: dict[str, Any] = {}
+
+    def name(self, request: Any) -> None:
+        """Take the audited fields of a validated request."""
+        route = self.route
+        if route is None:
+            return
+        for path in route.rule.audited:
+            value = request
+            for part in path.split("."):
+                value = getattr(value, part)
+            self.fields[path] = value
+
+    def name_items(self, requests: list[Any], answers: list[Any], errors: dict[int, VaultdError]) -> None:
+        """Say of a batch: how many items, which resources and versions, and every failure by its reason."""
+        route = self.route
+        if route is None:
+            return
+        for path in route.rule.audited:
+            self.fields[path] = dict(Counter(getattr(request, path) for request in requests))
+        versions = Counter(answer.key_version for answer in answers)
+        self.fields["key_version"] = dict(versions)
+        self.fields["items"] = len(answers) + len(errors)
+        if errors:
+            failures: dict[str, list[int]] = {}
+            for at, error in sorted(errors.items()):
+                failures.setdefault(error.reason, []).append(at)
+            self.fields["failures"] = failures
+
+
+class AuditStep:
+    """Writes intents and outcomes.  Whatever cannot be written raises Unavailable, and the reply is withheld."""
+
+    def __init__(self, log: AuditLog, folder: RefusalFolder, clock: Clock) -> None:
+        self._log = log
+        self._folder = folder
+        self._clock = clock
+
+    def open(self, call: Call, request_id: str, trace: str) -> Entry:
+        """Begin the record of a call."""
+        return Entry(call, request_id, trace, self._clock.monotonic_s())
+
+    async def intent(self, entry: Entry) -> None:
+        """Make durable what is about to be done."""
+        await self._log.append_durable(self._record(entry, "intent"))
+
+    async def outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> bytes | None:
+        """Record the end of a call; the serialised receipt, or None when the record was folded into another."""
+        rule = entry.route.rule if entry.route is not None else None
+        if code in _FOLDED and not self._folder.note(
+            entry.principal or host_of(entry.call.peer.address), reason, self._clock.now_us()
+        ):
+            return None
+        record = self._record(entry, "call")
+        record["code"] = code
+        if reason:
+            record["reason"] = reason
+        record["bytes_in"] = entry.bytes_in
+        record["bytes_out"] = bytes_out
+        record["latency_us"] = int((self._clock.monotonic_s() - entry.started) * 1e6)
+        durable = rule is not None and rule.mutation
+        receipt = await self._log.append_durable(record) if durable else self._log.append(record)
+        return serialize(receipt)
+
+    def event(self, event: str, **fields: str) -> None:
+        """Record something that the server did by itself."""
+        self._log.append({"event": event, **fields})
+
+    def write_folded(self) -> None:
+        """Write what was counted in seconds that are over."""
+        for record in self._folder.drain(self._clock.now_us()):
+            self._log.append(record)
+
+    @staticmethod
+    def _record(entry: Entry, event: str) -> dict[str, Any]:
+        call, route = entry.call, entry.route
+        record: dict[str, Any] = {
+            "event": event,
+            "id": entry.request_id,
+            # The path of a method that does not exist is the caller's invention and stays out.
+            "method": route.path if route is not None else "unknown",
+            "principal": entry.principal,
+            "peer": call.peer.address,
+        }
+        if entry.trace:
+            record["trace_id"] = entry.trace
+        record.update(entry.fields)
+        return record
+
+
+def serialize(receipt: Receipt) -> bytes:
+    """The AuditReceipt that goes out in trailing metadata."""
+    return AuditReceipt(
+        chain_id=receipt.chain_id, sequence=receipt.sequence, leaf_hash=receipt.leaf_hash
+    ).SerializeToString()
+
+
+def host_of(address: str) -> str:
+    """The address without its port, which every connection chooses anew."""
+    return address.rpartition(":")[0]

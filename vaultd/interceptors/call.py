@@ -1,0 +1,51 @@
+"""What a host hands to the chain, and what it gets back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of the connection, as the transport verified it.
+
+    address: for the audit log only.  certificates: the client's chain in PEM, leaf first; b"" when there is none.
+    """
+
+    address: str
+    certificates: bytes
+
+
+class Call:
+    """One call, on its way through the chain."""
+
+    __slots__ = ("deadline", "metadata", "method", "peer", "receive")
+
+    def __init__(
+        self,
+        method: str,
+        peer: Peer,
+        metadata: Sequence[tuple[str, str | bytes]],
+        deadline: float | None,
+        receive: Callable[[], Awaitable[bytes | None]],
+    ) -> None:
+        """`deadline` is the client's, in `time.monotonic()` seconds; `receive` gives the next raw message, None at the end."""
+        self.method = method
+        self.peer = peer
+        self.metadata = metadata
+        self.deadline = deadline
+        self.receive = receive
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the host sends.  `code` is a gRPC status code; with any but 0 there is no body."""
+
+    body: bytes
+    code: int
+    text: str
+    trailing: tuple[tuple[str, str | bytes], ...]

@@ -1,0 +1,302 @@
+"""The chain: everything between a host and a service, in order.  Nothing else may see a request.
+
+    errors -> trace -> audit(open) -> identity -> throttle -> parse+validate -> policy -> audit(intent) -> service -> audit(outcome)
+
+Read `Chain.unary` to know the product's guarantees.  `Chain.stream` is the same list for streams, message by message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from google.protobuf.message import DecodeError
+
+from vaultd.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unimplemented, VaultdError
+from vaultd.interceptors.audit import RECEIPT_KEY
+from vaultd.interceptors.call import Reply
+from vaultd.interceptors.errors import CODES, DETAILS_KEY, audit_unavailable, known_error, status_of
+from vaultd.interceptors.trace import REQUEST_ID_KEY, RequestIds, trace_id
+from vaultd.services.context import Context
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from vaultd.interceptors.audit import AuditStep, Entry
+    from vaultd.interceptors.call import Call
+    from vaultd.interceptors.identity import Identity
+    from vaultd.interceptors.policy import PolicyStep
+    from vaultd.interceptors.routes import Route
+    from vaultd.interceptors.throttle import Throttle
+
+MAX_ITEMS: Final = 10_000
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+LEAST_RESULT_BYTES: Final = 64
+"""Kept for each item of a batch, so that at least its code and reason fit."""
+RESULT_FRAME_BYTES: Final = 10
+"""Tags and lengths around one result."""
+ITEMS_PER_TURN: Final = 200
+"""Items of a batch that are checked between two turns of the event loop."""
+
+
+class ChainLimits:
+    """Times of the chain, in seconds."""
+
+    def __init__(self, receive_s: float = 10.0, unary_s: float = 30.0, least_deadline_s: float = 0.05) -> None:
+        self.receive_s = receive_s
+        self.unary_s = unary_s
+        self.least_deadline_s = least_deadline_s
+
+
+class Chain:
+    """The steps, in order, for every call of every host."""
+
+    def __init__(
+        self,
+        routes: Mapping[str, Route],
+        identity: Identity,
+        throttle: Throttle,
+        policy: PolicyStep,
+        audit: AuditStep,
+        on_incident: Callable[[str, BaseException], None],
+        limits: ChainLimits | None = None,
+    ) -> None:
+        self._routes = routes
+        self._identity = identity
+        self._throttle = throttle
+        self._policy = policy
+        self._audit = audit
+        self._on_incident = on_incident
+        self._limits = limits or ChainLimits()
+        self._request_ids = RequestIds()
+        self._finishing: set[asyncio.Task[Reply]] = set()
+
+    def streams(self, method: str) -> bool:
+        """Whether the host must use `stream` for this method."""
+        route = self._routes.get(method)
+        return route is not None and route.streaming
+
+    async def unary(self, call: Call) -> Reply:
+        """Serve one unary call."""
+        entry = self._audit.open(call, self._request_ids.fresh(), trace_id(call.metadata))
+        try:
+            route = entry.route = self._find(call.method)  # unknown method: UNIMPLEMENTED, recorded all the same
+            if route.rule.open:
+                return await self._serve_open(route, call, entry)
+            principal = entry.principal = self._identity.identify(call.peer)
+            in_flight = self._throttle.unary
+            in_flight.enter(principal)
+            try:
+                deadline = self._deadline(call)
+                async with asyncio.timeout(self._limits.receive_s) as timer:
+                    body = await call.receive()  # a caller that sends nothing holds its place only so long
+                    timer.reschedule(deadline)
+                    entry.bytes_in = len(body or b"")
+                    self._throttle.admit_message(principal, route.rule.cost, entry.bytes_in)
+                    request = parse(route, body)
+                    context = Context(principal, call.method, deadline)
+                    if route.batch:
+                        response = await self._serve_batch(route, request, context, entry)
+                        return await self._finish(entry, response)
+                    route.validate(request)
+                    entry.name(request)
+                    self._policy.require(principal, route.rule, request)
+                    if not route.rule.mutation:
+                        response = await self._serve(route, request, context)
+                        return await self._finish(entry, response)
+                # The timer is off: a mutation that began is finished and recorded, whoever still waits for it.
+                return await self._mutate(route, request, context, entry)
+            finally:
+                in_flight.leave(principal)
+        except asyncio.CancelledError:
+            if not entry.handed_over:
+                await self._record(entry, "CANCELLED", "CANCELLED", 0)
+            raise
+        except TimeoutError:
+            return await self._refuse(entry, _too_late())
+        except Exception as error:  # the one broad except: what is not a VaultdError is INTERNAL with an incident id
+            return await self._refuse(entry, known_error(error, self._on_incident))
+
+    # -- steps ----------------------------------------------------------------------------------------------------------
+
+    def _find(self, method: str) -> Route:
+        route = self._routes.get(method)
+        if route is None:
+            raise Unimplemented("METHOD_UNKNOWN", "this server has no such method; reflection or the protos list them")
+        return route
+
+    def _deadline(self, call: Call) -> float:
+        now = asyncio.get_running_loop().time()  # deadlines are of real time: the loop's clock is time.monotonic()
+        latest = now + self._limits.unary_s
+        if call.deadline is None:
+            return latest
+        if call.deadline - now < self._limits.least_deadline_s:
+            raise _too_late()
+        return min(call.deadline, latest)
+
+    async def _serve(self, route: Route, request: Any, context: Context) -> Any:
+        try:
+            return await route.serve(request, context)
+        except VaultdError as error:
+            raise self._policy.disguise(error, context.principal, route.rule, request) from None
+
+    async def _mutate(self, route: Route, request: Any, context: Context, entry: Entry) -> Reply:
+        """Intent, act and outcome as one task that outlives its caller: what is done is recorded as done."""
+
+        async def act() -> Reply:
+            try:
+                await self._audit.intent(entry)
+                response = await self._serve(route, request, context)
+                return await self._finish(entry, response)
+            except Exception as error:  # as in unary: the same mapping, inside the task that outlives the call
+                return await self._refuse(entry, known_error(error, self._on_incident))
+
+        task = asyncio.get_running_loop().create_task(act())
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
+        entry.handed_over = True
+        return await asyncio.shield(task)
+
+    async def finish(self) -> None:
+        """Wait for mutations whose callers are gone."""
+        while self._finishing:
+            await asyncio.wait(self._finishing)
+
+    async def _serve_batch(self, route: Route, request: Any, context: Context, entry: Entry) -> Any:
+        """Validate and authorise each item; the service sees only those that passed.  An item fails by itself."""
+        items = request.items
+        if not 1 <= len(items) <= MAX_ITEMS:
+            raise InvalidArgument("BATCH_SIZE", f"items must be 1 to {MAX_ITEMS}", field="items")
+        principal, rule = context.principal, route.rule
+        self._throttle.admit_items(principal, rule.cost, len(items))
+        admitted, places = [], []
+        errors: dict[int, VaultdError] = {}
+        validate, require = route.validate, self._policy.require
+        for at, item in enumerate(items):
+            if at % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
+                await asyncio.sleep(0)
+            try:
+                validate(item)
+                require(principal, rule, item)
+            except VaultdError as error:
+                errors[at] = error
+            else:
+                admitted.append(item)
+                places.append(at)
+        answers = await route.serve(admitted, context) if admitted else []
+        results: list[Any] = [None] * len(items)
+        for at, item, answer in zip(places, admitted, answers, strict=True):
+            if isinstance(answer, VaultdError):
+                errors[at] = self._policy.disguise(answer, principal, rule, item)
+            else:
+                results[at] = answer
+        response = _assemble(route, results, errors)
+        entry.name_items(admitted, [result for result in results if result is not None], errors)
+        return response
+
+    async def _serve_open(self, route: Route, call: Call, entry: Entry) -> Reply:
+        """The server's own health: answers without identity, policy or record, and says nothing of keys or callers."""
+        async with asyncio.timeout(self._limits.receive_s):
+            request = parse(route, await call.receive())
+        route.validate(request)
+        response = await route.serve(request, Context("", call.method, call.deadline))
+        return Reply(response.SerializeToString(), 0, "", ((REQUEST_ID_KEY, entry.request_id),))
+
+    async def _finish(self, entry: Entry, response: Any) -> Reply:
+        """Release the reply, once it is recorded."""
+        body = response.SerializeToString()
+        version = getattr(response, "key_version", "")
+        if version:
+            entry.fields["key_version"] = version
+        receipt = await self._audit.outcome(entry, "OK", "", len(body))
+        return Reply(body, 0, "", _trailing(entry, receipt))
+
+    async def _refuse(self, entry: Entry, error: VaultdError) -> Reply:
+        receipt, recorded = await self._record(entry, error.code, error.reason, 0)
+        if not recorded:
+            error = audit_unavailable()
+        status = status_of(error)
+        trailing = (*_trailing(entry, receipt), (DETAILS_KEY, status.SerializeToString()))
+        return Reply(b"", CODES[error.code], error.text, trailing)
+
+    async def _record(self, entry: Entry, code: str, reason: str, bytes_out: int) -> tuple[bytes | None, bool]:
+        try:
+            return await self._audit.outcome(entry, code, reason, bytes_out), True
+        except VaultdError:
+            return None, False
+
+    # -- streams --------------------------------------------------------------------------------------------------------
+
+    async def stream(self, call: Call) -> AsyncIterator[Reply]:
+        """Serve a stream of the server's own (health, reflection): bounded in number, a message at a time.
+
+        The last reply carries the status when it is not OK.
+        """
+        entry = self._audit.open(call, self._request_ids.fresh(), "")
+        route = self._routes[call.method]
+        streams = self._throttle.streams
+        try:
+            streams.enter(call.peer.address)
+            try:
+                async for response in route.serve(self._requests(route, call), Context("", call.method, None)):
+                    yield Reply(response.SerializeToString(), 0, "", ())
+            finally:
+                streams.leave(call.peer.address)
+        except TimeoutError:
+            yield await self._refuse(entry, _too_late())
+        except Exception as error:  # as in unary: what is not a VaultdError is INTERNAL with an incident id
+            yield await self._refuse(entry, known_error(error, self._on_incident))
+
+    async def _requests(self, route: Route, call: Call) -> AsyncIterator[Any]:
+        async with asyncio.timeout(self._limits.receive_s):
+            body = await call.receive()
+        while body is not None:
+            request = parse(route, body)
+            route.validate(request)
+            yield request
+            body = await call.receive()
+
+
+def parse(route: Route, body: bytes | None) -> Any:
+    """Parse a raw message; raises InvalidArgument, and says nothing of what it held."""
+    if body is None:
+        raise InvalidArgument("REQUEST_MISSING", "the call carried no message")
+    try:
+        return route.request.FromString(body)
+    except DecodeError:
+        raise InvalidArgument("REQUEST_MALFORMED", "the message is not a valid encoding of its type") from None
+
+
+def _assemble(route: Route, results: list[Any], errors: dict[int, VaultdError]) -> Any:
+    """One result per item, in order, within the size of a message.  Answers that do not fit say so."""
+    response: Any = route.response()
+    add = response.results.add
+    room = MAX_MESSAGE_BYTES - LEAST_RESULT_BYTES * (len(results) + 1)
+    for at, result in enumerate(results):
+        slot = add()
+        if result is not None:
+            room -= result.ByteSize() + RESULT_FRAME_BYTES
+            if room >= 0:
+                slot.result.MergeFrom(result)
+                continue
+            errors[at] = ResourceExhausted("ANSWER_TOO_LARGE", "ANSWER_TOO_LARGE")
+            results[at] = None
+        error = errors[at]
+        status = status_of(error)
+        room -= status.ByteSize() + RESULT_FRAME_BYTES
+        if room < 0 or error.reason == "ANSWER_TOO_LARGE":
+            # As small as can be: there may be thousands of them.
+            del status.details[:]
+            status.message = error.reason
+        slot.status.MergeFrom(status)
+    return response
+
+
+def _trailing(entry: Entry, receipt: bytes | None) -> tuple[tuple[str, str | bytes], ...]:
+    if receipt is None:
+        return ((REQUEST_ID_KEY, entry.request_id),)
+    return ((REQUEST_ID_KEY, entry.request_id), (RECEIPT_KEY, receipt))
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("DEADLINE", "the call could not be served within its deadline; allow it more time")

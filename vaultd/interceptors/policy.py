@@ -1,0 +1,50 @@
+"""Whether the caller may.  Decided on the same validated names that the engine will use, before the engine looks anything up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vaultd.errors import NotFound, PermissionDenied, VaultdError
+
+if TYPE_CHECKING:
+    from vaultd.engine.authority import Authority
+    from vaultd.interceptors.rules import Rule
+
+
+def denied(permission: str) -> PermissionDenied:
+    """The same answer for what is forbidden and for what is not there."""
+    return PermissionDenied(
+        "PERMISSION_DENIED",
+        f"permission {permission} is missing on the resource, or the resource does not exist",
+        metadata={"permission": permission},
+    )
+
+
+class PolicyStep:
+    """Asks the policy in force; fails closed without one."""
+
+    def __init__(self, authority: Authority) -> None:
+        self._authority = authority
+
+    def require(self, principal: str, rule: Rule, request: Any) -> None:
+        """Raise PermissionDenied unless every access of the rule is allowed."""
+        if rule.operator and principal in self._authority.operators:
+            return
+        if rule.operator_only:
+            raise PermissionDenied(
+                "OPERATOR_REQUIRED", "only a principal listed under `operators` in the configuration may call this"
+            )
+        allows = self._authority.engine.allows
+        for access in rule.access:
+            if not allows(principal, access.permission, access.resource(request)):
+                raise denied(access.permission)
+
+    def disguise(self, error: VaultdError, principal: str, rule: Rule, request: Any) -> VaultdError:
+        """A NotFound that the caller may not see becomes the answer that a forbidden resource gives."""
+        if not isinstance(error, NotFound) or not self._authority.loaded:
+            return error
+        allows = self._authority.engine.allows
+        for access in rule.access:
+            if not allows(principal, access.visible_by, access.resource(request)):
+                return denied(access.permission)
+        return error

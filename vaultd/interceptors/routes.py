@@ -1,0 +1,87 @@
+"""Joins descriptors, rules and services into routes, and refuses to start when any of the three lacks what another has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.message_factory import GetMessageClass
+
+from vaultd.interceptors.validate import REQUESTS, compile_validator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+    from google.protobuf.message import Message
+
+    from vaultd.interceptors.rules import Rule
+
+
+class RouteMissing(Exception):
+    """The descriptors, the rules and the services do not fit together; the server must not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Everything that the chain needs for one method.
+
+    serve: the service's method; it takes (request, context), for a batch (items, context), for a stream (requests, context).
+    validate: of the request, for a batch of one item.  response, result: message types of the answer and of a batch's item.
+    """
+
+    rule: Rule
+    request: type[Message]
+    response: type[Message]
+    validate: Callable[[Any], None]
+    serve: Callable[..., Any]
+    streaming: bool
+    batch: bool
+    path: str
+
+
+def build_routes(
+    services: Mapping[ServiceDescriptor, object], rules: Iterable[Rule], aliases: Mapping[str, str] | None = None
+) -> dict[str, Route]:
+    """Route by full method.  Raises RouteMissing for a method without a rule or a service, and for a rule without a method.
+
+    `aliases` maps a full method to the rule's of a service that is not served here, such as reflection outside of `dev`.
+    """
+    by_method = {rule.method: rule for rule in rules}
+    if len(by_method) != len(list(rules)):
+        raise RouteMissing("two rules have the same method")
+    routes: dict[str, Route] = {}
+    for descriptor, service in services.items():
+        for method in descriptor.methods:
+            path = f"/{descriptor.full_name}/{method.name}"
+            rule = by_method.get(path)
+            if rule is None:
+                raise RouteMissing(f"{path} has no row in RULES (vaultd/interceptors/rules.py)")
+            serve = getattr(service, method.name, None)
+            if serve is None:
+                raise RouteMissing(f"{path} has no method in its service")
+            routes[path] = _route(path, rule, method, serve)
+    served = {descriptor.full_name for descriptor in services}
+    for path in by_method:
+        if path not in routes and path.split("/")[1] in served:
+            raise RouteMissing(f"the rule of {path} has no method in the descriptors")
+    for path, target in (aliases or {}).items():
+        routes[path] = routes[target]
+    return routes
+
+
+def _route(path: str, rule: Rule, method: MethodDescriptor, serve: Callable[..., Any]) -> Route:
+    request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+    checked = GetMessageClass(method.input_type.fields_by_name["items"].message_type) if rule.batch else request
+    if checked.DESCRIPTOR.name not in REQUESTS:
+        raise RouteMissing(f"{checked.DESCRIPTOR.name} has no row in REQUESTS (vaultd/interceptors/validate.py)")
+    return Route(
+        rule=rule,
+        request=request,
+        response=response,
+        validate=compile_validator(checked, refuse_unknown=rule.mutation),
+        serve=serve,
+        streaming=bool(method.server_streaming or method.client_streaming),
+        batch=rule.batch,
+        path=path,
+    )

@@ -1,0 +1,291 @@
+"""Limits of every request field, as the proto comments state them.  What passes here is safe to hand to policy and engine.
+
+A request type is one row of REQUESTS: its checks by field.  A request message without a row stops the server from starting.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import google_crc32c
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from vaultd import names
+from vaultd.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from google.protobuf.message import Message
+
+KIB: Final = 1024
+MAX_PLAINTEXT: Final = 64 * KIB
+MAX_CIPHERTEXT: Final = 66 * KIB
+MAX_LABELS: Final = 64
+MAX_TOKEN_CHARS: Final = 512
+MAX_ETAG_CHARS: Final = 64
+MAX_MASK_PATHS: Final = 32
+MAX_PRINCIPAL_CHARS: Final = 512
+
+_LABEL_KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_LABEL_VALUE: Final = re.compile(r"[a-zA-Z0-9._/-]{0,63}")
+_ETAG: Final = re.compile(r'"[0-9]{1,20}"')
+
+Check = "Callable[[Any, str], None]"
+"""Takes a field's value and its path; raises InvalidArgument."""
+
+
+def _bytes(maximum: int, minimum: int = 0) -> Callable[[Any, str], None]:
+    def check(value: bytes, field: str) -> None:
+        if not minimum <= len(value) <= maximum:
+            span = f"{minimum} to {maximum}" if minimum else f"at most {maximum}"
+            raise InvalidArgument("FIELD_SIZE", f"{field} must be {span} bytes", field=field)
+
+    return check
+
+
+def _between(minimum: int, maximum: int) -> Callable[[Any, str], None]:
+    def check(value: int, field: str) -> None:
+        if not minimum <= value <= maximum:
+            raise InvalidArgument("FIELD_RANGE", f"{field} must be {minimum} to {maximum}", field=field)
+
+    return check
+
+
+def _chars(maximum: int) -> Callable[[Any, str], None]:
+    def check(value: str, field: str) -> None:
+        if len(value) > maximum or not value.isprintable():
+            raise InvalidArgument("FIELD_SIZE", f"{field} must be at most {maximum} printable characters", field=field)
+
+    return check
+
+
+def _etag(value: str, field: str) -> None:
+    if value and not _ETAG.fullmatch(value):
+        raise InvalidArgument("ETAG_MALFORMED", f"{field} must be an etag that the server gave", field=field)
+
+
+def _labels(value: Mapping[str, str], field: str) -> None:
+    if len(value) > MAX_LABELS:
+        raise InvalidArgument("LABELS", f"{field} must be at most {MAX_LABELS}", field=field)
+    for key, text in value.items():
+        if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(text):
+            raise InvalidArgument(
+                "LABELS",
+                f"{field}: keys match [a-z][a-z0-9_-]{{0,62}}, values [a-zA-Z0-9._/-]{{0,63}}",
+                field=field,
+            )
+
+
+def _request_id(value: str, field: str) -> None:
+    del field
+    names.parse_request_id(value)
+
+
+def _id(value: str, field: str) -> None:
+    names.parse_id(value, field)
+
+
+def _key(value: str, field: str) -> None:
+    names.parse_key_name(value, field)
+
+
+def _version(value: str, field: str) -> None:
+    names.parse_version_name(value, field)
+
+
+def _key_or_version(value: str, field: str) -> None:
+    names.parse_key_or_version_name(value, field)
+
+
+def _vault(value: str, field: str) -> None:
+    names.parse_vault_name(value, field)
+
+
+def _known_enum(message: Message, field: str) -> Callable[[Any, str], None]:
+    enum = message.DESCRIPTOR.fields_by_name[field].enum_type
+
+    def check(value: int, path: str) -> None:
+        if value not in enum.values_by_number:
+            raise InvalidArgument("ENUM_UNKNOWN", f"{path} has a value that this server does not know", field=path)
+
+    return check
+
+
+def _resource(checks: Mapping[str, Any]) -> Callable[[Any, str], None]:
+    def check(value: Any, field: str) -> None:
+        for name, inner in checks.items():
+            inner(getattr(value, name), f"{field}.{name}")
+
+    return check
+
+
+def _mask(value: Any, field: str) -> None:
+    if not value.paths or len(value.paths) > MAX_MASK_PATHS:
+        raise InvalidArgument("UPDATE_MASK", f"{field} must name 1 to {MAX_MASK_PATHS} fields, or `*`", field=field)
+
+
+def _principals(value: Any, field: str) -> None:
+    if not 1 <= len(value) <= 16 or any(len(text) > MAX_PRINCIPAL_CHARS for text in value):
+        raise InvalidArgument("FIELD_RANGE", f"{field} must be 1 to 16 principals", field=field)
+
+
+_PLAIN: Final = _bytes(MAX_PLAINTEXT)
+_CIPHER: Final = _bytes(MAX_CIPHERTEXT)
+_TOKEN: Final = _chars(MAX_TOKEN_CHARS)
+_PASSPHRASE: Final = _bytes(KIB)
+_LABELED: Final = {"labels": _labels}
+
+
+def _versioned(check: Callable[[Any, str], None]) -> dict[str, Any]:
+    return {"name": check, "etag": _etag, "request_id": _request_id}
+
+
+REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    # CryptoService
+    "EncryptRequest": {"name": _key_or_version, "plaintext": _PLAIN, "associated_data": _PLAIN},
+    "DecryptRequest": {"name": _key_or_version, "ciphertext": _CIPHER, "associated_data": _PLAIN},
+    "ReEncryptRequest": {
+        "source_name": _key_or_version,
+        "ciphertext": _CIPHER,
+        "source_associated_data": _PLAIN,
+        "destination_name": _key_or_version,
+        "destination_associated_data": _PLAIN,
+    },
+    "SignRequest": {"name": _key_or_version, "message": _PLAIN, "digest": _bytes(64)},
+    "VerifyRequest": {
+        "name": _key_or_version,
+        "message": _PLAIN,
+        "digest": _bytes(64),
+        "signature": _bytes(8 * KIB, 1),
+    },
+    "GenerateMacRequest": {"name": _key_or_version, "data": _PLAIN},
+    "VerifyMacRequest": {"name": _key_or_version, "data": _PLAIN, "mac": _bytes(64, 1)},
+    "WrapKeyRequest": {"name": _key_or_version, "key_material": _bytes(8 * KIB, 1)},
+    "UnwrapKeyRequest": {"name": _key_or_version, "wrapped_key": _bytes(8 * KIB + 8, 1)},
+    "GenerateDataKeyRequest": {
+        "name": _key_or_version,
+        "length_bytes": _between(0, KIB),
+        "count": _between(0, 100),
+        "associated_data": _PLAIN,
+    },
+    "EncapsulateRequest": {"name": _key_or_version},
+    "DecapsulateRequest": {"name": _key_or_version, "ciphertext": _bytes(1568, 1)},
+    "DeriveSharedSecretRequest": {"name": _key_or_version, "peer_public_key": _bytes(KIB, 1)},
+    "GenerateRandomBytesRequest": {"parent": _vault, "length_bytes": _between(1, 65_536)},
+    "InspectCiphertextRequest": {"name": _key_or_version, "ciphertext": _CIPHER},
+    # KeysService
+    "CreateKeyRequest": {
+        "parent": _vault,
+        "key_id": _id,
+        "key": _resource(_LABELED),
+        "request_id": _request_id,
+    },
+    "GetKeyRequest": {"name": _key},
+    "ListKeysRequest": {"parent": _vault, "page_token": _TOKEN},
+    "UpdateKeyRequest": {
+        "key": _resource({"name": _key, "labels": _labels, "etag": _etag}),
+        "update_mask": _mask,
+        "etag": _etag,
+        "request_id": _request_id,
+    },
+    "RotateKeyRequest": _versioned(_key),
+    "SetPrimaryVersionRequest": _versioned(_version),
+    "ListKeyVersionsRequest": {"parent": _key, "page_token": _TOKEN},
+    "GetKeyVersionRequest": {"name": _key_or_version},
+    "EnableKeyVersionRequest": _versioned(_version),
+    "DisableKeyVersionRequest": _versioned(_version),
+    "DestroyKeyVersionRequest": _versioned(_version),
+    "RestoreKeyVersionRequest": _versioned(_version),
+    "DeleteKeyRequest": _versioned(_key),
+    "UndeleteKeyRequest": _versioned(_key),
+    "PurgeKeyRequest": _versioned(_key),
+    "GetPublicKeyRequest": {"name": _key_or_version},
+    "GetCapabilitiesRequest": {"parent": _vault},
+    "GetKeyUsageRequest": {"name": _key},
+    # AdminService
+    "GetStatusRequest": {},
+    "InitRequest": {"admin_principals": _principals, "passphrase": _PASSPHRASE},
+    "SealRequest": {},
+    "UnsealRequest": {"passphrase": _PASSPHRASE},
+    "RotateRootKeyRequest": {"passphrase": _PASSPHRASE, "request_id": _request_id},
+    "CreateVaultRequest": {
+        "vault_id": _id,
+        "vault": _resource({"display_name": _chars(256), "labels": _labels}),
+        "request_id": _request_id,
+    },
+    "GetVaultRequest": {"name": _vault},
+    "ListVaultsRequest": {"page_token": _TOKEN},
+    "UpdateVaultRequest": {
+        "vault": _resource({"name": _vault, "display_name": _chars(256), "labels": _labels, "etag": _etag}),
+        "update_mask": _mask,
+        "etag": _etag,
+        "request_id": _request_id,
+    },
+    "DeleteVaultRequest": _versioned(_vault),
+    # grpc.health.v1 and reflection
+    "HealthCheckRequest": {"service": _chars(256)},
+    "ServerReflectionRequest": {},
+}
+
+_CHECKSUMS: Final = {
+    "plaintext_crc32c": ("plaintext",),
+    "associated_data_crc32c": ("associated_data",),
+    "ciphertext_crc32c": ("ciphertext",),
+    "input_crc32c": ("message", "digest"),
+    "signature_crc32c": ("signature",),
+    "data_crc32c": ("data",),
+    "mac_crc32c": ("mac",),
+    "key_material_crc32c": ("key_material",),
+    "wrapped_key_crc32c": ("wrapped_key",),
+}
+
+
+def crc32c(data: bytes) -> int:
+    """CRC32C (Castagnoli) of data."""
+    return int(google_crc32c.value(data))
+
+
+def compile_validator(message: type[Message], *, refuse_unknown: bool) -> Callable[[Any], None]:
+    """Make the check of a request type; raises KeyError when the type has no row.
+
+    `refuse_unknown`: a mutation with a field that this server does not know is refused, since it asks for something that
+    would not be done.
+    """
+    rows = REQUESTS[message.DESCRIPTOR.name]
+    fields = message.DESCRIPTOR.fields_by_name
+    checks = [(name, check) for name, check in rows.items() if name in fields]
+    checks += [(name, _known_enum(message(), name)) for name, field in fields.items() if field.enum_type is not None]
+    sums = [(name, _CHECKSUMS[name]) for name in fields if name in _CHECKSUMS]
+
+    def validate(request: Any) -> None:
+        for name, check in checks:
+            check(getattr(request, name), name)
+        for name, covered in sums:
+            if request.HasField(name):
+                _check_sum(request, name, covered)
+        if refuse_unknown:
+            _refuse_unknown(request)
+
+    return validate
+
+
+def _check_sum(request: Any, name: str, covered: tuple[str, ...]) -> None:
+    data = b"".join(getattr(request, field) for field in covered)
+    if crc32c(data) != getattr(request, name):
+        raise InvalidArgument(
+            "CHECKSUM_MISMATCH", f"{name} does not match what arrived; send the request again", field=name
+        )
+
+
+def _refuse_unknown(message: Any) -> None:
+    if len(UnknownFieldSet(message)):
+        raise InvalidArgument(
+            "UNKNOWN_FIELD",
+            "the request has a field that this server does not know; upgrade the server, or leave it out",
+        )
+    for field, value in message.ListFields():
+        if field.message_type is not None and not field.message_type.GetOptions().map_entry:
+            for inner in value if field.is_repeated else (value,):
+                _refuse_unknown(inner)

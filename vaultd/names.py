@@ -1,0 +1,106 @@
+"""Resource names, parsed once and rebuilt from their parts (Google AIP-122).
+
+Ids match `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`: no case, no dots, no percent signs, so one resource has one spelling.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from vaultd.errors import InvalidArgument
+
+ID = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+VERSION = r"[1-9][0-9]{0,8}"
+MAX_NAME_CHARS = 256
+
+_ID = re.compile(ID)
+_VAULT = re.compile(rf"vaults/({ID})")
+_KEY = re.compile(rf"vaults/({ID})/keys/({ID})(?:/versions/({VERSION}))?")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRef:
+    """A key (version 0) or one of its versions."""
+
+    vault: str
+    key: str
+    version: int
+
+    @property
+    def key_name(self) -> str:
+        """`vaults/{vault}/keys/{key}`."""
+        return f"vaults/{self.vault}/keys/{self.key}"
+
+    def __str__(self) -> str:
+        return f"{self.key_name}/versions/{self.version}" if self.version else self.key_name
+
+
+def vault_name(vault: str) -> str:
+    """`vaults/{vault}`."""
+    return f"vaults/{vault}"
+
+
+def version_name(vault: str, key: str, version: int) -> str:
+    """`vaults/{vault}/keys/{key}/versions/{version}`."""
+    return f"vaults/{vault}/keys/{key}/versions/{version}"
+
+
+def parse_id(value: str, field: str) -> str:
+    """Return the id, or raise InvalidArgument."""
+    if not _ID.fullmatch(value):
+        raise InvalidArgument("INVALID_NAME", f"{field} must match [a-z0-9]([a-z0-9-]{{0,61}}[a-z0-9])?", field=field)
+    return value
+
+
+def parse_vault_name(value: str, field: str = "name") -> str:
+    """Return the vault id of `vaults/{vault}`, or raise InvalidArgument."""
+    match = _VAULT.fullmatch(value)
+    if match is None:
+        raise InvalidArgument("INVALID_NAME", f"{field} must be vaults/{{vault}}", field=field)
+    return match[1]
+
+
+@lru_cache(maxsize=65_536)
+def _key_ref(value: str) -> KeyRef | None:
+    match = _KEY.fullmatch(value) if len(value) <= MAX_NAME_CHARS else None
+    return KeyRef(match[1], match[2], int(match[3] or 0)) if match else None
+
+
+def parse_key_or_version_name(value: str, field: str = "name") -> KeyRef:
+    """Parse a key or version name, or raise InvalidArgument.  Cached: the same string gives the same object."""
+    ref = _key_ref(value)
+    if ref is None:
+        raise InvalidArgument(
+            "INVALID_NAME",
+            f"{field} must be vaults/{{vault}}/keys/{{key}}, or that and /versions/{{version}}",
+            field=field,
+        )
+    return ref
+
+
+def parse_key_name(value: str, field: str = "name") -> KeyRef:
+    """Parse a key name without a version, or raise InvalidArgument."""
+    ref = _key_ref(value)
+    if ref is None or ref.version:
+        raise InvalidArgument("INVALID_NAME", f"{field} must be vaults/{{vault}}/keys/{{key}}", field=field)
+    return ref
+
+
+def parse_version_name(value: str, field: str = "name") -> KeyRef:
+    """Parse a version name, or raise InvalidArgument."""
+    ref = _key_ref(value)
+    if ref is None or not ref.version:
+        raise InvalidArgument(
+            "INVALID_NAME", f"{field} must be vaults/{{vault}}/keys/{{key}}/versions/{{version}}", field=field
+        )
+    return ref
+
+
+def parse_request_id(value: str) -> str:
+    """Return the request id (may be empty), or raise InvalidArgument."""
+    if value and not _REQUEST_ID.fullmatch(value):
+        raise InvalidArgument("INVALID_REQUEST_ID", "request_id must be 1 to 64 of [A-Za-z0-9-]", field="request_id")
+    return value

@@ -1,0 +1,121 @@
+"""AdminService: message to engine call and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from google.protobuf.empty_pb2 import Empty
+
+from vaultd import __version__
+from vaultd.engine.paging import page_limit, page_start, page_token
+from vaultd.engine.policy import seed_policy
+from vaultd.engine.seal import SealState
+from vaultd.names import parse_vault_name
+from vaultd.secret import Secret
+from vaultd.services.convert import one_etag, set_time, update_paths, vault_message
+from vaultd_client.v1 import admin_pb2 as pb
+from vaultd_client.v1 import resources_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from vaultd.engine.ledger import Ledger
+    from vaultd.engine.seal import Seal
+    from vaultd.engine.vaults import Vaults
+    from vaultd.services.context import Context
+
+UPDATABLE: Final = ("display_name", "labels")
+_STATES: Final = {state: pb.SealState.Value(f"SEAL_STATE_{state.value}") for state in SealState}
+
+
+def _passphrase(value: bytes) -> Secret | None:
+    return Secret(value) if value else None
+
+
+class AdminService:
+    """Runs the server itself.  `components` tells the health of storage, audit and seal."""
+
+    def __init__(
+        self,
+        seal: Seal,
+        vaults: Vaults,
+        ledger: Ledger,
+        start_us: int,
+        components: Callable[[], Mapping[str, bool]],
+    ) -> None:
+        self._seal = seal
+        self._vaults = vaults
+        self._ledger = ledger
+        self._start_us = start_us
+        self._components = components
+
+    async def _status(self) -> pb.Status:
+        status = pb.Status(
+            seal_state=_STATES[self._seal.state],
+            root_key_provider=self._seal.provider_kind,
+            version=__version__,
+            revision=await self._ledger.store.revision(),
+            components=self._components(),
+        )
+        if self._seal.state is SealState.UNSEALED:
+            status.term = self._ledger.sealer.term
+            status.rows_on_older_terms = await self._seal.rows_on_older_terms()
+        set_time(status.start_time, self._start_us)
+        return status
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.Status:
+        del request, context
+        return await self._status()
+
+    async def Init(self, request: pb.InitRequest, context: Context) -> pb.Status:
+        del context
+        policy = seed_policy(list(request.admin_principals), None)
+        await self._seal.init(policy, _passphrase(request.passphrase))
+        return await self._status()
+
+    async def Seal(self, request: pb.SealRequest, context: Context) -> pb.Status:
+        del request, context
+        await self._seal.seal()
+        return await self._status()
+
+    async def Unseal(self, request: pb.UnsealRequest, context: Context) -> pb.Status:
+        del context
+        await self._seal.unseal(_passphrase(request.passphrase))
+        return await self._status()
+
+    async def RotateRootKey(self, request: pb.RotateRootKeyRequest, context: Context) -> pb.Status:
+        await self._seal.rotate_root(context.intent(request), _passphrase(request.passphrase))
+        return await self._status()
+
+    async def CreateVault(self, request: pb.CreateVaultRequest, context: Context) -> resources_pb2.Vault:
+        vault = await self._vaults.create(
+            context.intent(request), request.vault_id, request.vault.display_name, dict(request.vault.labels)
+        )
+        return vault_message(vault)
+
+    async def GetVault(self, request: pb.GetVaultRequest, context: Context) -> resources_pb2.Vault:
+        del context
+        return vault_message(await self._vaults.get(parse_vault_name(request.name)))
+
+    async def ListVaults(self, request: pb.ListVaultsRequest, context: Context) -> pb.ListVaultsResponse:
+        del context
+        limit = page_limit(request.page_size)
+        vaults = await self._vaults.list(page_start(self._ledger, "vaults", request.page_token), limit + 1)
+        response = pb.ListVaultsResponse(vaults=[vault_message(vault) for vault in vaults[:limit]])
+        if len(vaults) > limit:
+            response.next_page_token = page_token(self._ledger, "vaults", vaults[limit - 1].id)
+        return response
+
+    async def UpdateVault(self, request: pb.UpdateVaultRequest, context: Context) -> resources_pb2.Vault:
+        vault = parse_vault_name(request.vault.name, "vault.name")
+        values: dict[str, Any] = {
+            "display_name": request.vault.display_name,
+            "labels": dict(request.vault.labels),
+        }
+        fields = {path: values[path] for path in update_paths(request.update_mask, UPDATABLE)}
+        etag = one_etag(request.etag, request.vault.etag)
+        return vault_message(await self._vaults.update(context.intent(request), vault, fields, etag))
+
+    async def DeleteVault(self, request: pb.DeleteVaultRequest, context: Context) -> Empty:
+        await self._vaults.delete(context.intent(request), parse_vault_name(request.name), request.etag)
+        return Empty()

@@ -1,0 +1,123 @@
+"""Engine values to and from messages: enums, times, resources."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from vaultd.engine.algorithms import ALGORITHMS, ProtectionLevel, Purpose
+from vaultd.engine.model import Key, KeyVersion, Vault, VersionState
+from vaultd.errors import InvalidArgument
+from vaultd_client.v1 import resources_pb2 as pb
+
+if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
+
+ALGORITHM_NUMBERS: Final = {name: pb.Algorithm.Value(f"ALGORITHM_{name}") for name in ALGORITHMS}
+ALGORITHM_NAMES: Final = {number: name for name, number in ALGORITHM_NUMBERS.items()}
+PURPOSE_NUMBERS: Final = {purpose: pb.KeyPurpose.Value(f"KEY_PURPOSE_{purpose.value}") for purpose in Purpose}
+PURPOSES: Final = {number: purpose for purpose, number in PURPOSE_NUMBERS.items()}
+LEVEL_NUMBERS: Final = {level: pb.ProtectionLevel.Value(f"PROTECTION_LEVEL_{level.value}") for level in ProtectionLevel}
+LEVELS: Final = {0: ProtectionLevel.SOFTWARE, **{number: level for level, number in LEVEL_NUMBERS.items()}}
+VERSION_STATES: Final = {state: pb.KeyVersionState.Value(f"KEY_VERSION_STATE_{state.value}") for state in VersionState}
+MAX_SECONDS: Final = 253_402_300_799
+"""9999-12-31T23:59:59Z, the last second of a Timestamp."""
+
+
+def set_time(target: Timestamp, us: int | None) -> None:
+    """Fill a Timestamp, or leave it unset for None."""
+    if us is not None:
+        target.FromMicroseconds(us)
+
+
+def time_us(message: Any, field: str, path: str) -> int | None:
+    """A Timestamp field in microseconds, None when unset; raises InvalidArgument when it is no time."""
+    if not message.HasField(field):
+        return None
+    value: Timestamp = getattr(message, field)
+    if not 0 <= value.seconds <= MAX_SECONDS or not 0 <= value.nanos < 1_000_000_000:
+        raise InvalidArgument("TIME_RANGE", f"{path} must be a time between 1970 and 9999", field=path)
+    return value.seconds * 1_000_000 + value.nanos // 1000
+
+
+def duration_us(message: Any, field: str, path: str) -> int | None:
+    """A Duration field in microseconds, None when unset; raises InvalidArgument when it is negative or absurd."""
+    if not message.HasField(field):
+        return None
+    value: Duration = getattr(message, field)
+    if not 0 <= value.seconds <= MAX_SECONDS or not 0 <= value.nanos < 1_000_000_000:
+        raise InvalidArgument("DURATION_RANGE", f"{path} must be a duration that is not negative", field=path)
+    return value.seconds * 1_000_000 + value.nanos // 1000
+
+
+def key_message(key: Key) -> pb.Key:
+    """A Key as the wire has it."""
+    message = pb.Key(
+        name=key.name,
+        uid=key.uid,
+        purpose=PURPOSE_NUMBERS[key.algorithm.purpose],
+        algorithm=ALGORITHM_NUMBERS[key.algorithm.name],
+        protection_level=LEVEL_NUMBERS[key.protection_level],
+        labels=key.labels,
+        exportable=key.exportable,
+        purge_protection=key.purge_protection,
+        state=pb.KeyState.Value(f"KEY_STATE_{key.state.value}"),
+        primary_version=f"{key.name}/versions/{key.primary}" if key.primary else "",
+        newest_version=key.newest,
+        etag=key.etag,
+    )
+    if key.rotation_period_us is not None:
+        message.rotation_period.FromMicroseconds(key.rotation_period_us)
+    message.destroy_scheduled_duration.FromMicroseconds(key.destroy_delay_us)
+    set_time(message.next_rotation_time, key.next_rotation_us)
+    set_time(message.expire_time, key.expire_us)
+    set_time(message.create_time, key.create_us)
+    set_time(message.update_time, key.update_us)
+    set_time(message.delete_time, key.delete_us)
+    set_time(message.purge_time, key.purge_us)
+    return message
+
+
+def version_message(version: KeyVersion) -> pb.KeyVersion:
+    """A KeyVersion as the wire has it."""
+    message = pb.KeyVersion(
+        name=version.name,
+        state=VERSION_STATES[version.state],
+        algorithm=ALGORITHM_NUMBERS[version.algorithm.name],
+        protection_level=LEVEL_NUMBERS[version.protection_level],
+        imported=version.imported,
+        etag=version.etag,
+    )
+    set_time(message.create_time, version.create_us)
+    set_time(message.destroy_time, version.destroy_us)
+    set_time(message.destroy_event_time, version.destroyed_us)
+    return message
+
+
+def vault_message(vault: Vault) -> pb.Vault:
+    """A Vault as the wire has it."""
+    message = pb.Vault(name=vault.name, display_name=vault.display_name, labels=vault.labels, etag=vault.etag)
+    set_time(message.create_time, vault.create_us)
+    set_time(message.update_time, vault.update_us)
+    return message
+
+
+def update_paths(mask: Any, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """The fields that an update mask names; raises InvalidArgument for one that may not be updated."""
+    paths = tuple(mask.paths)
+    if paths == ("*",):
+        return allowed
+    if not set(paths) <= set(allowed):
+        raise InvalidArgument(
+            "UPDATE_MASK", f"update_mask may name {', '.join(allowed)}, or be `*`", field="update_mask"
+        )
+    return paths
+
+
+def one_etag(*etags: str) -> str:
+    """The etag given in either place; raises InvalidArgument when two differ."""
+    given = {etag for etag in etags if etag}
+    if len(given) > 1:
+        raise InvalidArgument("ETAG_CONFLICT", "the request carries two different etags; give one", field="etag")
+    return given.pop() if given else ""

@@ -1,0 +1,290 @@
+"""CryptoService: message to engine call and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import google_crc32c
+
+from vaultd.engine.algorithms import ProtectionLevel
+from vaultd.engine.transit import (
+    DecryptItem,
+    EncryptItem,
+    MacItem,
+    ReEncryptItem,
+    SignItem,
+    VerifyItem,
+    VerifyMacItem,
+    WrapItem,
+)
+from vaultd.errors import FailedPrecondition, InvalidArgument, VaultdError
+from vaultd.names import parse_key_or_version_name as parse
+from vaultd.names import parse_vault_name
+from vaultd.services.convert import ALGORITHM_NUMBERS, LEVELS
+from vaultd_client.v1 import crypto_pb2 as pb
+from vaultd_client.v1 import resources_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from vaultd.backends.base import Backend
+    from vaultd.engine.transit import Answer, ReEncrypted, Transit
+    from vaultd.engine.vaults import Vaults
+    from vaultd.services.context import Context
+
+DEFAULT_DATA_KEY_BYTES: Final = 32
+
+
+def _encrypt_item(request: pb.EncryptRequest) -> EncryptItem:
+    return EncryptItem(parse(request.name), request.plaintext, request.associated_data)
+
+
+def _encrypted(request: pb.EncryptRequest, answer: Answer) -> pb.EncryptResponse:
+    response = pb.EncryptResponse(ciphertext=answer.value, key_version=answer.version.name)
+    if request.HasField("plaintext_crc32c"):
+        response.ciphertext_crc32c = google_crc32c.value(answer.value)
+    return response
+
+
+def _decrypt_item(request: pb.DecryptRequest) -> DecryptItem:
+    return DecryptItem(parse(request.name), request.ciphertext, request.associated_data)
+
+
+def _decrypted(request: pb.DecryptRequest, answer: Answer) -> pb.DecryptResponse:
+    response = pb.DecryptResponse(plaintext=answer.value, key_version=answer.version.name)
+    if request.HasField("ciphertext_crc32c"):
+        response.plaintext_crc32c = google_crc32c.value(answer.value)
+    return response
+
+
+def _reencrypt_item(request: pb.ReEncryptRequest) -> ReEncryptItem:
+    source, destination = parse(request.source_name), parse(request.destination_name)
+    if source.vault != destination.vault:
+        raise InvalidArgument(
+            "CROSS_VAULT", "source_name and destination_name must be in one vault", field="destination_name"
+        )
+    return ReEncryptItem(
+        source, request.ciphertext, request.source_associated_data, destination, request.destination_associated_data
+    )
+
+
+def _reencrypted(request: pb.ReEncryptRequest, answer: ReEncrypted) -> pb.ReEncryptResponse:
+    response = pb.ReEncryptResponse(
+        ciphertext=answer.ciphertext, key_version=answer.version.name, source_key_version=answer.source.name
+    )
+    if request.HasField("ciphertext_crc32c"):
+        response.ciphertext_crc32c = google_crc32c.value(answer.ciphertext)
+    return response
+
+
+def _sign_input(request: pb.SignRequest | pb.VerifyRequest) -> tuple[bytes, bool]:
+    kind = request.WhichOneof("input")
+    if kind is None:
+        raise InvalidArgument("INPUT_MISSING", "give message or digest", field="message")
+    return getattr(request, kind), kind == "digest"
+
+
+def _is_p1363(encoding: int) -> bool:
+    return encoding == resources_pb2.SIGNATURE_ENCODING_P1363
+
+
+def _sign_item(request: pb.SignRequest) -> SignItem:
+    data, is_digest = _sign_input(request)
+    return SignItem(parse(request.name), data, is_digest, _is_p1363(request.signature_encoding))
+
+
+def _signed(request: pb.SignRequest, answer: Answer) -> pb.SignResponse:
+    response = pb.SignResponse(signature=answer.value, key_version=answer.version.name)
+    if request.HasField("input_crc32c"):
+        response.signature_crc32c = google_crc32c.value(answer.value)
+    return response
+
+
+def _verify_item(request: pb.VerifyRequest) -> VerifyItem:
+    data, is_digest = _sign_input(request)
+    p1363 = _is_p1363(request.signature_encoding)
+    return VerifyItem(parse(request.name), data, request.signature, is_digest, p1363)
+
+
+def _verified(request: pb.VerifyRequest, answer: Answer) -> pb.VerifyResponse:
+    del request
+    return pb.VerifyResponse(valid=answer.value, key_version=answer.version.name)
+
+
+def _mac_item(request: pb.GenerateMacRequest) -> MacItem:
+    return MacItem(parse(request.name), request.data)
+
+
+def _authenticated(request: pb.GenerateMacRequest, answer: Answer) -> pb.GenerateMacResponse:
+    response = pb.GenerateMacResponse(mac=answer.value, key_version=answer.version.name)
+    if request.HasField("data_crc32c"):
+        response.mac_crc32c = google_crc32c.value(answer.value)
+    return response
+
+
+def _verify_mac_item(request: pb.VerifyMacRequest) -> VerifyMacItem:
+    return VerifyMacItem(parse(request.name), request.data, request.mac)
+
+
+def _mac_verified(request: pb.VerifyMacRequest, answer: Answer) -> pb.VerifyMacResponse:
+    del request
+    return pb.VerifyMacResponse(valid=answer.value, key_version=answer.version.name)
+
+
+def _wrap_item(request: pb.WrapKeyRequest) -> WrapItem:
+    return WrapItem(parse(request.name), request.key_material)
+
+
+def _wrapped(request: pb.WrapKeyRequest, answer: Answer) -> pb.WrapKeyResponse:
+    response = pb.WrapKeyResponse(wrapped_key=answer.value, key_version=answer.version.name)
+    if request.HasField("key_material_crc32c"):
+        response.wrapped_key_crc32c = google_crc32c.value(answer.value)
+    return response
+
+
+def _unwrap_item(request: pb.UnwrapKeyRequest) -> WrapItem:
+    return WrapItem(parse(request.name), request.wrapped_key)
+
+
+def _unwrapped(request: pb.UnwrapKeyRequest, answer: Answer) -> pb.UnwrapKeyResponse:
+    response = pb.UnwrapKeyResponse(key_material=answer.value, key_version=answer.version.name)
+    if request.HasField("wrapped_key_crc32c"):
+        response.key_material_crc32c = google_crc32c.value(answer.value)
+    return response
+
+
+async def _each(
+    use: Callable[[Sequence[Any], float | None], Any],
+    item_of: Callable[[Any], Any],
+    response_of: Callable[[Any, Any], Any],
+    requests: Sequence[Any],
+    context: Context,
+) -> list[Any]:
+    """Convert, use, convert; a request that cannot be converted fails by itself."""
+    outcomes: list[Any] = []
+    items = []
+    for request in requests:
+        try:
+            items.append(item_of(request))
+            outcomes.append(None)
+        except VaultdError as error:
+            outcomes.append(error)
+    answers = iter(await use(items, context.deadline))
+    for at, request in enumerate(requests):
+        if outcomes[at] is None:
+            answer = next(answers)
+            outcomes[at] = answer if isinstance(answer, VaultdError) else response_of(request, answer)
+    return outcomes
+
+
+class CryptoService:
+    """Uses keys."""
+
+    def __init__(self, transit: Transit, vaults: Vaults, backends: Mapping[ProtectionLevel, Backend]) -> None:
+        self._transit = transit
+        self._vaults = vaults
+        self._backends = backends
+
+    async def Encrypt(self, request: pb.EncryptRequest, context: Context) -> pb.EncryptResponse:
+        return _encrypted(request, await self._transit.encrypt(_encrypt_item(request), context.deadline))
+
+    async def BatchEncrypt(self, requests: Sequence[pb.EncryptRequest], context: Context) -> list[Any]:
+        return await _each(self._transit.encrypt_many, _encrypt_item, _encrypted, requests, context)
+
+    async def Decrypt(self, request: pb.DecryptRequest, context: Context) -> pb.DecryptResponse:
+        return _decrypted(request, await self._transit.decrypt(_decrypt_item(request), context.deadline))
+
+    async def BatchDecrypt(self, requests: Sequence[pb.DecryptRequest], context: Context) -> list[Any]:
+        return await _each(self._transit.decrypt_many, _decrypt_item, _decrypted, requests, context)
+
+    async def ReEncrypt(self, request: pb.ReEncryptRequest, context: Context) -> pb.ReEncryptResponse:
+        return _reencrypted(request, await self._transit.reencrypt(_reencrypt_item(request), context.deadline))
+
+    async def BatchReEncrypt(self, requests: Sequence[pb.ReEncryptRequest], context: Context) -> list[Any]:
+        return await _each(self._transit.reencrypt_many, _reencrypt_item, _reencrypted, requests, context)
+
+    async def Sign(self, request: pb.SignRequest, context: Context) -> pb.SignResponse:
+        return _signed(request, await self._transit.sign(_sign_item(request), context.deadline))
+
+    async def BatchSign(self, requests: Sequence[pb.SignRequest], context: Context) -> list[Any]:
+        return await _each(self._transit.sign_many, _sign_item, _signed, requests, context)
+
+    async def Verify(self, request: pb.VerifyRequest, context: Context) -> pb.VerifyResponse:
+        return _verified(request, await self._transit.verify(_verify_item(request), context.deadline))
+
+    async def BatchVerify(self, requests: Sequence[pb.VerifyRequest], context: Context) -> list[Any]:
+        return await _each(self._transit.verify_many, _verify_item, _verified, requests, context)
+
+    async def GenerateMac(self, request: pb.GenerateMacRequest, context: Context) -> pb.GenerateMacResponse:
+        return _authenticated(request, await self._transit.generate_mac(_mac_item(request), context.deadline))
+
+    async def BatchGenerateMac(self, requests: Sequence[pb.GenerateMacRequest], context: Context) -> list[Any]:
+        return await _each(self._transit.generate_mac_many, _mac_item, _authenticated, requests, context)
+
+    async def VerifyMac(self, request: pb.VerifyMacRequest, context: Context) -> pb.VerifyMacResponse:
+        return _mac_verified(request, await self._transit.verify_mac(_verify_mac_item(request), context.deadline))
+
+    async def BatchVerifyMac(self, requests: Sequence[pb.VerifyMacRequest], context: Context) -> list[Any]:
+        return await _each(self._transit.verify_mac_many, _verify_mac_item, _mac_verified, requests, context)
+
+    async def WrapKey(self, request: pb.WrapKeyRequest, context: Context) -> pb.WrapKeyResponse:
+        return _wrapped(request, await self._transit.wrap(_wrap_item(request), context.deadline))
+
+    async def BatchWrapKey(self, requests: Sequence[pb.WrapKeyRequest], context: Context) -> list[Any]:
+        return await _each(self._transit.wrap_many, _wrap_item, _wrapped, requests, context)
+
+    async def UnwrapKey(self, request: pb.UnwrapKeyRequest, context: Context) -> pb.UnwrapKeyResponse:
+        return _unwrapped(request, await self._transit.unwrap(_unwrap_item(request), context.deadline))
+
+    async def BatchUnwrapKey(self, requests: Sequence[pb.UnwrapKeyRequest], context: Context) -> list[Any]:
+        return await _each(self._transit.unwrap_many, _unwrap_item, _unwrapped, requests, context)
+
+    async def GenerateDataKey(self, request: pb.GenerateDataKeyRequest, context: Context) -> pb.GenerateDataKeyResponse:
+        keys, version = await self._transit.generate_data_keys(
+            parse(request.name),
+            request.length_bytes or DEFAULT_DATA_KEY_BYTES,
+            request.count or 1,
+            request.associated_data,
+            context.deadline,
+        )
+        response = pb.GenerateDataKeyResponse(key_version=version.name)
+        for key in keys:
+            response.data_keys.add(plaintext=key.plaintext if request.include_plaintext else b"", wrapped=key.wrapped)
+        return response
+
+    async def Encapsulate(self, request: pb.EncapsulateRequest, context: Context) -> pb.EncapsulateResponse:
+        ciphertext, secret, version = await self._transit.encapsulate(parse(request.name), context.deadline)
+        return pb.EncapsulateResponse(ciphertext=ciphertext, shared_secret=secret, key_version=version.name)
+
+    async def Decapsulate(self, request: pb.DecapsulateRequest, context: Context) -> pb.DecapsulateResponse:
+        answer = await self._transit.decapsulate(parse(request.name), request.ciphertext, context.deadline)
+        return pb.DecapsulateResponse(shared_secret=answer.value, key_version=answer.version.name)
+
+    async def DeriveSharedSecret(
+        self, request: pb.DeriveSharedSecretRequest, context: Context
+    ) -> pb.DeriveSharedSecretResponse:
+        answer = await self._transit.derive(parse(request.name), request.peer_public_key, context.deadline)
+        return pb.DeriveSharedSecretResponse(shared_secret=answer.value, key_version=answer.version.name)
+
+    async def GenerateRandomBytes(
+        self, request: pb.GenerateRandomBytesRequest, context: Context
+    ) -> pb.GenerateRandomBytesResponse:
+        del context
+        await self._vaults.get(parse_vault_name(request.parent, "parent"))
+        backend = self._backends.get(LEVELS[request.protection_level])
+        if backend is None:
+            raise FailedPrecondition(
+                "PROTECTION_LEVEL_UNAVAILABLE", "this server has no such backend", field="protection_level"
+            )
+        return pb.GenerateRandomBytesResponse(data=await backend.random_bytes(request.length_bytes))
+
+    async def InspectCiphertext(
+        self, request: pb.InspectCiphertextRequest, context: Context
+    ) -> pb.InspectCiphertextResponse:
+        del context
+        inspected = await self._transit.inspect(parse(request.name), request.ciphertext)
+        return pb.InspectCiphertextResponse(
+            key_version=inspected.version_name,
+            algorithm=ALGORITHM_NUMBERS[inspected.algorithm.name],
+            needs_reencrypt=inspected.needs_reencrypt,
+        )

@@ -1,0 +1,101 @@
+"""grpc.health.v1: the server as a whole (``), each service, and each component (`storage`, `audit`, `seal`)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from grpc_health.v1 import health_pb2 as pb
+
+from vaultd.errors import NotFound, ResourceExhausted
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from vaultd.services.context import Context
+
+COMPONENTS: Final = ("storage", "audit", "seal")
+WHOLE: Final = ""
+MAX_WATCHED: Final = 100
+
+
+class HealthBoard:
+    """What is serving.  The whole serves when every component does and the server is not draining."""
+
+    def __init__(self, services: Iterable[str]) -> None:
+        self._services = tuple(services)
+        self._components = dict.fromkeys(COMPONENTS, False)
+        self._draining = False
+        self._changed = asyncio.Event()
+
+    def set(self, component: str, serving: bool) -> None:
+        """Report a component."""
+        if self._components.get(component) != serving:
+            self._components[component] = serving
+            self._wake()
+
+    def drain(self) -> None:
+        """NOT_SERVING from now on, whatever the components say."""
+        self._draining = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def components(self) -> dict[str, bool]:
+        """Each component, and whether it serves."""
+        return dict(self._components)
+
+    def serving(self, name: str) -> bool | None:
+        """Whether a name serves; None when there is no such name."""
+        if name in self._components:
+            return self._components[name] and not self._draining
+        if name == WHOLE or name in self._services:
+            return all(self._components.values()) and not self._draining
+        return None
+
+    async def change(self) -> None:
+        """Wait until something changed."""
+        await self._changed.wait()
+
+
+def _answer(serving: bool | None) -> pb.HealthCheckResponse:
+    if serving is None:
+        return pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVICE_UNKNOWN)
+    status = pb.HealthCheckResponse.SERVING if serving else pb.HealthCheckResponse.NOT_SERVING
+    return pb.HealthCheckResponse(status=status)
+
+
+class HealthService:
+    """Check and Watch."""
+
+    def __init__(self, board: HealthBoard) -> None:
+        self._board = board
+        self._watching = 0
+
+    async def Check(self, request: pb.HealthCheckRequest, context: Context) -> pb.HealthCheckResponse:
+        del context
+        serving = self._board.serving(request.service)
+        if serving is None:
+            raise NotFound("HEALTH_SERVICE_UNKNOWN", "no such health name; the README lists them")
+        return _answer(serving)
+
+    async def Watch(
+        self, requests: AsyncIterator[pb.HealthCheckRequest], context: Context
+    ) -> AsyncIterator[pb.HealthCheckResponse]:
+        del context
+        if self._watching >= MAX_WATCHED:
+            raise ResourceExhausted("TOO_MANY_WATCHERS", "too many health watchers; use Check", retry_after_s=10)
+        self._watching += 1
+        try:
+            async for request in requests:
+                last: bool | None | str = "none yet"
+                while True:
+                    serving = self._board.serving(request.service)
+                    if serving != last:
+                        last = serving
+                        yield _answer(serving)
+                    await self._board.change()
+        finally:
+            self._watching -= 1

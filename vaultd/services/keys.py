@@ -1,0 +1,231 @@
+"""KeysService: message to engine call and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from google.protobuf.empty_pb2 import Empty
+
+from vaultd.engine.algorithms import ALGORITHMS, default_algorithm
+from vaultd.engine.lifecycle import KeySpec, KeyUpdate
+from vaultd.engine.paging import page_limit, page_start, page_token
+from vaultd.engine.public_keys import encode_public_key
+from vaultd.errors import InvalidArgument
+from vaultd.names import KeyRef, parse_key_name, parse_key_or_version_name, parse_vault_name, parse_version_name
+from vaultd.services.convert import (
+    ALGORITHM_NAMES,
+    ALGORITHM_NUMBERS,
+    LEVEL_NUMBERS,
+    LEVELS,
+    PURPOSE_NUMBERS,
+    PURPOSES,
+    duration_us,
+    key_message,
+    one_etag,
+    set_time,
+    time_us,
+    update_paths,
+    version_message,
+)
+from vaultd_client.v1 import keys_pb2 as pb
+from vaultd_client.v1 import resources_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vaultd.backends.base import Backend
+    from vaultd.engine.algorithms import ProtectionLevel
+    from vaultd.engine.ledger import Ledger
+    from vaultd.engine.lifecycle import KeyLifecycle
+    from vaultd.engine.usage import BudgetBook, UsageBook
+    from vaultd.services.context import Context
+
+UPDATABLE: Final = ("labels", "rotation_period", "next_rotation_time", "expire_time", "purge_protection")
+USAGE_STALENESS_S: Final = 5
+
+
+def _spec(key: resources_pb2.Key) -> KeySpec:
+    if key.purpose not in PURPOSES:
+        raise InvalidArgument("PURPOSE_REQUIRED", "key.purpose must be one of KeyPurpose", field="key.purpose")
+    if key.algorithm and key.algorithm not in ALGORITHM_NAMES:
+        raise InvalidArgument("ENUM_UNKNOWN", "key.algorithm is not known to this server", field="key.algorithm")
+    if key.protection_level not in LEVELS:
+        raise InvalidArgument(
+            "ENUM_UNKNOWN", "key.protection_level is not known to this server", field="key.protection_level"
+        )
+    return KeySpec(
+        purpose=PURPOSES[key.purpose],
+        algorithm=ALGORITHM_NAMES.get(key.algorithm),
+        protection_level=LEVELS[key.protection_level],
+        labels=dict(key.labels),
+        rotation_period_us=duration_us(key, "rotation_period", "key.rotation_period"),
+        next_rotation_us=time_us(key, "next_rotation_time", "key.next_rotation_time"),
+        expire_us=time_us(key, "expire_time", "key.expire_time"),
+        exportable=key.exportable,
+        destroy_delay_us=duration_us(key, "destroy_scheduled_duration", "key.destroy_scheduled_duration"),
+        purge_protection=key.purge_protection,
+    )
+
+
+def _update(request: pb.UpdateKeyRequest) -> KeyUpdate:
+    key = request.key
+    values: dict[str, tuple[str, Any]] = {
+        "labels": ("labels", dict(key.labels)),
+        "rotation_period": ("rotation_period_us", duration_us(key, "rotation_period", "key.rotation_period")),
+        "next_rotation_time": ("next_rotation_us", time_us(key, "next_rotation_time", "key.next_rotation_time")),
+        "expire_time": ("expire_us", time_us(key, "expire_time", "key.expire_time")),
+        "purge_protection": ("purge_protection", key.purge_protection),
+    }
+    fields = dict(values[path] for path in update_paths(request.update_mask, UPDATABLE))
+    return KeyUpdate(fields, one_etag(request.etag, key.etag))
+
+
+class KeysService:
+    """Makes keys and steers their life."""
+
+    def __init__(
+        self,
+        lifecycle: KeyLifecycle,
+        ledger: Ledger,
+        usage: UsageBook,
+        budgets: BudgetBook,
+        backends: Mapping[ProtectionLevel, Backend],
+    ) -> None:
+        self._lifecycle = lifecycle
+        self._ledger = ledger
+        self._usage = usage
+        self._budgets = budgets
+        self._backends = backends
+
+    async def CreateKey(self, request: pb.CreateKeyRequest, context: Context) -> resources_pb2.Key:
+        vault = parse_vault_name(request.parent, "parent")
+        spec = _spec(request.key)
+        return key_message(await self._lifecycle.create_key(context.intent(request), vault, request.key_id, spec))
+
+    async def GetKey(self, request: pb.GetKeyRequest, context: Context) -> resources_pb2.Key:
+        del context
+        return key_message(await self._lifecycle.get_key(parse_key_name(request.name)))
+
+    async def ListKeys(self, request: pb.ListKeysRequest, context: Context) -> pb.ListKeysResponse:
+        del context
+        vault = parse_vault_name(request.parent, "parent")
+        limit = page_limit(request.page_size)
+        query = f"keys {vault} {request.show_deleted}"
+        after = page_start(self._ledger, query, request.page_token)
+        keys = await self._lifecycle.list_keys(vault, after, limit + 1, deleted=request.show_deleted)
+        response = pb.ListKeysResponse(keys=[key_message(key) for key in keys[:limit]])
+        if len(keys) > limit:
+            response.next_page_token = page_token(self._ledger, query, keys[limit - 1].id)
+        return response
+
+    async def UpdateKey(self, request: pb.UpdateKeyRequest, context: Context) -> resources_pb2.Key:
+        ref = parse_key_name(request.key.name, "key.name")
+        return key_message(await self._lifecycle.update_key(context.intent(request), ref, _update(request)))
+
+    async def RotateKey(self, request: pb.RotateKeyRequest, context: Context) -> resources_pb2.KeyVersion:
+        ref = parse_key_name(request.name)
+        version = await self._lifecycle.rotate_key(
+            context.intent(request), ref, request.etag, keep_primary=request.keep_primary
+        )
+        return version_message(version)
+
+    async def SetPrimaryVersion(self, request: pb.SetPrimaryVersionRequest, context: Context) -> resources_pb2.Key:
+        ref = parse_version_name(request.name)
+        return key_message(await self._lifecycle.set_primary(context.intent(request), ref, request.etag))
+
+    async def ListKeyVersions(self, request: pb.ListKeyVersionsRequest, context: Context) -> pb.ListKeyVersionsResponse:
+        del context
+        ref = parse_key_name(request.parent, "parent")
+        limit = page_limit(request.page_size)
+        query = f"versions {ref}"
+        after = int(page_start(self._ledger, query, request.page_token) or 0)
+        versions = [version for version in await self._lifecycle.list_versions(ref) if version.number > after]
+        response = pb.ListKeyVersionsResponse(key_versions=[version_message(version) for version in versions[:limit]])
+        if len(versions) > limit:
+            response.next_page_token = page_token(self._ledger, query, str(versions[limit - 1].number))
+        return response
+
+    async def GetKeyVersion(self, request: pb.GetKeyVersionRequest, context: Context) -> resources_pb2.KeyVersion:
+        del context
+        return version_message(await self._lifecycle.get_version(parse_key_or_version_name(request.name)))
+
+    async def EnableKeyVersion(self, request: pb.EnableKeyVersionRequest, context: Context) -> resources_pb2.KeyVersion:
+        ref = parse_version_name(request.name)
+        return version_message(await self._lifecycle.enable_version(context.intent(request), ref, request.etag))
+
+    async def DisableKeyVersion(
+        self, request: pb.DisableKeyVersionRequest, context: Context
+    ) -> resources_pb2.KeyVersion:
+        ref = parse_version_name(request.name)
+        return version_message(await self._lifecycle.disable_version(context.intent(request), ref, request.etag))
+
+    async def DestroyKeyVersion(
+        self, request: pb.DestroyKeyVersionRequest, context: Context
+    ) -> resources_pb2.KeyVersion:
+        ref = parse_version_name(request.name)
+        return version_message(await self._lifecycle.destroy_version(context.intent(request), ref, request.etag))
+
+    async def RestoreKeyVersion(
+        self, request: pb.RestoreKeyVersionRequest, context: Context
+    ) -> resources_pb2.KeyVersion:
+        ref = parse_version_name(request.name)
+        return version_message(await self._lifecycle.restore_version(context.intent(request), ref, request.etag))
+
+    async def DeleteKey(self, request: pb.DeleteKeyRequest, context: Context) -> resources_pb2.Key:
+        ref = parse_key_name(request.name)
+        return key_message(await self._lifecycle.delete_key(context.intent(request), ref, request.etag))
+
+    async def UndeleteKey(self, request: pb.UndeleteKeyRequest, context: Context) -> resources_pb2.Key:
+        ref = parse_key_name(request.name)
+        return key_message(await self._lifecycle.undelete_key(context.intent(request), ref, request.etag))
+
+    async def PurgeKey(self, request: pb.PurgeKeyRequest, context: Context) -> Empty:
+        await self._lifecycle.purge_key(context.intent(request), parse_key_name(request.name), request.etag)
+        return Empty()
+
+    async def GetPublicKey(self, request: pb.GetPublicKeyRequest, context: Context) -> pb.PublicKey:
+        del context
+        version = await self._lifecycle.get_version(parse_key_or_version_name(request.name))
+        encoded = encode_public_key(version)
+        return pb.PublicKey(
+            name=version.name,
+            key_version=version.name,
+            algorithm=ALGORITHM_NUMBERS[version.algorithm.name],
+            pem=encoded.pem,
+            jwk=encoded.jwk,
+            raw=encoded.raw,
+        )
+
+    async def GetCapabilities(self, request: pb.GetCapabilitiesRequest, context: Context) -> pb.GetCapabilitiesResponse:
+        del request, context
+        response = pb.GetCapabilitiesResponse()
+        for level, backend in self._backends.items():
+            for algorithm in ALGORITHMS.values():
+                if backend.unsupported(algorithm.name) is None:
+                    response.capabilities.add(
+                        algorithm=ALGORITHM_NUMBERS[algorithm.name],
+                        purpose=PURPOSE_NUMBERS[algorithm.purpose],
+                        protection_level=LEVEL_NUMBERS[level],
+                        purpose_default=default_algorithm(algorithm.purpose, level) is algorithm,
+                        max_input_bytes=algorithm.max_input_bytes,
+                        max_messages=algorithm.max_messages or 0,
+                    )
+        return response
+
+    async def GetKeyUsage(self, request: pb.GetKeyUsageRequest, context: Context) -> pb.GetKeyUsageResponse:
+        del context
+        ref = parse_key_name(request.name)
+        key = await self._lifecycle.get_key(ref)
+        totals = await self._usage.totals(key.uid)
+        response = pb.GetKeyUsageResponse()
+        response.staleness.FromSeconds(USAGE_STALENESS_S)
+        for version in await self._lifecycle.list_versions(ref):
+            usage = totals.get(version.number)
+            entry = response.versions.add(key_version=version.name)
+            if usage is not None:
+                entry.messages, entry.bytes = usage.messages, usage.bytes
+                set_time(entry.last_use_time, usage.last_use_at)
+            if key.algorithm.max_messages is not None:
+                at = KeyRef(ref.vault, ref.key, version.number)
+                entry.messages_left = await self._budgets.messages_left(at, key.uid, key.algorithm.max_messages)
+        return response

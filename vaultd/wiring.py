@@ -1,0 +1,406 @@
+"""Puts the server together.  The only file that names concrete classes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from cryptography import x509
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from vaultd.audit.folding import RefusalFolder
+from vaultd.audit.log import AuditLog
+from vaultd.backends.rootkeys import CredentialRootKey, FileRootKey, PassphraseRootKey
+from vaultd.backends.software import SoftwareBackend
+from vaultd.config import ConfigError
+from vaultd.engine.algorithms import ProtectionLevel
+from vaultd.engine.authority import Authority
+from vaultd.engine.catalog import KeyCatalog
+from vaultd.engine.clock import SECOND_US, SystemClock
+from vaultd.engine.feed import FeedFollower
+from vaultd.engine.ledger import Ledger
+from vaultd.engine.lifecycle import KeyLifecycle, LifecycleLimits
+from vaultd.engine.quotas import InFlight, Limit, RateLimiter, Window
+from vaultd.engine.scheduler import Scheduler
+from vaultd.engine.seal import Seal, SealState
+from vaultd.engine.transit import Transit
+from vaultd.engine.usage import BudgetBook, UsageBook
+from vaultd.engine.vaults import Vaults
+from vaultd.errors import VaultdError
+from vaultd.hosts.grpcio import GrpcHost
+from vaultd.interceptors.audit import AuditStep
+from vaultd.interceptors.chain import Chain, ChainLimits
+from vaultd.interceptors.identity import Identity, TrustBundle
+from vaultd.interceptors.policy import PolicyStep
+from vaultd.interceptors.routes import build_routes
+from vaultd.interceptors.rules import RULES
+from vaultd.interceptors.throttle import Throttle
+from vaultd.services.admin import AdminService
+from vaultd.services.crypto import CryptoService
+from vaultd.services.health import HealthBoard, HealthService
+from vaultd.services.keys import KeysService
+from vaultd.services.reflection import ReflectionService
+from vaultd.store.sqlite import SqliteStore
+from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from pathlib import Path
+
+    from google.protobuf.descriptor import ServiceDescriptor
+
+    from vaultd.backends.base import Backend
+    from vaultd.backends.rootkeys import RootKeyProvider
+    from vaultd.config import LimitsSection, RootKeySection, Settings
+    from vaultd.engine.clock import Clock
+    from vaultd.hosts.grpcio import TlsConfig
+    from vaultd.store.base import RowKey, Store
+
+REFLECTION_V1: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+REFLECTION_V1ALPHA: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+AUDIT_CHECK_S: Final = 0.5
+
+_log = structlog.get_logger("vaultd")
+
+
+def open_root_key(section: RootKeySection) -> RootKeyProvider:
+    """The provider that the configuration names."""
+    if section.provider == "passphrase":
+        return PassphraseRootKey()
+    if section.provider == "file" and section.path is not None:
+        return FileRootKey(section.path)
+    if section.environment is not None:
+        return CredentialRootKey(f"env:{section.environment}")
+    return CredentialRootKey(section.credential or str(section.path))
+
+
+def open_store(settings: Settings) -> Store:
+    """The store that the configuration names."""
+    return SqliteStore(settings.store.path)
+
+
+def read_trust_bundles(settings: Settings) -> list[TrustBundle]:
+    """Read the certificate authorities; raises ConfigError."""
+    bundles = []
+    for at, section in enumerate(settings.trust_bundles):
+        try:
+            authorities = tuple(x509.load_pem_x509_certificates(section.ca.read_bytes()))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"trust_bundles.{at}.ca: {section.ca} is not a readable PEM bundle") from error
+        bundles.append(TrustBundle(section.name, authorities, section.trust_domain, section.dns_suffixes))
+    return bundles
+
+
+class TlsFiles:
+    """The listener's certificate, key and client authorities, read again when a file changes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._served: TlsConfig | None = None
+        self._stamp: tuple[tuple[int, int], ...] = ()
+        self._checked_s = 0.0
+        self._stale = False
+
+    def _paths(self) -> list[Path]:
+        return [self._settings.tls.key, self._settings.tls.certificate, *(b.ca for b in self._settings.trust_bundles)]
+
+    def _stamps(self) -> tuple[tuple[int, int], ...]:
+        return tuple((stat.st_mtime_ns, stat.st_ino) for stat in (path.stat() for path in self._paths()))
+
+    def read(self) -> TlsConfig:
+        """The files' contents; what is served stays in force when they cannot be read or do not fit together."""
+        try:
+            stamp = self._stamps()
+            key, certificate = self._settings.tls.key.read_bytes(), self._settings.tls.certificate.read_bytes()
+            authorities = b"\n".join(bundle.ca.read_bytes() for bundle in self._settings.trust_bundles)
+            check_key_pair(key, certificate)
+        except (OSError, ValueError) as error:
+            if self._served is None:
+                raise ConfigError("tls: certificate and key must be readable PEM files that belong together") from error
+            _log.error("tls_files_refused", advice="the certificate in force stays; mend the files")
+            return self._served
+        self._served, self._stamp, self._stale = (key, certificate, authorities), stamp, False
+        return self._served
+
+    def reload(self) -> None:
+        """Read again at the next handshake."""
+        self._stale = True
+
+    def changed(self) -> bool:
+        """Whether to read again; looks at the files once a second at most."""
+        now_s = time.monotonic()  # handshakes run on threads of grpc
+        if not self._stale and now_s - self._checked_s >= 1:
+            self._checked_s = now_s
+            try:
+                self._stale = self._stamps() != self._stamp
+            except OSError:
+                self._stale = False
+        return self._stale
+
+
+def check_key_pair(key: bytes, certificate: bytes) -> None:
+    """Raise ValueError unless the private key is that of the certificate."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+    leaf = x509.load_pem_x509_certificates(certificate)[0]
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if load_pem_private_key(key, None).public_key().public_bytes(*form) != leaf.public_key().public_bytes(*form):
+        raise ValueError("the key does not belong to the certificate")
+
+
+def _windows(limits: LimitsSection) -> dict[str, Limit]:
+    classes = ("symmetric", "asymmetric", "read", "mutation", "admin")
+    sections = {name: getattr(limits, name) for name in classes}
+    return {
+        name: Limit((Window("per_second", section.per_second, 1.0, section.burst),))
+        for name, section in sections.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Store, key ring and the rules over them, without a host."""
+
+    store: Store
+    ledger: Ledger
+    authority: Authority
+    seal: Seal
+    backends: Mapping[ProtectionLevel, Backend]
+    catalog: KeyCatalog
+    lifecycle: KeyLifecycle
+    transit: Transit
+    vaults: Vaults
+    usage: UsageBook
+    budgets: BudgetBook
+    scheduler: Scheduler
+    feed: FeedFollower
+    clock: Clock
+
+
+def build_engine(
+    settings: Settings,
+    store: Store,
+    provider: RootKeyProvider,
+    clock: Clock,
+    on_seal: Callable[[SealState], None],
+    on_event: Callable[[str, str, str], None],
+) -> Engine:
+    """Connect the parts.  Nothing runs yet."""
+    ledger = Ledger(store, clock)
+    authority = Authority(ledger, frozenset(settings.operators))
+    software = SoftwareBackend(settings.software.threads or None, settings.software.max_queued)
+    backends = {ProtectionLevel.SOFTWARE: software}
+    usage = UsageBook(ledger)
+    low: list[Callable[[RowKey], None]] = []
+    budgets = BudgetBook(ledger, lambda key: low[0](key), settings.limits.messages_per_version)
+    catalog = KeyCatalog(ledger, backends, usage, budgets, settings.software.max_cached_keys)
+    limits = LifecycleLimits(
+        default_destroy_delay_us=settings.lifecycle.default_destroy_delay_s * SECOND_US,
+        min_destroy_delay_us=settings.lifecycle.min_destroy_delay_s * SECOND_US,
+        deletion_retention_us=settings.lifecycle.deletion_retention_s * SECOND_US,
+    )
+    lifecycle = KeyLifecycle(ledger, backends, clock, limits)
+    seal = Seal(ledger, provider, authority, catalog.forget_all, on_seal)
+    scheduler = Scheduler(ledger, lifecycle, seal, usage, clock, on_event)
+    low.append(scheduler.note_low_budget)
+    return Engine(
+        store=store,
+        ledger=ledger,
+        authority=authority,
+        seal=seal,
+        backends=backends,
+        catalog=catalog,
+        lifecycle=lifecycle,
+        transit=Transit(catalog, ledger, clock),
+        vaults=Vaults(ledger),
+        usage=usage,
+        budgets=budgets,
+        scheduler=scheduler,
+        feed=FeedFollower(ledger, authority, seal),
+        clock=clock,
+    )
+
+
+class Server:
+    """A running vaultd: engine, chain, host, and the tasks beside them."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._audit_log = AuditLog(settings.audit.directory, now=self._clock.now_us)
+        self._audit = AuditStep(self._audit_log, RefusalFolder(), self._clock)
+        self._tls = TlsFiles(settings)
+        self._identity = Identity(read_trust_bundles(settings), self._clock)
+        self._services: dict[ServiceDescriptor, object] = {}
+        self._stopping = asyncio.Event()
+        self.board = HealthBoard(["vaultd.v1.CryptoService", "vaultd.v1.KeysService", "vaultd.v1.AdminService"])
+        self.engine = build_engine(
+            settings,
+            open_store(settings),
+            open_root_key(settings.root_key),
+            self._clock,
+            self._on_seal,
+            self._on_event,
+        )
+        self.chain = self._build_chain()
+        self.port = 0
+
+    def _on_seal(self, state: SealState) -> None:
+        self.board.set("seal", state is SealState.UNSEALED)
+        _log.info("seal", state=state.value)
+
+    def _on_event(self, event: str, resource: str, reason: str) -> None:
+        _log.info(event, resource=resource, reason=reason)
+        self._audit.event(event, principal="vaultd:scheduler", resource=resource, reason=reason)
+
+    @staticmethod
+    def _on_incident(incident: str, error: BaseException) -> None:
+        _log.error("incident", incident=incident, exc_info=error)
+
+    def _build_chain(self) -> Chain:
+        engine, settings = self.engine, self._settings
+        services: dict[ServiceDescriptor, object] = {
+            crypto_pb2.DESCRIPTOR.services_by_name["CryptoService"]: CryptoService(
+                engine.transit, engine.vaults, engine.backends
+            ),
+            keys_pb2.DESCRIPTOR.services_by_name["KeysService"]: KeysService(
+                engine.lifecycle, engine.ledger, engine.usage, engine.budgets, engine.backends
+            ),
+            admin_pb2.DESCRIPTOR.services_by_name["AdminService"]: AdminService(
+                engine.seal, engine.vaults, engine.ledger, self._clock.now_us(), self.board.components
+            ),
+            health_pb2.DESCRIPTOR.services_by_name["Health"]: HealthService(self.board),
+        }
+        aliases = {}
+        if settings.reflection:
+            reflection = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+            services[reflection] = ReflectionService([*services, reflection])
+            aliases[REFLECTION_V1] = REFLECTION_V1ALPHA
+        limits = settings.limits
+        return Chain(
+            build_routes(services, RULES, aliases),
+            self._identity,
+            Throttle(
+                RateLimiter(_windows(limits), self._clock),
+                InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal),
+                InFlight(limits.streams, limits.streams),
+            ),
+            PolicyStep(engine.authority),
+            self._audit,
+            self._on_incident,
+            ChainLimits(limits.receive_timeout_s, limits.unary_timeout_s, limits.least_deadline_ms / 1000),
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Server]:
+        """Open, serve, and on exit drain and close, in that order."""
+        settings = self._settings
+        async with AsyncExitStack() as stack:
+            self._tls.read()
+            await self._audit_log.open()
+            stack.push_async_callback(self._audit_log.close)
+            self.board.set("audit", self._audit_log.serving)
+            await self.engine.store.open()
+            stack.push_async_callback(self.engine.store.close)
+            self.board.set("storage", True)
+            stack.push_async_callback(self._close_engine)
+            await self.engine.feed.start()
+            await self._start_seal()
+            host = GrpcHost(self.chain, self._tls.read, self._tls.changed)
+            self.port = host.listen(settings.listen)
+            await host.start()
+            stack.push_async_callback(self._drain, host)
+            tasks = [
+                asyncio.create_task(self._every(settings.store.feed_poll_ms / 1000, self._follow)),
+                asyncio.create_task(
+                    self._every(settings.lifecycle.scheduler_interval_ms / 1000, self.engine.scheduler.tick)
+                ),
+                asyncio.create_task(self._every(AUDIT_CHECK_S, self._check_audit)),
+            ]
+            stack.push_async_callback(self._end, tasks)
+            # What start-up made lives as long as the process: the collector need not look at it again and again.
+            gc.collect()
+            gc.freeze()
+            yield self
+
+    @asynccontextmanager
+    async def offline(self) -> AsyncIterator[Server]:
+        """Audit log and store, without a host: for the commands that an operator runs beside a stopped server."""
+        async with AsyncExitStack() as stack:
+            await self._audit_log.open()
+            stack.push_async_callback(self._audit_log.close)
+            await self.engine.store.open()
+            stack.push_async_callback(self.engine.store.close)
+            stack.push_async_callback(self._close_engine)
+            yield self
+
+    def audit_event(self, event: str, **fields: str) -> None:
+        """Record what a command does; raises Unavailable when it cannot be recorded."""
+        self._audit.event(event, **fields)
+
+    async def _start_seal(self) -> None:
+        try:
+            await self.engine.seal.start()
+        except VaultdError as error:
+            # Sealed, and saying why: an operator can look, restore, or unseal.
+            _log.error("unseal_failed", reason=error.reason, text=error.text)
+            self._audit.event("unseal_failed", reason=error.reason)
+
+    async def _close_engine(self) -> None:
+        if self.engine.seal.state is SealState.UNSEALED:
+            await self.engine.usage.flush()
+        for backend in self.engine.backends.values():
+            await backend.close()
+
+    async def _drain(self, host: GrpcHost) -> None:
+        self.board.drain()
+        await host.stop(self._settings.drain_grace_s)
+        await self.chain.finish()
+
+    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        self._stopping.set()
+        await asyncio.gather(*tasks)
+
+    async def _every(self, interval_s: float, act: Callable[[], Awaitable[object]]) -> None:
+        """Repeat until the server stops.  A failure is logged, and the next turn tries again."""
+        while not self._stopping.is_set():
+            try:
+                await act()
+            except VaultdError as error:
+                _log.warning("background_failed", reason=error.reason)
+            except Exception as error:  # a fault of ours must not end the loop silently: it is an incident
+                self._on_incident("background", error)
+            try:
+                await asyncio.wait_for(self._stopping.wait(), interval_s)
+            except TimeoutError:
+                continue
+
+    async def _follow(self) -> None:
+        try:
+            await self.engine.feed.poll()
+        except VaultdError:
+            self.board.set("storage", False)
+            raise
+        self.board.set("storage", True)
+
+    async def _check_audit(self) -> None:
+        self._audit_log.check()
+        try:
+            self._audit.write_folded()
+        finally:
+            self.board.set("audit", self._audit_log.serving)
+
+    def reload(self) -> None:
+        """Read certificates and trust bundles again; what cannot be read leaves what is in force."""
+        self._tls.reload()
+        try:
+            self._identity.replace(read_trust_bundles(self._settings))
+            _log.info("reloaded")
+        except ConfigError as error:
+            _log.error("reload_refused", problem=str(error))
