@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import orjson
 from google.rpc import error_details_pb2, status_pb2
-from vaultd_client.v1 import admin_pb2_grpc, crypto_pb2_grpc, keys_pb2_grpc
 
 from vaultd.config import Settings
 from vaultd.devpki import create_dev_pki, issue_client_certificate
 from vaultd.engine.policy import seed_policy
 from vaultd.wiring import Server
+from vaultd_client.v1 import admin_pb2_grpc, crypto_pb2_grpc, keys_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -37,10 +37,14 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def _load(config: Path) -> Settings:
+    from vaultd.telemetry.log import configure_logging
+
     try:
-        return load_settings(config)
+        settings = load_settings(config)
     except ConfigError as error:
         raise SystemExit(f"vaultd: {error}") from None
+    configure_logging(settings.log.level, json=settings.log.format == "json")
+    return settings
 
 
 def _harden_process() -> None:
@@ -103,11 +107,9 @@ def serve(config: Path) -> None:
 
 
 async def _serve(settings: Settings, announce: Callable[[str], None]) -> None:
-    from vaultd.telemetry.log import configure_logging
     from vaultd.wiring import Server
 
     _harden_process()
-    configure_logging(settings.log.level, json=settings.log.format == "json")
     server = Server(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -194,7 +194,7 @@ class _StrictLoader(yaml.SafeLoader):
     """Safe YAML without its two traps: duplicate keys are errors, and aliases are refused."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]  # PyYAML is untyped
+        if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not allowed")
         return super().compose_node(parent, index)
 
@@ -237,7 +237,8 @@ def load_settings(path: Path) -> Settings:
         raise ConfigError("\n".join(lines)) from None
     except VaultdError as error:
         raise ConfigError(error.text) from None
-    return _absolute(settings, path.resolve().parent)
+    placed: Settings = _absolute(settings, path.resolve().parent)
+    return placed
 
 
 def _absolute(value: Any, base: Path) -> Any:

@@ -293,7 +293,8 @@ async def test_cancelled_begin_that_waits_for_another_process_leaves_no_transact
         task = asyncio.create_task(put_id(store, "a"))
         for _ in range(10):
             await asyncio.sleep(0)
-        task.cancel()
+            task.cancel()
+        assert not task.done()
         stranger.execute("ROLLBACK")
         with pytest.raises(asyncio.CancelledError):
             await task

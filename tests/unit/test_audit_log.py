@@ -311,7 +311,7 @@ async def test_a_chain_id_that_is_gone_damaged_or_another_is_refused(tmp_path):
 @pytest.mark.slow
 async def test_a_process_killed_by_sigkill_loses_no_acknowledged_record(tmp_path):
     program = (
-        "import asyncio, pathlib, sys, itertools\n"
+        "import asyncio, itertools, pathlib, sys\n"
         "from vaultd.audit.log import AuditLog\n"
         "async def main():\n"
         "    log = AuditLog(pathlib.Path(sys.argv[1]), now=lambda: 0)\n"
@@ -320,11 +320,16 @@ async def test_a_process_killed_by_sigkill_loses_no_acknowledged_record(tmp_path
         "        sys.stdout.write(f'{log.append({}).sequence}\\n'); sys.stdout.flush()\n"
         "asyncio.run(main())\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "audit")], stdout=subprocess.PIPE) as process:
-        acknowledged = [int(process.stdout.readline()) for _ in range(500)][-1]
-        process.send_signal(signal.SIGKILL)
-        rest = process.stdout.read()
-    acknowledged = max([acknowledged, *(int(line) for line in rest.split(b"\n")[:-1])])
+
+    def killed_while_it_appends() -> list[int]:
+        command = [sys.executable, "-c", program, str(tmp_path / "audit")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            lines = [process.stdout.readline() for _ in range(500)]
+            process.send_signal(signal.SIGKILL)
+            lines += process.stdout.read().splitlines(keepends=True)
+        return [int(line) for line in lines if line.endswith(b"\n")]
+
+    acknowledged = max(await asyncio.to_thread(killed_while_it_appends))
     async with audit_log(tmp_path / "audit") as log:
         assert log.append({}).sequence > acknowledged
     assert_gapless(tmp_path / "audit")
@@ -362,13 +367,14 @@ async def test_another_process_cannot_open_the_directory(tmp_path):
 
 
 async def test_a_failed_open_leaves_the_directory_free(tmp_path):
+    async with audit_log(tmp_path / "audit") as log:
+        log.append({})
+    chain_id = (tmp_path / "audit" / "chain-id").read_text()
+    (tmp_path / "audit" / "chain-id").write_text("damaged")
+    failing = AuditLog(tmp_path / "audit", now=Clock())
     with pytest.raises(FailedPrecondition):
-        async with audit_log(tmp_path / "audit") as log:
-            log.append({})
-            await log.close()
-            (tmp_path / "audit" / "chain-id").write_text("damaged")
-            await AuditLog(tmp_path / "audit", now=Clock()).open()
-    (tmp_path / "audit" / "chain-id").write_text("00" * 16)
+        await failing.open()
+    (tmp_path / "audit" / "chain-id").write_text(chain_id)
     async with audit_log(tmp_path / "audit") as log:
         assert log.append({}).sequence == 2
 

@@ -411,15 +411,14 @@ class AuditLog:
 
     def _synced(self, sync: _Sync, failed: bool) -> None:
         segment = sync.segment
+        if failed and not segment.dead:
+            self._abandon(segment, "sync_failed")  # finds the waiters of this sync among self._syncs
+            if self._segment is not None:  # a later segment: a durable record in it would vouch for this one's records
+                self._abandon(self._segment, "previous_segment_sync_failed")
         self._syncs.remove(sync)
         sync.timer.cancel()
         segment.syncs -= 1
         if segment.dead:
-            return
-        if failed:
-            self._abandon(segment, "sync_failed")
-            if self._segment is not None:  # a later segment: a durable record in it would vouch for this one's records
-                self._abandon(self._segment, "previous_segment_sync_failed")
             return
         segment.synced = max(segment.synced, sync.size)
         for waiter in sync.waiters:

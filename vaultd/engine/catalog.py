@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from vaultd.backends.base import Material
 from vaultd.engine.algorithms import ProtectionLevel
 from vaultd.engine.model import Key, KeyState, KeyVersion, VersionState
 from vaultd.errors import FailedPrecondition, NotFound, VaultdError
-from vaultd.backends.base import Material
 from vaultd.store.base import RowKey
 
 if TYPE_CHECKING:

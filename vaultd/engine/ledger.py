@@ -10,14 +10,14 @@ import hashlib
 import hmac
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orjson
 
 from vaultd import failpoints
 from vaultd.engine.clock import DAY_US, Clock
 from vaultd.engine.model import Resource, decode_resource, encode_resource
-from vaultd.engine.sealing import MultisetHash, Sealer, metadata_aad, pack, row_lost, secret_aad, sealed_error
+from vaultd.engine.sealing import MultisetHash, Sealer, metadata_aad, pack, row_lost, sealed_error, secret_aad
 from vaultd.errors import AlreadyExists, DataLoss
 from vaultd.store.base import Change, Digest, Replay, RingRow, Row, RowKey, Store, Transaction
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from vaultd.secret import Secret
 
+R = TypeVar("R")
 ALL_SCOPES: Final = "*"
 RING_KEY: Final = RowKey("key_ring", "", "", 0)
 REPLAY_WINDOW_US: Final = DAY_US
@@ -117,16 +118,17 @@ class Changes:
         self.note(key, event or ("create" if before is None else "update"))
 
     async def put_resource(
-        self, kind: str, resource: Any, *, secret: Secret | None = None, keep_secret: bool = False
-    ) -> Any:
+        self, kind: str, resource: R, *, secret: Secret | None = None, keep_secret: bool = False
+    ) -> R:
         """Write a resource as the row that it is, and return it with this change's revision."""
-        written = replace(resource, revision=self.revision)
+        written: Any = replace(resource, revision=self.revision)  # type: ignore[type-var]  # R is one of Resource
         scope, id, version, state, due = _columns(kind, written)
         values = encode_resource(written)
         await self.put(
             RowKey(kind, scope, id, version), written.uid, state, due, values, secret=secret, keep_secret=keep_secret
         )
-        return written
+        result: R = written
+        return result
 
     async def delete(self, key: RowKey) -> None:
         """Delete a row that exists."""
@@ -167,7 +169,7 @@ class Changes:
         stored = await self._transaction.replay(replay_id(intent))
         return open_replay(self._sealer, stored, intent, self.now_us)
 
-    async def remember(self, intent: Intent, resource: Resource | None) -> None:
+    async def remember(self, intent: Intent, resource: Any) -> None:
         """Store the answer with the change, for a retry within the replay window."""
         if not intent.request_id:
             return
@@ -253,12 +255,12 @@ class Ledger:
         self.own_revisions.add(changes.revision)
         self.publish(changes.feed)
 
-    async def mutate(self, intent: Intent, body: Callable[[Changes], Awaitable[Any]]) -> Any:
+    async def mutate(self, intent: Intent, body: Callable[[Changes], Awaitable[R]]) -> R:
         """Run `body` in a change; a repeated request gets the stored answer and changes nothing."""
         async with self.change() as changes:
-            known, answer = await changes.replayed(intent)
+            known, stored = await changes.replayed(intent)
+            answer: R = stored if known else await body(changes)
             if not known:
-                answer = await body(changes)
                 await changes.remember(intent, answer)
         return answer
 

@@ -184,10 +184,10 @@ class KeyLifecycle:
             )
             used = True
             await self._put_version(changes, key, 1, material)
-            return await changes.put_resource("key", key)  # type: ignore[no-any-return]  # the Key just given
+            return await changes.put_resource("key", key)
 
         try:
-            return await self._ledger.mutate(intent, body)  # type: ignore[no-any-return]  # what body returned
+            return await self._ledger.mutate(intent, body)
         finally:
             # Once a commit may have named the material it is never destroyed here: an orphan is better than a lost key.
             if not used:
@@ -207,7 +207,7 @@ class KeyLifecycle:
             imported=False,
             create_us=changes.now_us,
         )
-        return await changes.put_resource("key_version", version, secret=material.secret)  # type: ignore[no-any-return]  # the KeyVersion just given
+        return await changes.put_resource("key_version", version, secret=material.secret)
 
     def _destroy_delay(self, asked_us: int | None) -> int:
         if asked_us is None:
@@ -250,9 +250,9 @@ class KeyLifecycle:
             changed = change(key, changes.now_us)
             if changed == key:
                 return key
-            return await changes.put_resource("key", replace(changed, update_us=changes.now_us))  # type: ignore[no-any-return]  # the Key just given
+            return await changes.put_resource("key", replace(changed, update_us=changes.now_us))
 
-        return await self._ledger.mutate(intent, body)  # type: ignore[no-any-return]  # what body returned
+        return await self._ledger.mutate(intent, body)
 
     @staticmethod
     async def _key_in(changes: Changes, ref: KeyRef) -> Key:
@@ -409,7 +409,7 @@ class KeyLifecycle:
             return version
 
         try:
-            return await self._ledger.mutate(intent, body)  # type: ignore[no-any-return]  # what body returned
+            return await self._ledger.mutate(intent, body)
         finally:
             if not used:
                 await backend.destroy(material)
@@ -428,9 +428,9 @@ class KeyLifecycle:
             if key.primary == version.number:
                 return key
             changed = replace(key, primary=version.number, update_us=changes.now_us)
-            return await changes.put_resource("key", changed)  # type: ignore[no-any-return]  # the Key just given
+            return await changes.put_resource("key", changed)
 
-        return await self._ledger.mutate(intent, body)  # type: ignore[no-any-return]  # what body returned
+        return await self._ledger.mutate(intent, body)
 
     @staticmethod
     async def _version_in(changes: Changes, ref: KeyRef) -> KeyVersion:
@@ -449,9 +449,9 @@ class KeyLifecycle:
             changed = change(key, version, changes.now_us)
             if changed == version:
                 return version
-            return await changes.put_resource("key_version", changed, keep_secret=True)  # type: ignore[no-any-return]  # the KeyVersion just given
+            return await changes.put_resource("key_version", changed, keep_secret=True)
 
-        return await self._ledger.mutate(intent, body)  # type: ignore[no-any-return]  # what body returned
+        return await self._ledger.mutate(intent, body)
 
     async def enable_version(self, intent: Intent, ref: KeyRef, etag: str) -> KeyVersion:
         """DISABLED -> ENABLED."""

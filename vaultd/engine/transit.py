@@ -118,7 +118,7 @@ class Plan(NamedTuple):
     version: LoadedVersion
     private: bool
     operation: Operation
-    finish: Callable[[Plan, bytes | VaultdError], Any]
+    finish: Callable[[Plan, bytes | VaultdError], Answer]
 
 
 def _wrong_purpose(loaded: LoadedKey, call: str) -> FailedPrecondition:
@@ -166,7 +166,7 @@ class Transit:
 
     async def _one(
         self, plan_of: Callable[[LoadedKey, Any], Plan], item: Any, ref: KeyRef, deadline: float | None
-    ) -> Any:
+    ) -> Answer:
         """Plan, do and finish one item.  Inline work never leaves the event loop."""
         plan = await self._plan(plan_of, item, ref)
         version = plan.version
@@ -236,7 +236,7 @@ class Transit:
         return answers
 
     @staticmethod
-    def _inline(plan: Plan, handle: Handle) -> Any:
+    def _inline(plan: Plan, handle: Handle) -> Answer:
         try:
             outcome: bytes | VaultdError = handle.perform(plan.operation)
         except VaultdError as error:

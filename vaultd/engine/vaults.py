@@ -38,7 +38,7 @@ async def put_new_vault(changes: Changes, vault: str, display_name: str, labels:
             "VAULT_EXISTS", "a vault of this name exists or existed; names are never reused", field="vault_id"
         )
     fresh = Vault(vault, os.urandom(16), display_name, dict(labels), changes.now_us, changes.now_us)
-    return await changes.put_resource("vault", fresh)  # type: ignore[no-any-return]  # the Vault just given
+    return await changes.put_resource("vault", fresh)
 
 
 class Vaults:
@@ -53,7 +53,7 @@ class Vaults:
         async def body(changes: Changes) -> Vault:
             return await put_new_vault(changes, vault, display_name, labels)
 
-        return await self._ledger.mutate(intent, body)  # type: ignore[no-any-return]  # what body returned
+        return await self._ledger.mutate(intent, body)
 
     async def get(self, vault: str) -> Vault:
         """Read a vault; raises NotFound."""
@@ -72,9 +72,9 @@ class Vaults:
             new = replace(old, **fields)
             if new == old:
                 return old
-            return await changes.put_resource("vault", replace(new, update_us=changes.now_us))  # type: ignore[no-any-return]  # the Vault just given
+            return await changes.put_resource("vault", replace(new, update_us=changes.now_us))
 
-        return await self._ledger.mutate(intent, body)  # type: ignore[no-any-return]  # what body returned
+        return await self._ledger.mutate(intent, body)
 
     async def delete(self, intent: Intent, vault: str, etag: str) -> None:
         """Delete a vault whose keys are all purged; raises NotFound, FailedPrecondition."""

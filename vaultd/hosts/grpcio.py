@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 MAX_RPCS: Final = 4096
+EOF: Final = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 OPTIONS: Final = (
@@ -47,7 +48,7 @@ TlsConfig = tuple[bytes, bytes, bytes]
 """Private key, certificate chain, client certificate authorities; each PEM."""
 
 
-class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
     """Gives every method, known or not, to the chain."""
 
     def __init__(self, chain: Chain) -> None:
@@ -84,7 +85,7 @@ def _call(method: str, metadata: Any, context: Any) -> Call:
 
     async def receive() -> bytes | None:
         message = await context.read()
-        return None if message is grpc.aio.EOF else message
+        return None if message is EOF else message
 
     return Call(method, _peer(context), metadata, deadline, receive)
 

@@ -12,7 +12,7 @@ from vaultd.interceptors.validate import REQUESTS, compile_validator
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+    from google.protobuf.descriptor import ServiceDescriptor
     from google.protobuf.message import Message
 
     from vaultd.interceptors.rules import Rule
@@ -70,7 +70,7 @@ def build_routes(
     return routes
 
 
-def _route(path: str, rule: Rule, method: MethodDescriptor, serve: Callable[..., Any]) -> Route:
+def _route(path: str, rule: Rule, method: Any, serve: Callable[..., Any]) -> Route:
     request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
     checked = GetMessageClass(method.input_type.fields_by_name["items"].message_type) if rule.batch else request
     if checked.DESCRIPTOR.name not in REQUESTS:

@@ -104,7 +104,7 @@ def _vault(value: str, field: str) -> None:
 
 
 def _known_enum(message: Message, field: str) -> Callable[[Any, str], None]:
-    enum = message.DESCRIPTOR.fields_by_name[field].enum_type
+    enum: Any = message.DESCRIPTOR.fields_by_name[field].enum_type
 
     def check(value: int, path: str) -> None:
         if value not in enum.values_by_number:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vaultd.services.context import Context
 
 UPDATABLE: Final = ("display_name", "labels")
-_STATES: Final = {state: pb.SealState.Value(f"SEAL_STATE_{state.value}") for state in SealState}
+_STATES: Final[dict[SealState, Any]] = {state: pb.SealState.Value(f"SEAL_STATE_{state.value}") for state in SealState}
 
 
 def _passphrase(value: bytes) -> Secret | None:

@@ -7,20 +7,29 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from vaultd.engine.algorithms import ALGORITHMS, ProtectionLevel, Purpose
-from vaultd.engine.model import Key, KeyVersion, Vault, VersionState
+from vaultd.engine.model import Key, KeyState, KeyVersion, Vault, VersionState
 from vaultd.errors import InvalidArgument
 from vaultd_client.v1 import resources_pb2 as pb
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
-ALGORITHM_NUMBERS: Final = {name: pb.Algorithm.Value(f"ALGORITHM_{name}") for name in ALGORITHMS}
+ALGORITHM_NUMBERS: Final[dict[str, Any]] = {name: pb.Algorithm.Value(f"ALGORITHM_{name}") for name in ALGORITHMS}
 ALGORITHM_NAMES: Final = {number: name for name, number in ALGORITHM_NUMBERS.items()}
-PURPOSE_NUMBERS: Final = {purpose: pb.KeyPurpose.Value(f"KEY_PURPOSE_{purpose.value}") for purpose in Purpose}
+PURPOSE_NUMBERS: Final[dict[Purpose, Any]] = {
+    purpose: pb.KeyPurpose.Value(f"KEY_PURPOSE_{purpose.value}") for purpose in Purpose
+}
 PURPOSES: Final = {number: purpose for purpose, number in PURPOSE_NUMBERS.items()}
-LEVEL_NUMBERS: Final = {level: pb.ProtectionLevel.Value(f"PROTECTION_LEVEL_{level.value}") for level in ProtectionLevel}
+LEVEL_NUMBERS: Final[dict[ProtectionLevel, Any]] = {
+    level: pb.ProtectionLevel.Value(f"PROTECTION_LEVEL_{level.value}") for level in ProtectionLevel
+}
 LEVELS: Final = {0: ProtectionLevel.SOFTWARE, **{number: level for level, number in LEVEL_NUMBERS.items()}}
-VERSION_STATES: Final = {state: pb.KeyVersionState.Value(f"KEY_VERSION_STATE_{state.value}") for state in VersionState}
+KEY_STATES: Final[dict[KeyState, Any]] = {
+    state: pb.KeyState.Value(f"KEY_STATE_{state.value}") for state in KeyState if state is not KeyState.PURGED
+}
+VERSION_STATES: Final[dict[VersionState, Any]] = {
+    state: pb.KeyVersionState.Value(f"KEY_VERSION_STATE_{state.value}") for state in VersionState
+}
 MAX_SECONDS: Final = 253_402_300_799
 """9999-12-31T23:59:59Z, the last second of a Timestamp."""
 
@@ -62,7 +71,7 @@ def key_message(key: Key) -> pb.Key:
         labels=key.labels,
         exportable=key.exportable,
         purge_protection=key.purge_protection,
-        state=pb.KeyState.Value(f"KEY_STATE_{key.state.value}"),
+        state=KEY_STATES[key.state],
         primary_version=f"{key.name}/versions/{key.primary}" if key.primary else "",
         newest_version=key.newest,
         etag=key.etag,

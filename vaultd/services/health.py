@@ -90,7 +90,7 @@ class HealthService:
         self._watching += 1
         try:
             async for request in requests:
-                last: bool | None | str = "none yet"
+                last: bool | str | None = "none yet"
                 while True:
                     serving = self._board.serving(request.service)
                     if serving != last:

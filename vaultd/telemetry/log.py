@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from contextlib import suppress
 from datetime import date
 from enum import Enum
 from pathlib import PurePath
@@ -24,7 +25,7 @@ from vaultd.errors import VaultdError
 from vaultd.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
     from structlog.typing import EventDict, Processor, WrappedLogger
@@ -55,15 +56,13 @@ def configure_logging(level: str, json: bool) -> None:
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         context_class=dict,
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=_StderrLogger,
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_ForeignFormatter(processors))
     root = logging.getLogger()
     for other in root.handlers[:]:
         root.removeHandler(other)
-    root.addHandler(handler)
+    root.addHandler(_ForeignHandler(processors))
     root.setLevel(max(threshold, logging.WARNING))
 
 
@@ -150,22 +149,40 @@ def _render_json(logger: WrappedLogger, name: str, event: EventDict) -> str:
         return orjson.dumps({key: ascii(value) for key, value in event.items()}).decode()
 
 
-class _ForeignFormatter(logging.Formatter):
-    """Renders a stdlib record through the processors."""
+def _write_line(text: str) -> None:
+    """Write to stderr as it is now.  A log that cannot be written stops nothing: the audit log is the one that must be."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
+class _StderrLogger:
+    """What structlog's bound loggers end in."""
+
+    def __init__(self, *names: str) -> None:
+        del names
+
+    def msg(self, message: str) -> None:
+        _write_line(message)
+
+    debug = info = warning = error = critical = msg
+
+
+class _ForeignHandler(logging.Handler):
+    """Takes a stdlib record through the processors."""
 
     def __init__(self, processors: Sequence[Processor]) -> None:
         super().__init__()
         self._processors = processors
 
-    def format(self, record: logging.LogRecord) -> str:
+    def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname.lower()
-        event: MutableMapping[str, Any] = {"event": _constant_text(record), "logger": record.name}
+        rendered: Any = {"event": _constant_text(record), "logger": record.name}
         if record.exc_info:
-            event["exc_info"] = record.exc_info
-        rendered: Any = event
+            rendered["exc_info"] = record.exc_info
         for process in self._processors:
             rendered = process(None, level, rendered)
-        return str(rendered)
+        _write_line(str(rendered))
 
 
 def _constant_text(record: logging.LogRecord) -> str:

@@ -1,0 +1,79 @@
+# `make help` lists the targets.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+DEV_DIR ?= .vaultd-dev
+LISTEN  ?= 127.0.0.1:7443
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+$(STAMP): pyproject.toml clients/python/pyproject.toml requirements.lock requirements-dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vaultd needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e clients/python -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(STAMP) requirements-dev.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $@
+
+install: $(STAMP) ## make .venv with vaultd in it
+
+dev-install: $(VENV)/.installed-dev ## make .venv with the tools of developers, too
+
+run: $(STAMP) ## serve a development vault on 127.0.0.1:7443
+	$(BIN)/vaultd dev --dir $(DEV_DIR) --listen $(LISTEN)
+
+generate: $(VENV)/.installed-dev ## write the stubs, and the generated parts of the docs
+	$(PY) clients/python/generate.py
+	$(PY) docs/generate.py
+
+generate-check: $(VENV)/.installed-dev ## prove that stubs and docs match protos and code
+	$(PY) clients/python/generate.py --check
+	$(PY) docs/generate.py --check
+
+lint: $(VENV)/.installed-dev ## ruff, import directions, buf lint and buf breaking
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf breaking --against protos/vaultd.v1.binpb
+
+types: $(VENV)/.installed-dev ## mypy --strict
+	$(BIN)/mypy
+
+test: $(VENV)/.installed-dev system-packages .bin/grpcurl ## every test, from a bare machine
+	$(PY) -m pytest -q
+
+.bin/grpcurl: | system-packages
+	GOBIN=$(CURDIR)/.bin GOFLAGS=-mod=mod go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
+
+reliability: $(VENV)/.installed-dev ## kill -9 under load, 20 times (minutes)
+	$(PY) tests/reliability/kill9.py --kills 20
+
+bench: $(VENV)/.installed-dev ## measure beside a bare grpc.aio echo (minutes)
+	$(PY) -m bench
+
+dist: $(VENV)/.installed-dev ## build both distributions into dist/
+	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist ./clients/python .
+
+lock: $(VENV)/.installed-dev ## resolve and hash the dependencies again
+	$(PY) -m piptools compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	  --allow-unsafe --unsafe-package vaultd-client --output-file requirements.lock requirements.in
+	$(PY) -m piptools compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	  --allow-unsafe --output-file requirements-dev.lock requirements-dev.in
+
+# What tests need of the system.  As root on Debian it is installed; otherwise the message says what to install.
+system-packages:
+	@sh tests/system-packages.sh
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+
+.PHONY: help install dev-install run generate generate-check lint types test reliability bench dist lock system-packages clean

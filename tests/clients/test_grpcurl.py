@@ -1,0 +1,82 @@
+"""Real grpcurl against a real `vaultd dev`: what the README promises in its first five minutes."""
+
+import asyncio
+import base64
+import json
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+GRPCURL = REPOSITORY / ".bin" / "grpcurl"
+
+
+class DevVault:
+    """A `vaultd dev` process and what it printed."""
+
+    def __init__(self, directory: Path, address: str, printed: str) -> None:
+        self.directory = directory
+        self.address = address
+        self.printed = printed
+
+    async def call(self, method: str, request: dict, identity: str = "admin") -> dict:
+        tls = self.directory / "tls"
+        process = await asyncio.create_subprocess_exec(
+            GRPCURL,
+            *("-cacert", tls / "ca.crt", "-cert", tls / f"{identity}.crt", "-key", tls / f"{identity}.key"),
+            *("-d", json.dumps(request), self.address, f"vaultd.v1.{method}"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        assert process.returncode == 0, err.decode()
+        return json.loads(out)
+
+
+@pytest.fixture
+async def vault(tmp_path):
+    directory = tmp_path / "dev"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "vaultd", "dev", "--dir", directory, "--listen", "127.0.0.1:0"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(30):
+            ready = (await process.stdout.readline()).decode().split()
+            printed = (await process.stdout.readline()).decode().strip()
+        assert ready[0] == "ready"
+        yield DevVault(directory, ready[1], printed)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+
+
+def b64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+async def test_the_printed_line_works_as_printed(vault):
+    arguments = shlex.split(vault.printed)
+    assert arguments[0] == "grpcurl"
+    process = await asyncio.create_subprocess_exec(GRPCURL, *arguments[1:], stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    assert json.loads(out)["seal_state"] == "SEAL_STATE_UNSEALED"
+
+
+async def test_a_session_encrypts_decrypts_signs_and_verifies(vault):
+    for key_id, purpose in (("orders", "ENCRYPT_DECRYPT"), ("release", "SIGN")):
+        request = {"parent": "vaults/default", "key_id": key_id, "key": {"purpose": f"KEY_PURPOSE_{purpose}"}}
+        await vault.call("KeysService/CreateKey", request)
+    orders, release = "vaults/default/keys/orders", "vaults/default/keys/release"
+    sealed = await vault.call("CryptoService/Encrypt", {"name": orders, "plaintext": b64(b"hello")}, "app")
+    opened = await vault.call("CryptoService/Decrypt", {"name": orders, "ciphertext": sealed["ciphertext"]}, "app")
+    assert base64.b64decode(opened["plaintext"]) == b"hello"
+    signed = await vault.call("CryptoService/Sign", {"name": release, "message": b64(b"v1.0")}, "app")
+    request = {"name": release, "message": b64(b"v1.0"), "signature": signed["signature"]}
+    assert (await vault.call("CryptoService/Verify", request, "app"))["valid"] is True
+    request["message"] = b64(b"v1.1")
+    assert "valid" not in await vault.call("CryptoService/Verify", request, "app")
