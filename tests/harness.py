@@ -6,8 +6,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import grpc
-import orjson
+from vaultd.hosts.transport import restrict_transport
+
+restrict_transport()  # before grpc is imported
+
+import grpc  # noqa: E402
+import orjson  # noqa: E402
 from google.rpc import error_details_pb2, status_pb2
 
 from vaultd.config import Settings

@@ -14,6 +14,7 @@ import click
 from vaultd import __version__
 from vaultd.config import ConfigError, Settings, load_settings, read_yaml
 from vaultd.errors import FailedPrecondition, VaultdError
+from vaultd.hosts.transport import restrict_transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -73,6 +74,7 @@ def _ask_passphrase(settings: Settings, *, confirm: bool) -> Secret | None:
 @click.version_option(__version__, prog_name="vaultd")
 def main() -> None:
     """vaultd, a self-hosted key vault that speaks gRPC."""
+    restrict_transport()
 
 
 @main.command()

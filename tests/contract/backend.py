@@ -586,6 +586,8 @@ class BackendContract:
             b"\x04" + bytes(64),
             b"\x04" + bytes(96),
             b"\x04" + b"\xff" * 64,
+            b"\x06" + own[-64:],
+            b"\x07" + own[-96:],
             foreign.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
             foreign.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint),
             foreign.public_bytes(Encoding.X962, PublicFormat.CompressedPoint),

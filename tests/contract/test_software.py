@@ -131,6 +131,15 @@ async def test_rsa_public_key_with_a_small_exponent_is_refused(backend):
     assert caught.value.reason == "MATERIAL_MISMATCH"
 
 
+async def test_rsa_public_key_with_an_even_exponent_is_refused(backend):
+    public = rsa.generate_private_key(65537, 2048).public_key()
+    spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert spki.endswith(b"\x02\x03\x01\x00\x01")
+    with pytest.raises(InvalidArgument) as caught:
+        backend.load_public("RSA_PSS_2048_SHA256", spki[:-1] + b"\x02")
+    assert caught.value.reason == "MATERIAL_MISMATCH"
+
+
 async def test_hpke_to_a_public_key_of_low_order_is_refused(backend):
     spki = x25519.X25519PublicKey.from_public_bytes(bytes(32)).public_bytes(
         Encoding.DER, PublicFormat.SubjectPublicKeyInfo

@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from contract.store import StoreContract, key, put, put_id, read_all, row
 
+from contract.store import StoreContract, key, put, put_id, read_all, row
 from vaultd.errors import AlreadyExists, DataLoss, FailedPrecondition, ResourceExhausted, Unavailable
 from vaultd.store.base import Replay, Row, Usage
 from vaultd.store.files import create_private

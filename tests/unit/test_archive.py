@@ -13,8 +13,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from contract.store import key, put, read_all, row
 
+from contract.store import key, put, read_all, row
 from vaultd import __version__
 from vaultd.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument
 from vaultd.store import archive

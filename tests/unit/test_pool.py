@@ -412,15 +412,18 @@ async def test_closing_fails_what_waits_and_finishes_what_has_begun(make_pool):
 async def test_closing_stops_a_batch_between_two_items(make_pool):
     pool = make_pool(threads=1)
     gate, performed = Gate(), []
-    calls = [Call("note", performed.append, (number,)) for number in range(20)]
+    calls = [Call("note", performed.append, (number,)) for number in range(8)]
     calls[3] = Call("gate", gate.pass_through, ())
     batch = pool.submit(calls, None)
     await gate.wait_until_begun()
+    behind = pool.submit([Call("note", performed.append, ("behind",))], None)
     closing = asyncio.ensure_future(pool.close())
     with pytest.raises(Unavailable):
-        await batch
+        await behind
     gate.open()
     await closing
+    with pytest.raises(Unavailable):
+        await batch
     assert performed == [0, 1, 2]
 
 

@@ -9,6 +9,7 @@ Every mutation is atomic and durable when it returns, and safe to retry with a r
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +18,7 @@ from vaultd.engine.algorithms import Algorithm, ProtectionLevel, Purpose, choose
 from vaultd.engine.catalog import key_not_found, version_not_found
 from vaultd.engine.clock import DAY_US, SECOND_US
 from vaultd.engine.model import Key, KeyState, KeyVersion, VersionState
-from vaultd.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from vaultd.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from vaultd.names import KeyRef, version_name
 from vaultd.store.base import RowKey
 
@@ -87,6 +88,7 @@ class KeyLifecycle:
         self._backends = backends
         self._clock = clock
         self._limits = limits
+        self._scrub_pending = True  # a crash may have come between a destruction and its scrub
 
     # -- reading --------------------------------------------------------------------------------------------------------
 
@@ -357,7 +359,15 @@ class KeyLifecycle:
                 backend = self._backend(version.protection_level)
                 await backend.destroy(Material(None, version.reference, version.public_key))
         if versions:
-            await self._ledger.store.scrub()
+            self._scrub_pending = True
+            await self.scrub_pending()
+
+    async def scrub_pending(self) -> None:
+        """Erase what destroyed material left in the store's journals.  Tried again later while a reader is in the way."""
+        if self._scrub_pending:
+            with suppress(Unavailable):
+                await self._ledger.store.scrub()
+                self._scrub_pending = False
 
     # -- versions -------------------------------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ DUE_ROWS: Final = 100
 JUMP_US: Final = 3600 * SECOND_US
 """A wall clock that moves this much against the monotonic one is not believed."""
 PRINCIPAL: Final = "vaultd:scheduler"
+RESEAL_STEPS: Final = 10
 RETRY_US: Final = 60 * SECOND_US
 
 
@@ -75,8 +76,11 @@ class Scheduler:
         for ref in list(self._low):
             self._low.discard(ref)
             await self._rotate_spent(ref)
+        await self._lifecycle.scrub_pending()
         await self._usage.flush()
-        await self._seal.reseal_some()
+        for _ in range(RESEAL_STEPS):
+            if not await self._seal.reseal_some():
+                break
         if now_us - self._replays_dropped_us >= JUMP_US:
             self._replays_dropped_us = now_us
             await self._ledger.store.drop_replays(now_us)

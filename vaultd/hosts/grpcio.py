@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
+from vaultd.hosts.transport import is_restricted
 from vaultd.interceptors.call import Call, Peer
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ class GrpcHost:
 
     def listen(self, address: str) -> int:
         """Bind; returns the port.  Raises OSError when the address cannot be bound."""
+        if not is_restricted():
+            raise RuntimeError("restrict_transport() must run before grpc is imported: TLS 1.2 would be accepted")
 
         def fetch() -> Any:
             return self._certificates() if self._tls_changed() else None

@@ -192,7 +192,9 @@ def _constant_text(record: logging.LogRecord) -> str:
     puts `repr(exception)` and callback arguments there): its first line counts up to the first bracket, quotation mark
     or sign.
     """
-    message = record.msg if isinstance(record.msg, str) else f"<{type(record.msg).__name__}>"
+    message = record.msg
+    if not isinstance(message, str):
+        return f"<{type(message).__name__}>"
     if not record.args:
         match = _CONSTANT_TEXT.match(message)
         return (match[0] if match else "").strip() or f"<{len(message)} characters>"

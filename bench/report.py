@@ -1,0 +1,102 @@
+"""The machine, and the tables."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bench.measure import Row
+    from bench.rig import Rig
+
+_HEADER = (
+    "case",
+    "in flight",
+    "calls/s",
+    "items/s",
+    "p50 ms",
+    "p99 ms",
+    "p99.9 ms",
+    "server CPU us/call",
+    "± %",
+    "us/item",
+    "x echo",
+    "busy %",
+    "peak MiB",
+)
+
+
+def describe_machine(rig: Rig) -> dict[str, Any]:
+    """What a figure means nothing without."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_average": os.getloadavg(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("grpcio", "protobuf", "cryptography")},
+        "tls": {"vaultd": rig.vaultd.tls_version, "echo": rig.echo.tls_version},
+    }
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def to_markdown(machine: Mapping[str, Any], rows: Sequence[Row], floors: Mapping[str, float]) -> str:
+    """Everything that is printed at the end."""
+    load = " ".join(f"{value:.1f}" for value in machine["load_average"])
+    return "\n".join(
+        [
+            f"{machine['date']}: {machine['cpu']}, {machine['cores']} cores, load {load}, Linux {machine['kernel']}, "
+            f"Python {machine['python']}, grpcio {machine['grpcio']}, protobuf {machine['protobuf']}, "
+            f"cryptography {machine['cryptography']}; mTLS, {machine['tls']['vaultd']}",
+            "",
+            _line(_HEADER),
+            _line(["---", *["---:"] * (len(_HEADER) - 1)]),
+            *(_line(_cells(row)) for row in rows),
+            "",
+            "CPU is the server process's own; x echo compares it with the echo's just before and after.  "
+            "Closed loop: rates and latencies include the client on the same cores.",
+            "",
+            _line(("in process, cryptography alone", "us")),
+            _line(("---", "---:")),
+            *(_line((name, f"{cpu_us:.1f}")) for name, cpu_us in floors.items()),
+        ]
+    )
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row.name,
+        str(row.in_flight),
+        f"{row.calls_per_s:,.0f}",
+        f"{row.items_per_s:,.0f}",
+        _ms(row.p50_ms),
+        _ms(row.p99_ms),
+        _ms(row.p999_ms),
+        f"{row.cpu_us_per_call:,.0f}",
+        f"{row.cpu_spread * 100:.0f}",
+        f"{row.cpu_us_per_item:,.1f}",
+        f"{row.to_echo:.2f}",
+        f"{row.server_busy * 100:.0f}",
+        f"{row.peak_mib:.0f}",
+    ]
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,353 @@
+"""Raw calls over the wire, every RPC of the descriptors, and one valid request for each of them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf.message_factory import GetMessageClass
+from google.rpc import error_details_pb2, status_pb2
+
+from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, resources_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from google.protobuf.descriptor import MethodDescriptor
+    from google.protobuf.message import Message
+
+    from harness import Client, RunningServer
+
+CRYPTO = "/vaultd.v1.CryptoService/"
+KEYS = "/vaultd.v1.KeysService/"
+ADMIN = "/vaultd.v1.AdminService/"
+METHODS: dict[str, MethodDescriptor] = {
+    f"/{service.full_name}/{method.name}": method
+    for file in (crypto_pb2, keys_pb2, admin_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+BATCHES = [path for path in METHODS if path.startswith(f"{CRYPTO}Batch")]
+SINGLES = [path for path in METHODS if path not in BATCHES]
+MUTATIONS = [
+    *(f"{KEYS}{name}" for name in ("CreateKey", "UpdateKey", "RotateKey", "SetPrimaryVersion", "EnableKeyVersion")),
+    *(f"{KEYS}{name}" for name in ("DisableKeyVersion", "DestroyKeyVersion", "RestoreKeyVersion", "DeleteKey")),
+    *(f"{KEYS}{name}" for name in ("UndeleteKey", "PurgeKey")),
+    *(f"{ADMIN}{name}" for name in ("Init", "Seal", "Unseal", "RotateRootKey", "CreateVault", "UpdateVault")),
+    f"{ADMIN}DeleteVault",
+]
+GENEROUS = {
+    "limits": {
+        name: {"per_second": 1_000_000, "burst": 10_000_000}
+        for name in ("symmetric", "asymmetric", "read", "mutation", "admin")
+    }
+}
+"""Rates that no test reaches."""
+FORBIDDEN_TEXT = ("<class", "Error(", "Traceback", "vaultd.errors", "object at 0x")
+
+OK = grpc.StatusCode.OK
+INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
+PERMISSION_DENIED = grpc.StatusCode.PERMISSION_DENIED
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
+
+
+def short(path: str) -> str:
+    """The method without its package, for names of tests."""
+    return path.rpartition("/")[2]
+
+
+def request_class(path: str) -> type[Message]:
+    return GetMessageClass(METHODS[path].input_type)
+
+
+def response_class(path: str) -> type[Message]:
+    return GetMessageClass(METHODS[path].output_type)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call ended."""
+
+    code: grpc.StatusCode
+    text: str
+    trailing: dict[str, Any]
+    body: bytes
+    path: str
+
+    @property
+    def status(self) -> status_pb2.Status:
+        return status_pb2.Status.FromString(self.trailing.get("grpc-status-details-bin", b""))
+
+    @property
+    def reason(self) -> str:
+        return reason_in(self.status)
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields that BadRequest names."""
+        bad = error_details_pb2.BadRequest()
+        for detail in self.status.details:
+            if detail.Unpack(bad):
+                return [violation.field for violation in bad.field_violations]
+        return []
+
+    @property
+    def refusal(self) -> tuple[Any, str, bytes]:
+        """All that a refused caller sees."""
+        return self.code, self.text, self.trailing.get("grpc-status-details-bin", b"")
+
+    @property
+    def request_id(self) -> str:
+        return str(self.trailing["vaultd-request-id"])
+
+    def message(self) -> Any:
+        """The answer."""
+        assert self.code is OK, (self.path, self.code, self.text)
+        return response_class(self.path).FromString(self.body)
+
+    def seen(self) -> bytes:
+        """Every byte of the status and of the trailing metadata."""
+        parts = [self.text.encode()]
+        for key, value in self.trailing.items():
+            parts += [key.encode(), value if isinstance(value, bytes) else str(value).encode()]
+        return b"\n".join(parts)
+
+
+def reason_in(status: status_pb2.Status) -> str:
+    """The stable reason of a status; a batch item that had no room for details has it as its text."""
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details:
+        if detail.Unpack(info):
+            assert info.domain == "vaultd"
+            return str(info.reason)
+    return str(status.message)
+
+
+def leaves(message: Any) -> Iterator[bytes]:
+    """Every string and bytes value in a message, field masks aside: their paths are ours, not the caller's."""
+    if message.DESCRIPTOR.full_name == "google.protobuf.FieldMask":
+        return
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is not None and descriptor.message_type.GetOptions().map_entry:
+            for key, item in value.items():
+                yield from (str(key).encode(), str(item).encode())
+            continue
+        for item in value if descriptor.is_repeated else [value]:
+            if descriptor.message_type is not None:
+                yield from leaves(item)
+            elif isinstance(item, bytes):
+                yield item
+            elif isinstance(item, str):
+                yield item.encode()
+
+
+def assert_safe(outcome: Outcome, *inputs: bytes) -> None:
+    """A refusal is never a fault of ours, names no class, and says nothing of what came in."""
+    assert outcome.code not in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}, (outcome.path, outcome.text)
+    seen = outcome.seen()
+    for text in FORBIDDEN_TEXT:
+        assert text.encode() not in seen, (outcome.path, text)
+    for value in inputs:
+        assert len(value) < 6 or value not in seen, (outcome.path, value[:64])
+
+
+async def call(client: Client, path: str, request: Any = b"", **options: Any) -> Outcome:
+    """Make a call with a message or with raw bytes; whatever comes back is checked to be safe."""
+    body = request if isinstance(request, bytes) else request.SerializeToString()
+    pending = client.raw(path)(body, **{"timeout": 30, **options})
+    try:
+        answer = await pending
+    except grpc.aio.AioRpcError as error:
+        trailing = {key: value for key, value in error.trailing_metadata() or ()}
+        outcome = Outcome(error.code(), error.details() or "", trailing, b"", path)
+    else:
+        trailing = {key: value for key, value in await pending.trailing_metadata() or ()}
+        outcome = Outcome(OK, "", trailing, answer, path)
+    inputs = () if isinstance(request, bytes) else tuple(leaves(request))
+    assert_safe(outcome, *inputs)
+    return outcome
+
+
+def verdicts(outcome: Outcome) -> set[tuple[grpc.StatusCode, str]]:
+    """(code, reason) of a call, or of each item of a batch that was answered."""
+    if outcome.code is not OK:
+        return {(outcome.code, outcome.reason)}
+    if outcome.path not in BATCHES:
+        return {(OK, "")}
+    found = set()
+    for result in outcome.message().results:
+        if result.WhichOneof("outcome") == "result":
+            found.add((OK, ""))
+        else:
+            code = next(code for code in grpc.StatusCode if code.value[0] == result.status.code)
+            found.add((code, reason_in(result.status)))
+    return found
+
+
+PURPOSE_KEYS = {
+    "enc": ("ENCRYPT_DECRYPT", "XAES_256_GCM"),
+    "det": ("DETERMINISTIC", "AES_256_SIV"),
+    "oaep": ("ASYMMETRIC_DECRYPT", "RSA_OAEP_2048_SHA256"),
+    "wrap": ("WRAP", "AES_256_KWP"),
+    "sign": ("SIGN", "EC_P256_SHA256"),
+    "mac": ("MAC", "HMAC_SHA256"),
+    "agree": ("KEY_AGREEMENT", "X25519"),
+    "kem": ("KEM", "ML_KEM_768"),
+    "hpke": ("HPKE", "HPKE_X25519"),
+}
+"""Key id -> purpose and algorithm; one key for each purpose."""
+
+SINGLE_KEY_CALLS = {
+    "Encrypt": ("enc", {"plaintext": b"plain text"}),
+    "Decrypt": ("enc", {"ciphertext": b"?"}),
+    "Sign": ("sign", {"message": b"a message"}),
+    "Verify": ("sign", {"message": b"a message", "signature": b"not a signature"}),
+    "GenerateMac": ("mac", {"data": b"some data"}),
+    "VerifyMac": ("mac", {"data": b"some data", "mac": bytes(32)}),
+    "WrapKey": ("wrap", {"key_material": b"0123456789abcdef"}),
+    "UnwrapKey": ("wrap", {"wrapped_key": b"?"}),
+    "GenerateDataKey": ("enc", {"length_bytes": 32}),
+    "Encapsulate": ("kem", {}),
+    "Decapsulate": ("kem", {"ciphertext": bytes(1088)}),
+    "DeriveSharedSecret": ("agree", {"peer_public_key": b"\x09" + bytes(31)}),
+    "InspectCiphertext": ("enc", {"ciphertext": b"?"}),
+}
+"""Crypto method that names one key -> the key that fits, and the other fields."""
+
+
+def key_of(purpose: str, algorithm: str | None = None, **fields: Any) -> resources_pb2.Key:
+    """A Key to create."""
+    chosen = resources_pb2.Algorithm.Value(f"ALGORITHM_{algorithm}") if algorithm else 0
+    return resources_pb2.Key(
+        purpose=resources_pb2.KeyPurpose.Value(f"KEY_PURPOSE_{purpose}"), algorithm=chosen, **fields
+    )
+
+
+@dataclass
+class World:
+    """A server with one key of each purpose in each of its vaults, and valid requests for every RPC."""
+
+    server: RunningServer
+    sealed: dict[str, bytes] = field(default_factory=dict)
+    wrapped: dict[str, bytes] = field(default_factory=dict)
+    _numbers: Any = field(default_factory=itertools.count)
+    _kept: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    @property
+    def admin(self) -> Client:
+        return self.server.admin
+
+    async def furnish(self, vault: str) -> None:
+        """Make the keys of a vault."""
+        for key_id, (purpose, algorithm) in PURPOSE_KEYS.items():
+            await self.create(vault, key_id, key_of(purpose, algorithm))
+        encrypt = crypto_pb2.EncryptRequest(name=f"vaults/{vault}/keys/enc", plaintext=b"plain text")
+        self.sealed[vault] = (await self.admin.crypto.Encrypt(encrypt)).ciphertext
+        wrap = crypto_pb2.WrapKeyRequest(name=f"vaults/{vault}/keys/wrap", key_material=b"0123456789abcdef")
+        self.wrapped[vault] = (await self.admin.crypto.WrapKey(wrap)).wrapped_key
+
+    async def create(self, vault: str, key_id: str, key: resources_pb2.Key) -> str:
+        """Make a key; return its name."""
+        request = keys_pb2.CreateKeyRequest(parent=f"vaults/{vault}", key_id=key_id, key=key)
+        return str((await self.admin.keys.CreateKey(request)).name)
+
+    def fresh_id(self) -> str:
+        return f"k{next(self._numbers)}"
+
+    async def fresh_key(self, vault: str = "default", purpose: str = "enc", **fields: Any) -> str:
+        """Make a key that no other test uses; return its name."""
+        return await self.create(vault, self.fresh_id(), key_of(*PURPOSE_KEYS[purpose], **fields))
+
+    async def kept_request(self, path: str, vault: str = "default") -> Any:
+        """A valid request that may be used often, since it will be refused."""
+        if (path, vault) not in self._kept:
+            self._kept[path, vault] = await self.request(path, vault)
+        return self._kept[path, vault]
+
+    async def request(self, path: str, vault: str = "default") -> Any:
+        """A fresh valid request, with what it needs in place, so that a caller who may make it gets OK."""
+        name = short(path)
+        if name.startswith("Batch"):
+            item = await self.request(f"{CRYPTO}{name.removeprefix('Batch')}", vault)
+            return request_class(path)(items=[item])
+        if path.startswith(CRYPTO):
+            return self.crypto_request(name, vault)
+        if path.startswith(ADMIN):
+            return await self._admin_request(name, vault)
+        return await self._keys_request(name, vault)
+
+    def crypto_request(self, name: str, vault: str = "default", key_name: str = "") -> Any:
+        """A valid crypto request, by default on the key that fits."""
+        if name == "GenerateRandomBytes":
+            return crypto_pb2.GenerateRandomBytesRequest(parent=f"vaults/{vault}", length_bytes=16)
+        if name == "ReEncrypt":
+            key = key_name or f"vaults/{vault}/keys/enc"
+            return crypto_pb2.ReEncryptRequest(
+                source_name=key, destination_name=key, ciphertext=self.sealed.get(vault, b"?")
+            )
+        key_id, fields = SINGLE_KEY_CALLS[name]
+        given = dict(fields)
+        if "ciphertext" in given and name != "Decapsulate":
+            given["ciphertext"] = self.sealed.get(vault, b"?")
+        if "wrapped_key" in given:
+            given["wrapped_key"] = self.wrapped.get(vault, b"?")
+        return request_class(CRYPTO + name)(name=key_name or f"vaults/{vault}/keys/{key_id}", **given)
+
+    async def _keys_request(self, name: str, vault: str) -> Any:
+        make = getattr(keys_pb2, f"{name}Request")
+        if name == "CreateKey":
+            return make(parent=f"vaults/{vault}", key_id=self.fresh_id(), key=key_of("MAC"))
+        if name in {"ListKeys", "GetCapabilities"}:
+            return make(parent=f"vaults/{vault}")
+        if name == "ListKeyVersions":
+            return make(parent=f"vaults/{vault}/keys/enc")
+        if name in {"GetKey", "GetKeyUsage", "GetKeyVersion"}:
+            return make(name=f"vaults/{vault}/keys/enc")
+        if name == "GetPublicKey":
+            return make(name=f"vaults/{vault}/keys/sign")
+        key = await self.fresh_key(vault, "mac")
+        if name == "UpdateKey":
+            request = make(key=resources_pb2.Key(name=key, labels={"team": "a"}))
+            request.update_mask.paths.append("labels")
+            return request
+        if name in {"UndeleteKey", "PurgeKey"}:
+            await self.admin.keys.DeleteKey(keys_pb2.DeleteKeyRequest(name=key))
+        version = f"{key}/versions/1"
+        if name == "RestoreKeyVersion":
+            await self.admin.keys.DestroyKeyVersion(keys_pb2.DestroyKeyVersionRequest(name=version))
+        on_version = name == "SetPrimaryVersion" or name.endswith("KeyVersion")
+        return make(name=version if on_version else key)
+
+    async def _admin_request(self, name: str, vault: str) -> Any:
+        make = getattr(admin_pb2, f"{name}Request")
+        if name == "Init":
+            return make(admin_principals=["spiffe://dev.vaultd/somebody"])
+        if name == "CreateVault":
+            return make(vault_id=self.fresh_id())
+        if name == "GetVault":
+            return make(name=f"vaults/{vault}")
+        if name == "UpdateVault":
+            request = make(vault=resources_pb2.Vault(name=f"vaults/{vault}", display_name="A vault"))
+            request.update_mask.paths.append("display_name")
+            return request
+        if name == "DeleteVault":
+            if vault != "default":
+                return make(name=f"vaults/{vault}")
+            fresh = await self.admin.admin.CreateVault(admin_pb2.CreateVaultRequest(vault_id=self.fresh_id()))
+            return make(name=fresh.name)
+        return make()
+
+
+@contextlib.asynccontextmanager
+async def unsealed_after(server: RunningServer) -> AsyncIterator[None]:
+    """Unseal at the end, whatever happened."""
+    try:
+        yield
+    finally:
+        await server.admin.admin.Unseal(admin_pb2.UnsealRequest())
