@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, resources_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
     from google.protobuf.descriptor import MethodDescriptor
     from google.protobuf.message import Message
@@ -343,11 +342,3 @@ class World:
             return make(name=fresh.name)
         return make()
 
-
-@contextlib.asynccontextmanager
-async def unsealed_after(server: RunningServer) -> AsyncIterator[None]:
-    """Unseal at the end, whatever happened."""
-    try:
-        yield
-    finally:
-        await server.admin.admin.Unseal(admin_pb2.UnsealRequest())

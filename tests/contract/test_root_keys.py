@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from contract.root_key import AAD, RING, RootKeyContract, opened
 
+from contract.root_key import AAD, RING, RootKeyContract, opened
 from vaultd.backends.rootkeys import (
     Argon2Cost,
     CredentialRootKey,

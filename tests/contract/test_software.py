@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-from contract.backend import ALL_ALGORITHMS, SYMMETRIC_KEY_BYTES, BackendContract, outside_material, pkcs8
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, mlkem, rsa, x25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from contract.backend import ALL_ALGORITHMS, SYMMETRIC_KEY_BYTES, BackendContract, outside_material, pkcs8
 from vaultd.backends.base import Operation, OpKind
 from vaultd.backends.software import SoftwareBackend
 from vaultd.errors import InvalidArgument, ResourceExhausted

@@ -67,6 +67,7 @@ class OpenEngine:
         self.transit = self.engine.transit
         self.ledger = self.engine.ledger
         self.store = self.engine.store
+        self.crashed = False
 
     async def start(self, passphrase: Secret | None = None) -> None:
         """Open the store; initialise it once; unseal."""
@@ -82,12 +83,15 @@ class OpenEngine:
 
     async def stop(self) -> None:
         """Close as a server does."""
+        if self.crashed:
+            return
         if self.seal.state is SealState.UNSEALED:
             await self.engine.usage.flush()
         await self.crash()
 
     async def crash(self) -> None:
         """Close what holds threads; nothing that is only in memory is written."""
+        self.crashed = True
         for backend in self.engine.backends.values():
             await backend.close()
         await self.store.close()
@@ -101,10 +105,10 @@ class OpenEngine:
         return KeyRef(vault, key_id, 0)
 
     async def encrypt(self, ref: KeyRef, plaintext: bytes = b"plaintext") -> bytes:
-        return (await self.transit.encrypt(EncryptItem(ref, plaintext), None)).value
+        return (await self.transit.encrypt(EncryptItem(ref, plaintext), None))[0]
 
     async def decrypt(self, ref: KeyRef, ciphertext: bytes) -> bytes:
-        return (await self.transit.decrypt(DecryptItem(ref, ciphertext), None)).value
+        return (await self.transit.decrypt(DecryptItem(ref, ciphertext), None))[0]
 
     async def primary(self, ref: KeyRef) -> int:
         return (await self.lifecycle.get_key(ref)).primary

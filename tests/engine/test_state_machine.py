@@ -245,8 +245,9 @@ class KeyHistories(RuleBasedStateMachine):
             made = self.sealed
         answer = self.both(lambda: self.model.usable(name, number), call)
         if answer is not None:
-            made.append((name, answer.version.version.number, answer.value))
-            assert not number or answer.version.version.number == number
+            value, used = answer
+            made.append((name, used.version.number, value))
+            assert not number or used.version.number == number
 
     @precondition(lambda self: self.sealed)
     @rule(data=st.data())
@@ -256,7 +257,7 @@ class KeyHistories(RuleBasedStateMachine):
             lambda: self.model.usable(name, number),
             lambda: self.opened.transit.decrypt(DecryptItem(self.ref(name), ciphertext), None),
         )
-        assert answer is None or answer.value == b"plaintext"
+        assert answer is None or answer[0] == b"plaintext"
 
     @precondition(lambda self: self.signed)
     @rule(data=st.data())
@@ -266,7 +267,7 @@ class KeyHistories(RuleBasedStateMachine):
             lambda: self.model.usable(name, number),
             lambda: self.opened.transit.verify(VerifyItem(self.ref(name, number), b"message", signature), None),
         )
-        assert answer is None or answer.value is True
+        assert answer is None or answer[0] is True
 
     @precondition(lambda self: any(answer is not None for _, _, answer in self.requests))
     @rule(data=st.data())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from vectors.published import ec_material, ec_public, every, open_vault, read_lines, read_records
 
 from vaultd.backends.base import OpKind
 from vaultd.errors import InvalidArgument, InvalidSignature
+from vectors.published import ec_material, ec_public, every, open_vault, read_lines, read_records
 
 ECDSA = [
     ("EC_P256_SHA256", "[P-256,SHA-256]", ec.SECP256R1()),

@@ -15,10 +15,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
-from vectors.published import ROOT, open_vault
 
 from vaultd.backends.base import OpKind
 from vaultd.errors import DecryptionFailed
+from vectors.published import ROOT, open_vault
 
 DHKEM_X25519 = 0x0020
 X_WING = 0x647A

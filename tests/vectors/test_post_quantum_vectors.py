@@ -6,10 +6,10 @@ from itertools import islice
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import mldsa
-from vectors.published import ROOT, open_vault, read_records
 
 from vaultd.backends.base import OpKind
 from vaultd.errors import InvalidSignature
+from vectors.published import ROOT, open_vault, read_records
 
 SAMPLE = 40
 

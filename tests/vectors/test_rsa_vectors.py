@@ -9,10 +9,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.padding import PSS
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from vectors.published import ROOT, open_vault, read_lines, rsa_material, rsa_public
 
 from vaultd.backends.base import OpKind
 from vaultd.errors import DecryptionFailed, InvalidSignature
+from vectors.published import ROOT, open_vault, read_lines, rsa_material, rsa_public
 
 DIGESTS = {"SHA256": hashlib.sha256, "SHA512": hashlib.sha512}
 # The CAVP files for verification: primes once a section, e and d with every record.

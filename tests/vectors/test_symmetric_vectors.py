@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from vectors.published import every, open_vault, read_records
 
 from vaultd.backends.base import OpKind
 from vaultd.errors import DecryptionFailed, InvalidSignature
+from vectors.published import every, open_vault, read_records
 
 
 async def check_opening(vault, algorithm, key, sealed, aad, plaintext):

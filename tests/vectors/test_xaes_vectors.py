@@ -6,11 +6,11 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from vectors.published import open_vault
 
 from vaultd.backends.base import OpKind
 from vaultd.backends.xaes import XAES256GCM
 from vaultd.errors import DecryptionFailed
+from vectors.published import open_vault
 
 NONCE = b"ABCDEFGHIJKLMNOPQRSTUVWX"
 PLAINTEXT = b"XAES-256-GCM"

@@ -27,7 +27,7 @@ class Authority:
     def engine(self) -> PolicyEngine:
         """The policy in force; raises Unavailable, reason SEALED, while there is none."""
         if self._engine is None:
-            self._ledger.sealer  # noqa: B018  # raises SEALED
+            self._ledger.require_unsealed()
             raise row_lost(POLICY_KEY)
         return self._engine
 
@@ -37,12 +37,18 @@ class Authority:
         return self._engine is not None
 
     async def reload(self) -> None:
-        """Read and compile the policy.  Fails closed: raises DataLoss, and nothing is allowed, when it is missing."""
-        self._engine = None
-        found = await self._ledger.read(POLICY_KEY)
-        if found is None:
-            raise row_lost(POLICY_KEY)
-        self._engine = PolicyEngine(Policy.parse(found.values["policy"]))
+        """Read and compile the policy; the one in force stays meanwhile.
+
+        Fails closed: whatever it raises (DataLoss when the policy is missing), nothing is allowed from then on.
+        """
+        try:
+            found = await self._ledger.read(POLICY_KEY)
+            if found is None:
+                raise row_lost(POLICY_KEY)
+            self._engine = PolicyEngine(Policy.parse(found.values["policy"]))
+        except BaseException:
+            self._engine = None
+            raise
 
     def forget(self) -> None:
         """Allow nothing from now on."""

@@ -55,6 +55,7 @@ class LoadedVersion:
         "handle",
         "header",
         "name",
+        "prefix",
         "public_handle",
         "unusable",
         "usage",
@@ -73,6 +74,8 @@ class LoadedVersion:
         self.version = version
         self.name = version.name
         self.header = ciphertext_header(version.uid, version.number)
+        self.prefix = self.header if version.algorithm.self_describing else b""
+        """What goes before the primitive's output in a ciphertext."""
         self.usage = usage
         self.budget = budget
         self.handle: Handle | None = None

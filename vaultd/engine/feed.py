@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from vaultd.engine.authority import POLICY_KEY
 from vaultd.engine.ledger import RING_KEY
+from vaultd.engine.seal import SealState
 
 if TYPE_CHECKING:
     from vaultd.engine.authority import Authority
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.seal import Seal
-    from vaultd.store.base import Change
+    from vaultd.store.base import RowKey
 
 PAGE: Final = 1000
 
@@ -23,6 +25,9 @@ class FeedFollower:
         self._ledger = ledger
         self._authority = authority
         self._seal = seal
+        self._turn = asyncio.Lock()
+        self._behind = False
+        self._unread: set[RowKey] = set()
         self.revision = 0
 
     async def start(self) -> None:
@@ -30,22 +35,33 @@ class FeedFollower:
         self.revision = await self._ledger.store.revision()
 
     async def poll(self) -> int:
-        """Take in what others wrote since the last poll; returns the number of their changes."""
-        if not await self._ledger.store.changed():
-            return 0
+        """Take in what others wrote since the last poll; returns the number of their changes.
+
+        What a failed poll could not take in (raises what the store or the policy raised), the next one takes in.
+        """
+        async with self._turn:
+            self._behind |= await self._ledger.store.changed()
+            foreign = await self._publish_others() if self._behind else 0
+            self._behind = False
+            await self._read_again()
+            return foreign
+
+    async def _publish_others(self) -> int:
         foreign = 0
         while changes := await self._ledger.store.changes(self.revision, PAGE):
             self.revision = changes[-1].revision
             others = [change for change in changes if change.revision not in self._ledger.own_revisions]
             self._ledger.own_revisions.difference_update(change.revision for change in changes)
+            self._unread |= {change.key for change in others} & {RING_KEY, POLICY_KEY}
+            self._ledger.publish(others)
             foreign += len(others)
-            await self._take_in(others)
         return foreign
 
-    async def _take_in(self, changes: list[Change]) -> None:
-        self._ledger.publish(changes)
-        touched = {change.key for change in changes}
-        if RING_KEY in touched:
+    async def _read_again(self) -> None:
+        if RING_KEY in self._unread:
             await self._seal.follow_ring()
-        if POLICY_KEY in touched and self._authority.loaded:
-            await self._authority.reload()
+            self._unread.discard(RING_KEY)
+        if POLICY_KEY in self._unread:
+            if self._seal.state is SealState.UNSEALED:  # else unsealing reads it
+                await self._authority.reload()
+            self._unread.discard(POLICY_KEY)

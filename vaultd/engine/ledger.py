@@ -16,12 +16,13 @@ import orjson
 
 from vaultd import failpoints
 from vaultd.engine.clock import DAY_US, Clock
-from vaultd.engine.model import Resource, decode_resource, encode_resource
+from vaultd.engine.model import decode_resource, encode_resource
 from vaultd.engine.sealing import MultisetHash, Sealer, metadata_aad, pack, row_lost, sealed_error, secret_aad
-from vaultd.errors import AlreadyExists, DataLoss
+from vaultd.errors import AlreadyExists, DataLoss, Unavailable
 from vaultd.store.base import Change, Digest, Replay, RingRow, Row, RowKey, Store, Transaction
 
 if TYPE_CHECKING:
+    import builtins
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
     from vaultd.secret import Secret
@@ -229,6 +230,11 @@ class Ledger:
             raise sealed_error()
         return self._sealer
 
+    def require_unsealed(self) -> None:
+        """Raise Unavailable, reason SEALED, unless a sealer is in force."""
+        if self._sealer is None:
+            raise sealed_error()
+
     def install(self, sealer: Sealer | None) -> None:
         """Put a sealer in force, or take it away."""
         self._sealer = sealer
@@ -246,13 +252,25 @@ class Ledger:
     async def change(self) -> AsyncIterator[Changes]:
         """One atomic, durable change; listeners hear of it after the commit and before the caller goes on."""
         sealer = self.sealer
-        async with self.store.begin() as transaction:
-            changes = Changes(transaction, sealer, self._clock.now_us())
-            yield changes
-            await changes.flush()
-            failpoints.hit("ledger.flushed")
+        revision = 0
+        try:
+            async with self.store.begin() as transaction:
+                changes = Changes(transaction, sealer, self._clock.now_us())
+                yield changes
+                await changes.flush()
+                if changes.feed:
+                    # A transaction that writes nothing leaves its revision to the next one, which may be another process's.
+                    revision = changes.revision
+                    self.own_revisions.add(revision)
+                failpoints.hit("ledger.flushed")
+        except DataLoss as error:
+            self.own_revisions.discard(revision)
+            await self._refuse_older_ring(error)
+            raise
+        except BaseException:
+            self.own_revisions.discard(revision)
+            raise
         failpoints.hit("ledger.committed")
-        self.own_revisions.add(changes.revision)
         self.publish(changes.feed)
 
     async def mutate(self, intent: Intent, body: Callable[[Changes], Awaitable[R]]) -> R:
@@ -269,31 +287,57 @@ class Ledger:
         if not intent.request_id:
             return False, None
         stored = await self.store.replay(replay_id(intent))
-        return open_replay(self.sealer, stored, intent, self._clock.now_us())
+        try:
+            return open_replay(self.sealer, stored, intent, self._clock.now_us())
+        except DataLoss as error:
+            await self._refuse_older_ring(error)
+            raise
 
     async def read(self, key: RowKey) -> OpenRow | None:
         """Read and open one row; raises DataLoss."""
         row = await self.store.get(key)
-        return self.open(row) if row is not None else None
+        return (await self._open_all([row]))[0] if row is not None else None
 
     async def versions(self, kind: str, scope: str, id: str) -> list[OpenRow]:
         """Read and open all versions of a row id, ascending; raises DataLoss."""
-        return [self.open(row) for row in await self.store.versions(kind, scope, id)]
+        return await self._open_all(await self.store.versions(kind, scope, id))
 
     async def list(self, kind: str, scope: str, after: str, limit: int, states: tuple[str, ...]) -> list[OpenRow]:
         """Read and open rows by id; raises DataLoss."""
-        return [self.open(row) for row in await self.store.list(kind, scope, after, limit, states)]
+        return await self._open_all(await self.store.list(kind, scope, after, limit, states))
 
     def open(self, row: Row) -> OpenRow:
         """Open one row; raises DataLoss."""
         return OpenRow(row, orjson.loads(self.sealer.open_row(row)))
 
+    async def _open_all(self, rows: Iterable[Row]) -> builtins.list[OpenRow]:
+        try:
+            return [self.open(row) for row in rows]
+        except DataLoss as error:
+            await self._refuse_older_ring(error)
+            raise
+
+    async def _refuse_older_ring(self, error: DataLoss) -> None:
+        """Raise Unavailable when rows do not open because another process changed the ring: that is no damage."""
+        ring = await self.store.ring()
+        if self._sealer is not None and ring is not None and ring.generation != self._sealer.ring.generation:
+            raise Unavailable(
+                "KEY_RING_CHANGED", "another node changed the key ring just now: try again", retry_after_s=0.2
+            ) from error
+
     async def check(self, *, deep: bool = False) -> int:
         """Compare all rows with their digests; `deep` also opens every blob.  Returns the rows seen; raises DataLoss."""
-        sealer = self.sealer
+        try:
+            return await self._check(deep=deep)
+        except DataLoss as error:
+            await self._refuse_older_ring(error)
+            raise
+
+    async def _check(self, *, deep: bool) -> int:
         sums: dict[str, MultisetHash] = {}
         seen = 0
         async with self.store.snapshot() as snapshot:
+            sealer = self.sealer  # not before: a rotation meanwhile would leave rows that it cannot open
             async for rows in snapshot.rows:
                 for row in rows:
                     sums.setdefault(row.key.scope, MultisetHash()).add(sealer.row_hash(row))

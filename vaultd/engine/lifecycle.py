@@ -138,6 +138,10 @@ class KeyLifecycle:
 
     async def create_key(self, intent: Intent, vault: str, key_id: str, spec: KeySpec) -> Key:
         """Create a key and its first version.  Raises AlreadyExists for a name that is or ever was."""
+        # Before the checks: a retry gets its answer even when a time in the request has passed meanwhile.
+        known, answer = await self._ledger.answered(intent)
+        if known:
+            return answer  # type: ignore[no-any-return]  # what create_key stored
         algorithm = choose_algorithm(spec.purpose, spec.algorithm, spec.protection_level)
         backend = self._backend(spec.protection_level)
         reason = backend.unsupported(algorithm.name)
@@ -148,9 +152,6 @@ class KeyLifecycle:
         rotation = self._rotation(algorithm, spec.rotation_period_us, spec.next_rotation_us, now_us)
         if spec.expire_us is not None and spec.expire_us <= now_us:
             raise InvalidArgument("EXPIRE_TIME_PAST", "expire_time must be in the future", field="key.expire_time")
-        known, answer = await self._ledger.answered(intent)
-        if known:
-            return answer  # type: ignore[no-any-return]  # what create_key stored
         await self._require_vault(vault)
         if await self._ledger.read(RowKey("key", vault, key_id, 0)) is not None:
             raise _key_exists()

@@ -70,9 +70,7 @@ class Scheduler:
             return
         self._check_clock()
         now_us = self._clock.now_us()
-        for row in await self._ledger.store.due(now_us, DUE_ROWS):
-            if self._retry_at.get(row.key, 0) <= now_us:
-                await self._attempt(row, now_us)
+        await self._do_due(now_us)
         for ref in list(self._low):
             self._low.discard(ref)
             await self._rotate_spent(ref)
@@ -84,6 +82,19 @@ class Scheduler:
         if now_us - self._replays_dropped_us >= JUMP_US:
             self._replays_dropped_us = now_us
             await self._ledger.store.drop_replays(now_us)
+
+    async def _do_due(self, now_us: int) -> None:
+        """Attempt every due row once.  Rows that stay due (a clock not trusted, a failure) do not hide those behind them."""
+        attempted: set[RowKey] = set()
+        while True:
+            limit = len(attempted) + DUE_ROWS
+            rows = await self._ledger.store.due(now_us, limit)
+            for row in rows:
+                if row.key not in attempted and self._retry_at.get(row.key, 0) <= now_us:
+                    await self._attempt(row, now_us)
+                attempted.add(row.key)
+            if len(rows) < limit:
+                return
 
     def _check_clock(self) -> None:
         # NTP steps and suspended machines look alike: nothing is destroyed on the word of a clock that jumped.  A restart,

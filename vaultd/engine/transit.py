@@ -21,11 +21,13 @@ from vaultd.names import KeyRef
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vaultd.backends.base import Handle
+    from vaultd.backends.base import Backend, Handle
     from vaultd.engine.catalog import KeyCatalog
     from vaultd.engine.clock import Clock
     from vaultd.engine.ledger import Ledger
 
+_ENCRYPT: Final = OpKind.ENCRYPT  # a member looked up on its enum costs as much as a tenth of an encryption
+_new_operation: Final = tuple.__new__  # half the price of Operation(...), of which a batch makes thousands
 FAIRNESS_ITEMS: Final = 250
 """Inline items of a batch between two turns of the event loop."""
 
@@ -86,11 +88,8 @@ class KemItem(NamedTuple):
     data: bytes = b""
 
 
-class Answer(NamedTuple):
-    """What a use gave (bytes, or the verdict of a verification), and the version that gave it."""
-
-    value: Any
-    version: LoadedVersion
+Answer = tuple[Any, LoadedVersion]
+"""What a use gave (bytes, or the verdict of a verification), and the version that gave it.  Bare, since batches make many."""
 
 
 class ReEncrypted(NamedTuple):
@@ -112,13 +111,16 @@ class Inspected(NamedTuple):
     needs_reencrypt: bool
 
 
-class Plan(NamedTuple):
-    """One use, ready for the backend."""
+Plan = tuple[LoadedVersion, bool, OpKind, bytes, bytes]
+"""Version, whether its private or symmetric part is used, what is done, and the operation's data and context."""
 
-    version: LoadedVersion
-    private: bool
-    operation: Operation
-    finish: Callable[[Plan, bytes | VaultdError], Answer]
+
+class _Use(NamedTuple):
+    """One kind of use.  `finish` turns the backend's bytes into the caller's; `verdict`: a wrong signature is an answer."""
+
+    plan: Callable[[Transit, LoadedKey, Any], Plan]
+    finish: Callable[[Any, LoadedVersion, bytes], Any] | None = None
+    verdict: bool = False
 
 
 def _wrong_purpose(loaded: LoadedKey, call: str) -> FailedPrecondition:
@@ -126,32 +128,22 @@ def _wrong_purpose(loaded: LoadedKey, call: str) -> FailedPrecondition:
     return FailedPrecondition("WRONG_PURPOSE", f"the key's purpose is {purpose}, which does not permit {call}")
 
 
-def _value(plan: Plan, outcome: bytes | VaultdError) -> Answer:
-    if isinstance(outcome, VaultdError):
-        raise outcome
-    return Answer(outcome, plan.version)
+def _with_prefix(item: EncryptItem, version: LoadedVersion, outcome: bytes) -> bytes:
+    del item
+    return version.prefix + outcome
 
 
-def _with_header(plan: Plan, outcome: bytes | VaultdError) -> Answer:
-    if isinstance(outcome, VaultdError):
-        raise outcome
-    return Answer(plan.version.header + outcome, plan.version)
+def _valid(item: Any, version: LoadedVersion, outcome: bytes) -> bool:
+    del item, version, outcome
+    return True
 
 
-def _verdict(plan: Plan, outcome: bytes | VaultdError) -> Answer:
-    if isinstance(outcome, InvalidSignature):
-        return Answer(False, plan.version)
-    if isinstance(outcome, VaultdError):
-        raise outcome
-    return Answer(True, plan.version)
-
-
-def _p1363(plan: Plan, outcome: bytes | VaultdError) -> Answer:
-    if isinstance(outcome, VaultdError):
-        raise outcome
-    size = plan.version.version.algorithm.ec_coordinate_bytes
+def _encoded_signature(item: SignItem, version: LoadedVersion, outcome: bytes) -> bytes:
+    if not item.p1363:
+        return outcome
+    size = version.version.algorithm.ec_coordinate_bytes
     r, s = decode_dss_signature(outcome)
-    return Answer(r.to_bytes(size, "big") + s.to_bytes(size, "big"), plan.version)
+    return r.to_bytes(size, "big") + s.to_bytes(size, "big")
 
 
 class Transit:
@@ -164,84 +156,92 @@ class Transit:
 
     # -- one item, many items -------------------------------------------------------------------------------------------
 
-    async def _one(
-        self, plan_of: Callable[[LoadedKey, Any], Plan], item: Any, ref: KeyRef, deadline: float | None
-    ) -> Answer:
+    async def _one(self, use: _Use, item: Any, deadline: float | None) -> Answer:
         """Plan, do and finish one item.  Inline work never leaves the event loop."""
-        plan = await self._plan(plan_of, item, ref)
-        version = plan.version
-        handle: Handle | None
-        if plan.private:
-            handle = version.handle
-            if handle is None:
-                handle = await version.load(self._ledger)
-            backend = version.backend
-        else:
-            handle, backend = version.load_public(), version.software
-        self._ledger.sealer  # noqa: B018  # sealed meanwhile: no use of a key may begin
-        version.usage.note(len(plan.operation.data), self._clock.now_us())
-        try:
-            outcome: bytes | VaultdError = (
-                handle.perform(plan.operation) if handle.inline else await backend.use(handle, plan.operation, deadline)
-            )
-        except VaultdError as error:
-            outcome = error
-        return plan.finish(plan, outcome)
-
-    async def _plan(self, plan_of: Callable[[LoadedKey, Any], Plan], item: Any, ref: KeyRef) -> Plan:
+        ref = item[0]
         loaded = self._catalog.cached(ref)
         if loaded is None or loaded.key.delete_us is not None:
             loaded = await self._catalog.load(ref)
-        plan = plan_of(loaded, item)
-        budget = plan.version.budget
-        if budget is not None and plan.operation.kind is OpKind.ENCRYPT:
+        version, private, kind, data, context = use.plan(self, loaded, item)
+        budget = version.budget
+        if budget is not None and kind is _ENCRYPT:
             if budget.left <= 0:
                 await budget.ready(1)
             budget.spend()
-        return plan
-
-    async def _many(
-        self, plan_of: Callable[[LoadedKey, Any], Plan], items: Sequence[Any], deadline: float | None
-    ) -> list[Any]:
-        """Like _one for each item; an item's error takes its place in the answer.  Queued work goes out in one go."""
-        answers: list[Any] = [None] * len(items)
-        queued: dict[Any, list[tuple[int, Plan, Handle]]] = {}
-        now_us = self._clock.now_us()
-        for at, item in enumerate(items):
-            if at % FAIRNESS_ITEMS == FAIRNESS_ITEMS - 1:
-                await asyncio.sleep(0)
-            try:
-                plan = await self._plan(plan_of, item, item[0])
-                version = plan.version
-                if plan.private:
-                    handle = version.handle or await version.load(self._ledger)
-                    backend = version.backend
-                else:
-                    handle, backend = version.load_public(), version.software
-                self._ledger.sealer  # noqa: B018  # sealed meanwhile: no use of a key may begin
-                version.usage.note(len(plan.operation.data), now_us)
-                if handle.inline:
-                    answers[at] = self._inline(plan, handle)
-                else:
-                    queued.setdefault(backend, []).append((at, plan, handle))
-            except VaultdError as error:
-                answers[at] = error
-        for backend, work in queued.items():
-            outcomes = await backend.use_many([(handle, plan.operation) for _, plan, handle in work], deadline)
-            for (at, plan, _), outcome in zip(work, outcomes, strict=True):
-                try:
-                    answers[at] = plan.finish(plan, outcome)
-                except VaultdError as error:
-                    answers[at] = error
-        return answers
-
-    @staticmethod
-    def _inline(plan: Plan, handle: Handle) -> Answer:
+        handle, backend = version.handle, version.backend
+        if not private:
+            handle, backend = version.load_public(), version.software
+        elif handle is None:
+            handle = await version.load(self._ledger)
+        self._ledger.require_unsealed()  # after the last await: once sealed, no use of a key begins
+        version.usage.note(1, len(data), self._clock.now_us())
+        operation = Operation(kind, data, context)
         try:
-            outcome: bytes | VaultdError = handle.perform(plan.operation)
-        except VaultdError as error:
-            outcome = error
-        return plan.finish(plan, outcome)
+            outcome = handle.perform(operation) if handle.inline else await backend.use(handle, operation, deadline)
+        except InvalidSignature:
+            if use.verdict:
+                return False, version
+            raise
+        return (outcome if use.finish is None else use.finish(item, version, outcome)), version
+
+    async def _many(self, use: _Use, items: Sequence[Any], deadline: float | None) -> list[Answer | VaultdError]:
+        """Like _one for each item; an item's error takes its place in the answer.  Queued work goes out in one go.
+
+        What holds between two turns of the event loop (the key of a name, the seal) is looked up once a turn.
+        """
+        answers: list[Any] = [None] * len(items)
+        queued: dict[Backend, list[tuple[int, LoadedVersion, Handle, Operation]]] = {}
+        plan_of, finish, verdict = use
+        ledger, cached, now_us = self._ledger, self._catalog.cached, self._clock.now_us()
+        next_turn, ref, loaded = FAIRNESS_ITEMS, None, None
+        ledger.require_unsealed()
+        for at, item in enumerate(items):
+            if at == next_turn:
+                next_turn += FAIRNESS_ITEMS
+                ref = None
+                await asyncio.sleep(0)
+                ledger.require_unsealed()
+            try:
+                if item[0] is not ref:
+                    ref = item[0]
+                    loaded = cached(ref)
+                if loaded is None or loaded.key.delete_us is not None:
+                    loaded, ref = await self._catalog.load(item[0]), None
+                version, private, kind, data, context = plan_of(self, loaded, item)
+                budget = version.budget
+                if budget is not None and kind is _ENCRYPT:
+                    if budget.left <= 0:
+                        ref = None
+                        await budget.ready(1)
+                    budget.spend()
+                handle = version.handle if private else version.load_public()
+                if handle is None:
+                    ref = None
+                    handle = await version.load(ledger)
+                if ref is None:
+                    ledger.require_unsealed()
+                version.usage.note(1, len(data), now_us)
+                operation = _new_operation(Operation, (kind, data, context))
+                if handle.inline:
+                    outcome = handle.perform(operation)
+                    answers[at] = (outcome if finish is None else finish(item, version, outcome)), version
+                else:
+                    backend = version.backend if private else version.software
+                    queued.setdefault(backend, []).append((at, version, handle, operation))
+            except VaultdError as error:
+                answers[at] = (False, version) if verdict and isinstance(error, InvalidSignature) else error
+        for backend, work in queued.items():
+            try:
+                outcomes = await backend.use_many([(handle, operation) for _, _, handle, operation in work], deadline)
+            except VaultdError as error:
+                outcomes = [error] * len(work)
+            for (at, version, _, _), done in zip(work, outcomes, strict=True):
+                if isinstance(done, VaultdError):
+                    wrong = verdict and isinstance(done, InvalidSignature)
+                    answers[at] = (False, version) if wrong else done
+                else:
+                    answers[at] = (done if finish is None else finish(items[at], version, done)), version
+        return answers
 
     def _refuse_expired(self, loaded: LoadedKey) -> None:
         if loaded.expire_us is not None and self._clock.now_us() >= loaded.expire_us:
@@ -253,22 +253,25 @@ class Transit:
     # -- plans ----------------------------------------------------------------------------------------------------------
 
     def _plan_encrypt(self, loaded: LoadedKey, item: EncryptItem) -> Plan:
+        ref, plaintext, associated_data = item
         if loaded.expire_us is not None:
             self._refuse_expired(loaded)
         algorithm = loaded.key.algorithm
-        version = loaded.select(item.ref.version)
+        version = loaded.primary if not ref.version else None
+        if version is None or version.unusable:
+            version = loaded.select(ref.version)
         if algorithm.self_describing:
-            context = version.header + item.associated_data
-            return Plan(version, True, Operation(OpKind.ENCRYPT, item.plaintext, context), _with_header)
+            context = version.header + associated_data if associated_data else version.header
+            return version, True, _ENCRYPT, plaintext, context
         if loaded.purpose not in {Purpose.ASYMMETRIC_DECRYPT, Purpose.HPKE}:
             raise _wrong_purpose(loaded, "Encrypt")
-        if len(item.plaintext) > algorithm.max_input_bytes:
+        if len(plaintext) > algorithm.max_input_bytes:
             raise InvalidArgument(
                 "PLAINTEXT_TOO_LONG",
                 f"{algorithm.name} encrypts at most {algorithm.max_input_bytes} bytes; encrypt a data key instead",
                 field="plaintext",
             )
-        return Plan(version, False, Operation(OpKind.ENCRYPT, item.plaintext, item.associated_data), _value)
+        return version, False, _ENCRYPT, plaintext, associated_data
 
     def _plan_decrypt(self, loaded: LoadedKey, item: DecryptItem) -> Plan:
         ref, ciphertext, associated_data = item
@@ -284,12 +287,11 @@ class Transit:
             ):
                 raise DecryptionFailed
             version = loaded.select(number)
-            operation = Operation(OpKind.DECRYPT, ciphertext[HEADER_BYTES:], version.header + associated_data)
-            return Plan(version, True, operation, _value)
+            return version, True, OpKind.DECRYPT, ciphertext[HEADER_BYTES:], version.header + associated_data
         if loaded.purpose not in {Purpose.ASYMMETRIC_DECRYPT, Purpose.HPKE}:
             raise _wrong_purpose(loaded, "Decrypt")
         version = loaded.select(ref.version)
-        return Plan(version, True, Operation(OpKind.DECRYPT, ciphertext, associated_data), _value)
+        return version, True, OpKind.DECRYPT, ciphertext, associated_data
 
     def _plan_sign(self, loaded: LoadedKey, item: SignItem) -> Plan:
         if loaded.purpose is not Purpose.SIGN:
@@ -297,9 +299,9 @@ class Transit:
         self._refuse_expired(loaded)
         algorithm = loaded.key.algorithm
         _check_digest(algorithm, item.data, item.is_digest)
-        finish = _p1363 if _wants_p1363(algorithm, item.p1363) else _value
+        _check_encoding(algorithm, item.p1363)
         kind = OpKind.SIGN_DIGEST if item.is_digest else OpKind.SIGN_MESSAGE
-        return Plan(loaded.select(item.ref.version), True, Operation(kind, item.data), finish)
+        return loaded.select(item.ref.version), True, kind, item.data, b""
 
     def _plan_verify(self, loaded: LoadedKey, item: VerifyItem) -> Plan:
         if loaded.purpose is not Purpose.SIGN:
@@ -307,69 +309,70 @@ class Transit:
         algorithm = loaded.key.algorithm
         _check_digest(algorithm, item.data, item.is_digest)
         signature = item.signature
-        if _wants_p1363(algorithm, item.p1363):
+        _check_encoding(algorithm, item.p1363)
+        if item.p1363:
             size = algorithm.ec_coordinate_bytes
             r, s = int.from_bytes(signature[:size], "big"), int.from_bytes(signature[size:], "big")
             # A length that is not exactly two coordinates is no signature; b"" never verifies.
             signature = encode_dss_signature(r, s) if len(signature) == 2 * size else b""
         kind = OpKind.VERIFY_DIGEST if item.is_digest else OpKind.VERIFY_MESSAGE
-        return Plan(loaded.select(item.ref.version), False, Operation(kind, item.data, signature), _verdict)
+        return loaded.select(item.ref.version), False, kind, item.data, signature
 
     def _plan_mac(self, loaded: LoadedKey, item: MacItem) -> Plan:
         if loaded.purpose is not Purpose.MAC:
             raise _wrong_purpose(loaded, "GenerateMac")
         self._refuse_expired(loaded)
-        return Plan(loaded.select(item.ref.version), True, Operation(OpKind.MAC, item.data), _value)
+        return loaded.select(item.ref.version), True, OpKind.MAC, item.data, b""
 
     def _plan_verify_mac(self, loaded: LoadedKey, item: VerifyMacItem) -> Plan:
         if loaded.purpose is not Purpose.MAC:
             raise _wrong_purpose(loaded, "VerifyMac")
-        return Plan(loaded.select(item.ref.version), True, Operation(OpKind.VERIFY_MAC, item.data, item.mac), _verdict)
+        return loaded.select(item.ref.version), True, OpKind.VERIFY_MAC, item.data, item.mac
 
     def _plan_wrap(self, loaded: LoadedKey, item: WrapItem) -> Plan:
         if loaded.purpose is not Purpose.WRAP:
             raise _wrong_purpose(loaded, "WrapKey")
         self._refuse_expired(loaded)
-        return Plan(loaded.select(item.ref.version), True, Operation(OpKind.WRAP, item.data), _value)
+        return loaded.select(item.ref.version), True, OpKind.WRAP, item.data, b""
 
     def _plan_unwrap(self, loaded: LoadedKey, item: WrapItem) -> Plan:
         if loaded.purpose is not Purpose.WRAP:
             raise _wrong_purpose(loaded, "UnwrapKey")
-        return Plan(loaded.select(item.ref.version), True, Operation(OpKind.UNWRAP, item.data), _value)
+        return loaded.select(item.ref.version), True, OpKind.UNWRAP, item.data, b""
 
     def _plan_encapsulate(self, loaded: LoadedKey, item: KemItem) -> Plan:
         if loaded.purpose is not Purpose.KEM:
             raise _wrong_purpose(loaded, "Encapsulate")
         self._refuse_expired(loaded)
-        return Plan(loaded.select(item.ref.version), False, Operation(OpKind.ENCAPSULATE, b""), _value)
+        return loaded.select(item.ref.version), False, OpKind.ENCAPSULATE, b"", b""
 
     def _plan_decapsulate(self, loaded: LoadedKey, item: KemItem) -> Plan:
         if loaded.purpose is not Purpose.KEM:
             raise _wrong_purpose(loaded, "Decapsulate")
-        return Plan(loaded.select(item.ref.version), True, Operation(OpKind.DECAPSULATE, item.data), _value)
+        return loaded.select(item.ref.version), True, OpKind.DECAPSULATE, item.data, b""
 
     def _plan_derive(self, loaded: LoadedKey, item: KemItem) -> Plan:
         if loaded.purpose is not Purpose.KEY_AGREEMENT:
             raise _wrong_purpose(loaded, "DeriveSharedSecret")
         self._refuse_expired(loaded)
-        return Plan(loaded.select(item.ref.version), True, Operation(OpKind.DERIVE, item.data), _value)
+        return loaded.select(item.ref.version), True, OpKind.DERIVE, item.data, b""
 
     # -- what services call ---------------------------------------------------------------------------------------------
 
     async def encrypt(self, item: EncryptItem, deadline: float | None) -> Answer:
         """Encrypt under the named or primary version."""
-        return await self._one(self._plan_encrypt, item, item.ref, deadline)
+        return await self._one(_ENCRYPT_USE, item, deadline)
 
     async def encrypt_many(self, items: Sequence[EncryptItem], deadline: float | None) -> list[Any]:
         """One Answer or VaultdError per item, in order; so for every `_many` below."""
-        return await self._many(self._plan_encrypt, items, deadline)
+        return await self._many(_ENCRYPT_USE, items, deadline)
 
     async def decrypt(self, item: DecryptItem, deadline: float | None) -> Answer:
         """Decrypt with the version that the ciphertext names."""
-        return await self._one(self._plan_decrypt, item, item.ref, deadline)
+        return await self._one(_DECRYPT_USE, item, deadline)
 
     async def decrypt_many(self, items: Sequence[DecryptItem], deadline: float | None) -> list[Any]:
-        return await self._many(self._plan_decrypt, items, deadline)
+        return await self._many(_DECRYPT_USE, items, deadline)
 
     async def reencrypt(self, item: ReEncryptItem, deadline: float | None) -> ReEncrypted:
         """Decrypt and encrypt; the plaintext stays in here."""
@@ -385,7 +388,7 @@ class Transit:
         opened = [at for at, answer in enumerate(answers) if not isinstance(answer, VaultdError)]
         sealed = await self.encrypt_many(
             [
-                EncryptItem(items[at].destination, answers[at].value, items[at].destination_associated_data)
+                EncryptItem(items[at].destination, answers[at][0], items[at].destination_associated_data)
                 for at in opened
             ],
             deadline,
@@ -394,50 +397,50 @@ class Transit:
             if isinstance(outcome, VaultdError):
                 answers[at] = outcome
             else:
-                answers[at] = ReEncrypted(outcome.value, outcome.version, answers[at].version)
+                answers[at] = ReEncrypted(outcome[0], outcome[1], answers[at][1])
         return answers
 
     async def sign(self, item: SignItem, deadline: float | None) -> Answer:
         """Sign a message or a digest."""
-        return await self._one(self._plan_sign, item, item.ref, deadline)
+        return await self._one(_SIGN_USE, item, deadline)
 
     async def sign_many(self, items: Sequence[SignItem], deadline: float | None) -> list[Any]:
-        return await self._many(self._plan_sign, items, deadline)
+        return await self._many(_SIGN_USE, items, deadline)
 
     async def verify(self, item: VerifyItem, deadline: float | None) -> Answer:
         """Verify; the answer's value is the verdict."""
-        return await self._one(self._plan_verify, item, item.ref, deadline)
+        return await self._one(_VERIFY_USE, item, deadline)
 
     async def verify_many(self, items: Sequence[VerifyItem], deadline: float | None) -> list[Any]:
-        return await self._many(self._plan_verify, items, deadline)
+        return await self._many(_VERIFY_USE, items, deadline)
 
     async def generate_mac(self, item: MacItem, deadline: float | None) -> Answer:
         """Authenticate data."""
-        return await self._one(self._plan_mac, item, item.ref, deadline)
+        return await self._one(_MAC_USE, item, deadline)
 
     async def generate_mac_many(self, items: Sequence[MacItem], deadline: float | None) -> list[Any]:
-        return await self._many(self._plan_mac, items, deadline)
+        return await self._many(_MAC_USE, items, deadline)
 
     async def verify_mac(self, item: VerifyMacItem, deadline: float | None) -> Answer:
         """Check a code; the answer's value is the verdict."""
-        return await self._one(self._plan_verify_mac, item, item.ref, deadline)
+        return await self._one(_VERIFY_MAC_USE, item, deadline)
 
     async def verify_mac_many(self, items: Sequence[VerifyMacItem], deadline: float | None) -> list[Any]:
-        return await self._many(self._plan_verify_mac, items, deadline)
+        return await self._many(_VERIFY_MAC_USE, items, deadline)
 
     async def wrap(self, item: WrapItem, deadline: float | None) -> Answer:
         """Wrap key material."""
-        return await self._one(self._plan_wrap, item, item.ref, deadline)
+        return await self._one(_WRAP_USE, item, deadline)
 
     async def wrap_many(self, items: Sequence[WrapItem], deadline: float | None) -> list[Any]:
-        return await self._many(self._plan_wrap, items, deadline)
+        return await self._many(_WRAP_USE, items, deadline)
 
     async def unwrap(self, item: WrapItem, deadline: float | None) -> Answer:
         """Unwrap key material."""
-        return await self._one(self._plan_unwrap, item, item.ref, deadline)
+        return await self._one(_UNWRAP_USE, item, deadline)
 
     async def unwrap_many(self, items: Sequence[WrapItem], deadline: float | None) -> list[Any]:
-        return await self._many(self._plan_unwrap, items, deadline)
+        return await self._many(_UNWRAP_USE, items, deadline)
 
     async def generate_data_keys(
         self, ref: KeyRef, length: int, count: int, associated_data: bytes, deadline: float | None
@@ -450,24 +453,25 @@ class Transit:
         fixed = KeyRef(ref.vault, ref.key, loaded.select(ref.version).version.number)
         plaintexts = [os.urandom(length) for _ in range(count)]
         answers = await self.encrypt_many([EncryptItem(fixed, key, associated_data) for key in plaintexts], deadline)
-        for answer in answers:
+        keys = []
+        for plaintext, answer in zip(plaintexts, answers, strict=True):
             if isinstance(answer, VaultdError):
                 raise answer
-        keys = [DataKey(plaintext, answer.value) for plaintext, answer in zip(plaintexts, answers, strict=True)]
-        return keys, answers[0].version
+            keys.append(DataKey(plaintext, answer[0]))
+        return keys, loaded.versions[fixed.version]
 
     async def encapsulate(self, ref: KeyRef, deadline: float | None) -> tuple[bytes, bytes, LoadedVersion]:
         """(ciphertext, shared secret of 32 bytes, version)."""
-        answer = await self._one(self._plan_encapsulate, KemItem(ref), ref, deadline)
-        return answer.value[32:], answer.value[:32], answer.version
+        value, version = await self._one(_ENCAPSULATE_USE, KemItem(ref), deadline)
+        return value[32:], value[:32], version
 
     async def decapsulate(self, ref: KeyRef, ciphertext: bytes, deadline: float | None) -> Answer:
         """The shared secret; ML-KEM rejects implicitly (FIPS 203)."""
-        return await self._one(self._plan_decapsulate, KemItem(ref, ciphertext), ref, deadline)
+        return await self._one(_DECAPSULATE_USE, KemItem(ref, ciphertext), deadline)
 
     async def derive(self, ref: KeyRef, peer_public_key: bytes, deadline: float | None) -> Answer:
         """The raw shared secret with a peer."""
-        return await self._one(self._plan_derive, KemItem(ref, peer_public_key), ref, deadline)
+        return await self._one(_DERIVE_USE, KemItem(ref, peer_public_key), deadline)
 
     async def inspect(self, ref: KeyRef, ciphertext: bytes) -> Inspected:
         """Read a ciphertext's header; no key is used."""
@@ -492,7 +496,19 @@ def _check_digest(algorithm: Algorithm, data: bytes, is_digest: bool) -> None:
         )
 
 
-def _wants_p1363(algorithm: Algorithm, asked: bool) -> bool:
-    if asked and not algorithm.ec_coordinate_bytes:
+def _check_encoding(algorithm: Algorithm, p1363: bool) -> None:
+    if p1363 and not algorithm.ec_coordinate_bytes:
         raise InvalidArgument("ENCODING_NOT_SUPPORTED", "P1363 is for ECDSA keys only", field="signature_encoding")
-    return asked
+
+
+_ENCRYPT_USE: Final = _Use(Transit._plan_encrypt, _with_prefix)
+_DECRYPT_USE: Final = _Use(Transit._plan_decrypt)
+_SIGN_USE: Final = _Use(Transit._plan_sign, _encoded_signature)
+_VERIFY_USE: Final = _Use(Transit._plan_verify, _valid, verdict=True)
+_MAC_USE: Final = _Use(Transit._plan_mac)
+_VERIFY_MAC_USE: Final = _Use(Transit._plan_verify_mac, _valid, verdict=True)
+_WRAP_USE: Final = _Use(Transit._plan_wrap)
+_UNWRAP_USE: Final = _Use(Transit._plan_unwrap)
+_ENCAPSULATE_USE: Final = _Use(Transit._plan_encapsulate)
+_DECAPSULATE_USE: Final = _Use(Transit._plan_decapsulate)
+_DERIVE_USE: Final = _Use(Transit._plan_derive)

@@ -36,9 +36,9 @@ class VersionUsage:
         self.bytes = 0
         self.last_us = 0
 
-    def note(self, size: int, now_us: int) -> None:
-        """Count one operation over `size` bytes of input."""
-        self.messages += 1
+    def note(self, messages: int, size: int, now_us: int) -> None:
+        """Count operations over `size` bytes of input in all."""
+        self.messages += messages
         self.bytes += size
         self.last_us = now_us
 

@@ -55,16 +55,21 @@ class Entry:
                 value = getattr(value, part)
             self.fields[path] = value
 
-    def name_items(self, requests: list[Any], answers: list[Any], errors: dict[int, VaultdError]) -> None:
-        """Say of a batch: how many items, which resources and versions, and every failure by its reason."""
+    def name_items(self, names: list[Any], versions: list[str], items: int, errors: dict[int, VaultdError]) -> None:
+        """Say of a batch: how many items, which resources and versions, and every failure by its reason.
+
+        `names` are the validated names of the items that were allowed: one per item, or a tuple for each where the rule
+        audits several fields.
+        """
         route = self.route
         if route is None:
             return
-        for path in route.rule.audited:
-            self.fields[path] = dict(Counter(getattr(request, path) for request in requests))
-        versions = Counter(answer.key_version for answer in answers)
-        self.fields["key_version"] = dict(versions)
-        self.fields["items"] = len(answers) + len(errors)
+        audited = route.rule.audited
+        columns = [names] if len(audited) == 1 else list(zip(*names, strict=True)) or [()] * len(audited)
+        for path, column in zip(audited, columns, strict=True):
+            self.fields[path] = dict(Counter(column))
+        self.fields["key_version"] = dict(Counter(versions))
+        self.fields["items"] = items
         if errors:
             failures: dict[str, list[int]] = {}
             for at, error in sorted(errors.items()):

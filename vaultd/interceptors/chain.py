@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from vaultd.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unimplemented, VaultdError
 from vaultd.interceptors.audit import RECEIPT_KEY
 from vaultd.interceptors.call import Reply
+from vaultd.interceptors.deadlines import Deadlines
 from vaultd.interceptors.errors import CODES, DETAILS_KEY, audit_unavailable, known_error, status_of
 from vaultd.interceptors.trace import REQUEST_ID_KEY, RequestIds, trace_id
 from vaultd.services.context import Context
@@ -69,6 +70,7 @@ class Chain:
         self._on_incident = on_incident
         self._limits = limits or ChainLimits()
         self._request_ids = RequestIds()
+        self._deadlines = Deadlines()
         self._finishing: set[asyncio.Task[Reply]] = set()
 
     def streams(self, method: str) -> bool:
@@ -79,6 +81,8 @@ class Chain:
     async def unary(self, call: Call) -> Reply:
         """Serve one unary call."""
         entry = self._audit.open(call, self._request_ids.fresh(), trace_id(call.metadata))
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine that runs is in a task
         try:
             route = entry.route = self._find(call.method)  # unknown method: UNIMPLEMENTED, recorded all the same
             if route.rule.open:
@@ -87,28 +91,34 @@ class Chain:
             in_flight = self._throttle.unary
             in_flight.enter(principal)
             try:
-                deadline = self._deadline(call)
-                async with asyncio.timeout(self._limits.receive_s) as timer:
-                    body = await call.receive()  # a caller that sends nothing holds its place only so long
-                    timer.reschedule(deadline)
-                    entry.bytes_in = len(body or b"")
-                    self._throttle.admit_message(principal, route.rule.cost, entry.bytes_in)
-                    request = parse(route, body)
-                    context = Context(principal, call.method, deadline)
-                    if route.batch:
-                        response = await self._serve_batch(route, request, context, entry)
-                        return await self._finish(entry, response)
-                    route.validate(request)
-                    entry.name(request)
-                    self._policy.require(principal, route.rule, request)
-                    if not route.rule.mutation:
-                        response = await self._serve(route, request, context)
-                        return await self._finish(entry, response)
-                # The timer is off: a mutation that began is finished and recorded, whoever still waits for it.
+                now = task.get_loop().time()
+                deadline = self._deadline(call, now)
+                self._deadlines.watch(task, now + self._limits.receive_s)  # who sends nothing holds a place only so long
+                body = await call.receive()
+                self._deadlines.watch(task, deadline)
+                entry.bytes_in = len(body or b"")
+                self._throttle.admit_message(principal, route.rule.cost, entry.bytes_in)
+                request = parse(route, body)
+                context = Context(principal, call.method, deadline)
+                if route.batch:
+                    response = await self._serve_batch(route, request, context, entry)
+                    return await self._finish(entry, response)
+                route.validate.names(request)
+                route.validate.rest(request)
+                entry.name(request)
+                self._policy.require(principal, route.rule, request)
+                if not route.rule.mutation:
+                    response = await self._serve(route, request, context)
+                    return await self._finish(entry, response)
+                # No deadline from here on: a mutation that began is finished and recorded, whoever still waits for it.
+                self._deadlines.leave(task)
                 return await self._mutate(route, request, context, entry)
             finally:
+                self._deadlines.leave(task)
                 in_flight.leave(principal)
         except asyncio.CancelledError:
+            if self._deadlines.take_expired(task):
+                return await self._refuse(entry, _too_late())
             if not entry.handed_over:
                 await self._record(entry, "CANCELLED", "CANCELLED", 0)
             raise
@@ -125,8 +135,8 @@ class Chain:
             raise Unimplemented("METHOD_UNKNOWN", "this server has no such method; reflection or the protos list them")
         return route
 
-    def _deadline(self, call: Call) -> float:
-        now = asyncio.get_running_loop().time()  # deadlines are of real time: the loop's clock is time.monotonic()
+    def _deadline(self, call: Call, now: float) -> float:
+        """The client's deadline or ours, whichever is first, in `time.monotonic()` seconds: the loop's clock is that."""
         latest = now + self._limits.unary_s
         if call.deadline is None:
             return latest
@@ -169,36 +179,62 @@ class Chain:
             raise InvalidArgument("BATCH_SIZE", f"items must be 1 to {MAX_ITEMS}", field="items")
         principal, rule = context.principal, route.rule
         self._throttle.admit_items(principal, rule.cost, len(items))
-        admitted, places = [], []
+        response: Any = route.response()
+        add = response.results.add
+        slots, requests, results, places = [], [], [], []
+        names: list[Any] = []
         errors: dict[int, VaultdError] = {}
-        validate, require = route.validate, self._policy.require
+        verdicts: dict[Any, VaultdError | None] = {}  # items that name the same keys share a decision
+        name_of, validate = rule.names, route.validate.rest
+        next_turn = ITEMS_PER_TURN
         for at, item in enumerate(items):
-            if at % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
+            if at == next_turn:
+                next_turn += ITEMS_PER_TURN
                 await asyncio.sleep(0)
+            slot = add()
+            slots.append(slot)
+            name = name_of(item)
+            if name not in verdicts:
+                verdicts[name] = self._verdict(route, principal, item)
+            verdict = verdicts[name]
+            if verdict is not None:
+                errors[at] = verdict
+                continue
+            names.append(name)
             try:
                 validate(item)
-                require(principal, rule, item)
             except VaultdError as error:
                 errors[at] = error
             else:
-                admitted.append(item)
+                requests.append(item)
+                results.append(slot.result)
                 places.append(at)
-        answers = await route.serve(admitted, context) if admitted else []
-        results: list[Any] = [None] * len(items)
-        for at, item, answer in zip(places, admitted, answers, strict=True):
-            if isinstance(answer, VaultdError):
-                errors[at] = self._policy.disguise(answer, principal, rule, item)
+        outcomes = await route.serve(requests, results, context) if requests else []
+        versions = []
+        for at, outcome in zip(places, outcomes, strict=True):
+            if isinstance(outcome, VaultdError):
+                errors[at] = self._policy.disguise(outcome, principal, rule, items[at])
             else:
-                results[at] = answer
-        response = _assemble(route, results, errors)
-        entry.name_items(admitted, [result for result in results if result is not None], errors)
+                versions.append(outcome)
+        put_statuses(slots, errors)
+        trim(response, slots, errors)
+        entry.name_items(names, versions, len(items), errors)
         return response
+
+    def _verdict(self, route: Route, principal: str, item: Any) -> VaultdError | None:
+        """Why items with these names are refused, or None."""
+        try:
+            route.validate.names(item)
+            self._policy.require(principal, route.rule, item)
+        except VaultdError as error:
+            return error
+        return None
 
     async def _serve_open(self, route: Route, call: Call, entry: Entry) -> Reply:
         """The server's own health: answers without identity, policy or record, and says nothing of keys or callers."""
         async with asyncio.timeout(self._limits.receive_s):
             request = parse(route, await call.receive())
-        route.validate(request)
+        route.validate.rest(request)
         response = await route.serve(request, Context("", call.method, call.deadline))
         return Reply(response.SerializeToString(), 0, "", ((REQUEST_ID_KEY, entry.request_id),))
 
@@ -252,7 +288,7 @@ class Chain:
             body = await call.receive()
         while body is not None:
             request = parse(route, body)
-            route.validate(request)
+            route.validate.rest(request)
             yield request
             body = await call.receive()
 
@@ -267,29 +303,28 @@ def parse(route: Route, body: bytes | None) -> Any:
         raise InvalidArgument("REQUEST_MALFORMED", "the message is not a valid encoding of its type") from None
 
 
-def _assemble(route: Route, results: list[Any], errors: dict[int, VaultdError]) -> Any:
-    """One result per item, in order, within the size of a message.  Answers that do not fit say so."""
-    response: Any = route.response()
-    add = response.results.add
-    room = MAX_MESSAGE_BYTES - LEAST_RESULT_BYTES * (len(results) + 1)
-    for at, result in enumerate(results):
-        slot = add()
-        if result is not None:
-            room -= result.ByteSize() + RESULT_FRAME_BYTES
-            if room >= 0:
-                slot.result.MergeFrom(result)
-                continue
-            errors[at] = ResourceExhausted("ANSWER_TOO_LARGE", "ANSWER_TOO_LARGE")
-            results[at] = None
-        error = errors[at]
-        status = status_of(error)
-        room -= status.ByteSize() + RESULT_FRAME_BYTES
-        if room < 0 or error.reason == "ANSWER_TOO_LARGE":
+def put_statuses(slots: list[Any], errors: dict[int, VaultdError]) -> None:
+    """Write why items failed.  Thousands may fail alike: each different status is built once."""
+    built: dict[tuple[str, str], Any] = {}
+    for at, error in errors.items():
+        alike = (error.reason, error.text)
+        if alike not in built:
+            built[alike] = status_of(error)
+        slots[at].status.CopyFrom(built[alike])
+
+
+def trim(response: Any, slots: list[Any], errors: dict[int, VaultdError]) -> None:
+    """Keep the response within the size of a message: answers that do not fit say so, and may be asked for again."""
+    if response.ByteSize() <= MAX_MESSAGE_BYTES:
+        return
+    room = MAX_MESSAGE_BYTES - LEAST_RESULT_BYTES * (len(slots) + 1)
+    for at, slot in enumerate(slots):
+        room -= slot.ByteSize() + RESULT_FRAME_BYTES
+        if room < 0:
+            error = errors.setdefault(at, ResourceExhausted("ANSWER_TOO_LARGE", "ANSWER_TOO_LARGE"))
+            slot.Clear()
             # As small as can be: there may be thousands of them.
-            del status.details[:]
-            status.message = error.reason
-        slot.status.MergeFrom(status)
-    return response
+            slot.status.code, slot.status.message = CODES[error.code], error.reason
 
 
 def _trailing(entry: Entry, receipt: bytes | None) -> tuple[tuple[str, str | bytes], ...]:

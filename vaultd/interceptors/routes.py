@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message_factory import GetMessageClass
 
-from vaultd.interceptors.validate import REQUESTS, compile_validator
+from vaultd.interceptors.validate import REQUESTS, Validator, compile_validator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -26,14 +26,15 @@ class RouteMissing(Exception):
 class Route:
     """Everything that the chain needs for one method.
 
-    serve: the service's method; it takes (request, context), for a batch (items, context), for a stream (requests, context).
+    serve: the service's method; it takes (request, context), for a stream (requests, context), and for a batch (requests,
+    results to fill, context).
     validate: of the request, for a batch of one item.  response, result: message types of the answer and of a batch's item.
     """
 
     rule: Rule
     request: type[Message]
     response: type[Message]
-    validate: Callable[[Any], None]
+    validate: Validator
     serve: Callable[..., Any]
     streaming: bool
     batch: bool

@@ -49,6 +49,11 @@ class Rule:
     open: bool = False
 
     @property
+    def names(self) -> Callable[[Any], Any]:
+        """Takes a request, gives the names that its access is decided on; equal names get equal decisions."""
+        return attrgetter(*self.audited)
+
+    @property
     def batch(self) -> bool:
         """Whether the request is a list of items, each of which is authorised and fails by itself."""
         return self.method.startswith("/vaultd.v1.CryptoService/Batch")

@@ -25,7 +25,7 @@ from vaultd_client.v1 import crypto_pb2 as pb
 from vaultd_client.v1 import resources_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from vaultd.backends.base import Backend
     from vaultd.engine.transit import Answer, ReEncrypted, Transit
@@ -33,28 +33,34 @@ if TYPE_CHECKING:
     from vaultd.services.context import Context
 
 DEFAULT_DATA_KEY_BYTES: Final = 32
+Outcomes = list[str | VaultdError]
+"""Of each item of a batch: the name of the key version that answered, or why it failed."""
 
 
 def _encrypt_item(request: pb.EncryptRequest) -> EncryptItem:
     return EncryptItem(parse(request.name), request.plaintext, request.associated_data)
 
 
-def _encrypted(request: pb.EncryptRequest, answer: Answer) -> pb.EncryptResponse:
-    response = pb.EncryptResponse(ciphertext=answer.value, key_version=answer.version.name)
+def _encrypted(request: pb.EncryptRequest, answer: Answer, response: pb.EncryptResponse) -> str:
+    value, version = answer
+    response.ciphertext = value
+    response.key_version = name = version.name
     if request.HasField("plaintext_crc32c"):
-        response.ciphertext_crc32c = google_crc32c.value(answer.value)
-    return response
+        response.ciphertext_crc32c = google_crc32c.value(value)
+    return name
 
 
 def _decrypt_item(request: pb.DecryptRequest) -> DecryptItem:
     return DecryptItem(parse(request.name), request.ciphertext, request.associated_data)
 
 
-def _decrypted(request: pb.DecryptRequest, answer: Answer) -> pb.DecryptResponse:
-    response = pb.DecryptResponse(plaintext=answer.value, key_version=answer.version.name)
+def _decrypted(request: pb.DecryptRequest, answer: Answer, response: pb.DecryptResponse) -> str:
+    value, version = answer
+    response.plaintext = value
+    response.key_version = name = version.name
     if request.HasField("ciphertext_crc32c"):
-        response.plaintext_crc32c = google_crc32c.value(answer.value)
-    return response
+        response.plaintext_crc32c = google_crc32c.value(value)
+    return name
 
 
 def _reencrypt_item(request: pb.ReEncryptRequest) -> ReEncryptItem:
@@ -68,13 +74,13 @@ def _reencrypt_item(request: pb.ReEncryptRequest) -> ReEncryptItem:
     )
 
 
-def _reencrypted(request: pb.ReEncryptRequest, answer: ReEncrypted) -> pb.ReEncryptResponse:
-    response = pb.ReEncryptResponse(
-        ciphertext=answer.ciphertext, key_version=answer.version.name, source_key_version=answer.source.name
-    )
+def _reencrypted(request: pb.ReEncryptRequest, answer: ReEncrypted, response: pb.ReEncryptResponse) -> str:
+    response.ciphertext = answer.ciphertext
+    response.key_version = answer.version.name
+    response.source_key_version = answer.source.name
     if request.HasField("ciphertext_crc32c"):
         response.ciphertext_crc32c = google_crc32c.value(answer.ciphertext)
-    return response
+    return answer.version.name
 
 
 def _sign_input(request: pb.SignRequest | pb.VerifyRequest) -> tuple[bytes, bool]:
@@ -93,11 +99,13 @@ def _sign_item(request: pb.SignRequest) -> SignItem:
     return SignItem(parse(request.name), data, is_digest, _is_p1363(request.signature_encoding))
 
 
-def _signed(request: pb.SignRequest, answer: Answer) -> pb.SignResponse:
-    response = pb.SignResponse(signature=answer.value, key_version=answer.version.name)
+def _signed(request: pb.SignRequest, answer: Answer, response: pb.SignResponse) -> str:
+    value, version = answer
+    response.signature = value
+    response.key_version = name = version.name
     if request.HasField("input_crc32c"):
-        response.signature_crc32c = google_crc32c.value(answer.value)
-    return response
+        response.signature_crc32c = google_crc32c.value(value)
+    return name
 
 
 def _verify_item(request: pb.VerifyRequest) -> VerifyItem:
@@ -106,74 +114,83 @@ def _verify_item(request: pb.VerifyRequest) -> VerifyItem:
     return VerifyItem(parse(request.name), data, request.signature, is_digest, p1363)
 
 
-def _verified(request: pb.VerifyRequest, answer: Answer) -> pb.VerifyResponse:
+def _verified(request: pb.VerifyRequest, answer: Answer, response: pb.VerifyResponse) -> str:
     del request
-    return pb.VerifyResponse(valid=answer.value, key_version=answer.version.name)
+    response.valid, version = answer
+    response.key_version = version.name
+    return version.name
 
 
 def _mac_item(request: pb.GenerateMacRequest) -> MacItem:
     return MacItem(parse(request.name), request.data)
 
 
-def _authenticated(request: pb.GenerateMacRequest, answer: Answer) -> pb.GenerateMacResponse:
-    response = pb.GenerateMacResponse(mac=answer.value, key_version=answer.version.name)
+def _authenticated(request: pb.GenerateMacRequest, answer: Answer, response: pb.GenerateMacResponse) -> str:
+    value, version = answer
+    response.mac = value
+    response.key_version = name = version.name
     if request.HasField("data_crc32c"):
-        response.mac_crc32c = google_crc32c.value(answer.value)
-    return response
+        response.mac_crc32c = google_crc32c.value(value)
+    return name
 
 
 def _verify_mac_item(request: pb.VerifyMacRequest) -> VerifyMacItem:
     return VerifyMacItem(parse(request.name), request.data, request.mac)
 
 
-def _mac_verified(request: pb.VerifyMacRequest, answer: Answer) -> pb.VerifyMacResponse:
+def _mac_verified(request: pb.VerifyMacRequest, answer: Answer, response: pb.VerifyMacResponse) -> str:
     del request
-    return pb.VerifyMacResponse(valid=answer.value, key_version=answer.version.name)
+    response.valid, version = answer
+    response.key_version = version.name
+    return version.name
 
 
 def _wrap_item(request: pb.WrapKeyRequest) -> WrapItem:
     return WrapItem(parse(request.name), request.key_material)
 
 
-def _wrapped(request: pb.WrapKeyRequest, answer: Answer) -> pb.WrapKeyResponse:
-    response = pb.WrapKeyResponse(wrapped_key=answer.value, key_version=answer.version.name)
+def _wrapped(request: pb.WrapKeyRequest, answer: Answer, response: pb.WrapKeyResponse) -> str:
+    value, version = answer
+    response.wrapped_key = value
+    response.key_version = name = version.name
     if request.HasField("key_material_crc32c"):
-        response.wrapped_key_crc32c = google_crc32c.value(answer.value)
-    return response
+        response.wrapped_key_crc32c = google_crc32c.value(value)
+    return name
 
 
 def _unwrap_item(request: pb.UnwrapKeyRequest) -> WrapItem:
     return WrapItem(parse(request.name), request.wrapped_key)
 
 
-def _unwrapped(request: pb.UnwrapKeyRequest, answer: Answer) -> pb.UnwrapKeyResponse:
-    response = pb.UnwrapKeyResponse(key_material=answer.value, key_version=answer.version.name)
+def _unwrapped(request: pb.UnwrapKeyRequest, answer: Answer, response: pb.UnwrapKeyResponse) -> str:
+    value, version = answer
+    response.key_material = value
+    response.key_version = name = version.name
     if request.HasField("wrapped_key_crc32c"):
-        response.key_material_crc32c = google_crc32c.value(answer.value)
-    return response
+        response.key_material_crc32c = google_crc32c.value(value)
+    return name
 
 
 async def _each(
-    use: Callable[[Sequence[Any], float | None], Any],
+    use: Callable[[Sequence[Any], float | None], Awaitable[list[Any]]],
     item_of: Callable[[Any], Any],
-    response_of: Callable[[Any, Any], Any],
+    fill: Callable[[Any, Any, Any], str],
     requests: Sequence[Any],
+    results: Sequence[Any],
     context: Context,
-) -> list[Any]:
-    """Convert, use, convert; a request that cannot be converted fails by itself."""
-    outcomes: list[Any] = []
-    items = []
-    for request in requests:
+) -> list[str | VaultdError]:
+    """Convert, use, and fill `results`; a request that cannot be converted fails by itself."""
+    outcomes: list[Any] = [None] * len(requests)
+    items, places = [], []
+    for at, request in enumerate(requests):
         try:
             items.append(item_of(request))
-            outcomes.append(None)
+            places.append(at)
         except VaultdError as error:
-            outcomes.append(error)
-    answers = iter(await use(items, context.deadline))
-    for at, request in enumerate(requests):
-        if outcomes[at] is None:
-            answer = next(answers)
-            outcomes[at] = answer if isinstance(answer, VaultdError) else response_of(request, answer)
+            outcomes[at] = error
+    answers = await use(items, context.deadline)
+    for at, answer in zip(places, answers, strict=True):
+        outcomes[at] = answer if isinstance(answer, VaultdError) else fill(requests[at], answer, results[at])
     return outcomes
 
 
@@ -186,58 +203,92 @@ class CryptoService:
         self._backends = backends
 
     async def Encrypt(self, request: pb.EncryptRequest, context: Context) -> pb.EncryptResponse:
-        return _encrypted(request, await self._transit.encrypt(_encrypt_item(request), context.deadline))
+        answer = await self._transit.encrypt(_encrypt_item(request), context.deadline)
+        _encrypted(request, answer, response := pb.EncryptResponse())
+        return response
 
-    async def BatchEncrypt(self, requests: Sequence[pb.EncryptRequest], context: Context) -> list[Any]:
-        return await _each(self._transit.encrypt_many, _encrypt_item, _encrypted, requests, context)
+    async def BatchEncrypt(
+        self, requests: Sequence[pb.EncryptRequest], results: Sequence[Any], context: Context
+    ) -> Outcomes:
+        return await _each(self._transit.encrypt_many, _encrypt_item, _encrypted, requests, results, context)
 
     async def Decrypt(self, request: pb.DecryptRequest, context: Context) -> pb.DecryptResponse:
-        return _decrypted(request, await self._transit.decrypt(_decrypt_item(request), context.deadline))
+        answer = await self._transit.decrypt(_decrypt_item(request), context.deadline)
+        _decrypted(request, answer, response := pb.DecryptResponse())
+        return response
 
-    async def BatchDecrypt(self, requests: Sequence[pb.DecryptRequest], context: Context) -> list[Any]:
-        return await _each(self._transit.decrypt_many, _decrypt_item, _decrypted, requests, context)
+    async def BatchDecrypt(
+        self, requests: Sequence[pb.DecryptRequest], results: Sequence[Any], context: Context
+    ) -> Outcomes:
+        return await _each(self._transit.decrypt_many, _decrypt_item, _decrypted, requests, results, context)
 
     async def ReEncrypt(self, request: pb.ReEncryptRequest, context: Context) -> pb.ReEncryptResponse:
-        return _reencrypted(request, await self._transit.reencrypt(_reencrypt_item(request), context.deadline))
+        answer = await self._transit.reencrypt(_reencrypt_item(request), context.deadline)
+        _reencrypted(request, answer, response := pb.ReEncryptResponse())
+        return response
 
-    async def BatchReEncrypt(self, requests: Sequence[pb.ReEncryptRequest], context: Context) -> list[Any]:
-        return await _each(self._transit.reencrypt_many, _reencrypt_item, _reencrypted, requests, context)
+    async def BatchReEncrypt(
+        self, requests: Sequence[pb.ReEncryptRequest], results: Sequence[Any], context: Context
+    ) -> Outcomes:
+        return await _each(self._transit.reencrypt_many, _reencrypt_item, _reencrypted, requests, results, context)
 
     async def Sign(self, request: pb.SignRequest, context: Context) -> pb.SignResponse:
-        return _signed(request, await self._transit.sign(_sign_item(request), context.deadline))
+        answer = await self._transit.sign(_sign_item(request), context.deadline)
+        _signed(request, answer, response := pb.SignResponse())
+        return response
 
-    async def BatchSign(self, requests: Sequence[pb.SignRequest], context: Context) -> list[Any]:
-        return await _each(self._transit.sign_many, _sign_item, _signed, requests, context)
+    async def BatchSign(self, requests: Sequence[pb.SignRequest], results: Sequence[Any], context: Context) -> Outcomes:
+        return await _each(self._transit.sign_many, _sign_item, _signed, requests, results, context)
 
     async def Verify(self, request: pb.VerifyRequest, context: Context) -> pb.VerifyResponse:
-        return _verified(request, await self._transit.verify(_verify_item(request), context.deadline))
+        answer = await self._transit.verify(_verify_item(request), context.deadline)
+        _verified(request, answer, response := pb.VerifyResponse())
+        return response
 
-    async def BatchVerify(self, requests: Sequence[pb.VerifyRequest], context: Context) -> list[Any]:
-        return await _each(self._transit.verify_many, _verify_item, _verified, requests, context)
+    async def BatchVerify(
+        self, requests: Sequence[pb.VerifyRequest], results: Sequence[Any], context: Context
+    ) -> Outcomes:
+        return await _each(self._transit.verify_many, _verify_item, _verified, requests, results, context)
 
     async def GenerateMac(self, request: pb.GenerateMacRequest, context: Context) -> pb.GenerateMacResponse:
-        return _authenticated(request, await self._transit.generate_mac(_mac_item(request), context.deadline))
+        answer = await self._transit.generate_mac(_mac_item(request), context.deadline)
+        _authenticated(request, answer, response := pb.GenerateMacResponse())
+        return response
 
-    async def BatchGenerateMac(self, requests: Sequence[pb.GenerateMacRequest], context: Context) -> list[Any]:
-        return await _each(self._transit.generate_mac_many, _mac_item, _authenticated, requests, context)
+    async def BatchGenerateMac(
+        self, requests: Sequence[pb.GenerateMacRequest], results: Sequence[Any], context: Context
+    ) -> Outcomes:
+        return await _each(self._transit.generate_mac_many, _mac_item, _authenticated, requests, results, context)
 
     async def VerifyMac(self, request: pb.VerifyMacRequest, context: Context) -> pb.VerifyMacResponse:
-        return _mac_verified(request, await self._transit.verify_mac(_verify_mac_item(request), context.deadline))
+        answer = await self._transit.verify_mac(_verify_mac_item(request), context.deadline)
+        _mac_verified(request, answer, response := pb.VerifyMacResponse())
+        return response
 
-    async def BatchVerifyMac(self, requests: Sequence[pb.VerifyMacRequest], context: Context) -> list[Any]:
-        return await _each(self._transit.verify_mac_many, _verify_mac_item, _mac_verified, requests, context)
+    async def BatchVerifyMac(
+        self, requests: Sequence[pb.VerifyMacRequest], results: Sequence[Any], context: Context
+    ) -> Outcomes:
+        return await _each(self._transit.verify_mac_many, _verify_mac_item, _mac_verified, requests, results, context)
 
     async def WrapKey(self, request: pb.WrapKeyRequest, context: Context) -> pb.WrapKeyResponse:
-        return _wrapped(request, await self._transit.wrap(_wrap_item(request), context.deadline))
+        answer = await self._transit.wrap(_wrap_item(request), context.deadline)
+        _wrapped(request, answer, response := pb.WrapKeyResponse())
+        return response
 
-    async def BatchWrapKey(self, requests: Sequence[pb.WrapKeyRequest], context: Context) -> list[Any]:
-        return await _each(self._transit.wrap_many, _wrap_item, _wrapped, requests, context)
+    async def BatchWrapKey(
+        self, requests: Sequence[pb.WrapKeyRequest], results: Sequence[Any], context: Context
+    ) -> Outcomes:
+        return await _each(self._transit.wrap_many, _wrap_item, _wrapped, requests, results, context)
 
     async def UnwrapKey(self, request: pb.UnwrapKeyRequest, context: Context) -> pb.UnwrapKeyResponse:
-        return _unwrapped(request, await self._transit.unwrap(_unwrap_item(request), context.deadline))
+        answer = await self._transit.unwrap(_unwrap_item(request), context.deadline)
+        _unwrapped(request, answer, response := pb.UnwrapKeyResponse())
+        return response
 
-    async def BatchUnwrapKey(self, requests: Sequence[pb.UnwrapKeyRequest], context: Context) -> list[Any]:
-        return await _each(self._transit.unwrap_many, _unwrap_item, _unwrapped, requests, context)
+    async def BatchUnwrapKey(
+        self, requests: Sequence[pb.UnwrapKeyRequest], results: Sequence[Any], context: Context
+    ) -> Outcomes:
+        return await _each(self._transit.unwrap_many, _unwrap_item, _unwrapped, requests, results, context)
 
     async def GenerateDataKey(self, request: pb.GenerateDataKeyRequest, context: Context) -> pb.GenerateDataKeyResponse:
         keys, version = await self._transit.generate_data_keys(
@@ -257,14 +308,14 @@ class CryptoService:
         return pb.EncapsulateResponse(ciphertext=ciphertext, shared_secret=secret, key_version=version.name)
 
     async def Decapsulate(self, request: pb.DecapsulateRequest, context: Context) -> pb.DecapsulateResponse:
-        answer = await self._transit.decapsulate(parse(request.name), request.ciphertext, context.deadline)
-        return pb.DecapsulateResponse(shared_secret=answer.value, key_version=answer.version.name)
+        secret, version = await self._transit.decapsulate(parse(request.name), request.ciphertext, context.deadline)
+        return pb.DecapsulateResponse(shared_secret=secret, key_version=version.name)
 
     async def DeriveSharedSecret(
         self, request: pb.DeriveSharedSecretRequest, context: Context
     ) -> pb.DeriveSharedSecretResponse:
-        answer = await self._transit.derive(parse(request.name), request.peer_public_key, context.deadline)
-        return pb.DeriveSharedSecretResponse(shared_secret=answer.value, key_version=answer.version.name)
+        secret, version = await self._transit.derive(parse(request.name), request.peer_public_key, context.deadline)
+        return pb.DeriveSharedSecretResponse(shared_secret=secret, key_version=version.name)
 
     async def GenerateRandomBytes(
         self, request: pb.GenerateRandomBytesRequest, context: Context
