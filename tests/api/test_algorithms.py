@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa,
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PublicKey, Suite
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from wire import GENEROUS, World, key_of
 
 from harness import running_server
 from vaultd_client.v1 import crypto_pb2, keys_pb2, resources_pb2
-from wire import GENEROUS, World, key_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

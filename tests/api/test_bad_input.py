@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 import pytest_asyncio
 from google.protobuf import field_mask_pb2
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
-
-from harness import running_server
-from vaultd.interceptors.validate import crc32c
-from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, resources_pb2
 from wire import (
     ADMIN,
     BATCHES,
@@ -34,12 +30,20 @@ from wire import (
     UNAVAILABLE,
     World,
     call,
+    call_each,
     key_of,
     reason_in,
     request_class,
     short,
     verdicts,
 )
+
+from harness import running_server
+from vaultd.interceptors.validate import crc32c
+from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, resources_pb2
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import FieldDescriptor
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -308,9 +312,7 @@ async def test_a_new_key_without_a_purpose_is_refused(world):
 
 
 async def test_an_algorithm_of_another_purpose_is_refused(world):
-    request = keys_pb2.CreateKeyRequest(
-        parent="vaults/default", key_id="torn", key=key_of("SIGN", "AES_256_GCM")
-    )
+    request = keys_pb2.CreateKeyRequest(parent="vaults/default", key_id="torn", key=key_of("SIGN", "AES_256_GCM"))
     outcome = await call(world.admin, f"{KEYS}CreateKey", request)
     assert outcome.reason == "ALGORITHM_PURPOSE_MISMATCH"
 
@@ -330,7 +332,22 @@ async def test_a_protection_level_without_a_backend_is_refused(world):
 NASTY_IDS = [
     *("", "A", "Payments", "a_b", "a.b", "..", ".", "-a", "a-", "a b", " a", "a ", "a\n", "a\t", "a\x00", "\x00"),
     *("a/b", "/a", "a/", "a//b", "../a", "%61", "a%2fb", "a*", "*", "a?", "a#b", "a:b", "a@b", "a\\b", "~", "$a", "a'"),
-    *("ä", "ａ", "а", "e\u0301", "a\u200b", "a\u202e", "\ufeffa", "🔑", "İ", "ı", "ß", "١", "a" * 64, "a" * 5000),
+    *(
+        "ä",
+        "\uff41",
+        "\u0430",
+        "e\u0301",
+        "a\u200b",
+        "a\u202e",
+        "\ufeffa",
+        "🔑",
+        "İ",
+        "\u0131",
+        "ß",
+        "\u0661",
+        "a" * 64,
+        "a" * 5000,
+    ),
     *("root/../a", "a;b", "<script>", "{a}", "a|b", "${a}", "a,b", '"a"', "a=b"),
 ]
 """Nothing of this is an id."""
@@ -356,9 +373,21 @@ NASTY_NAMES = [
     *("", "/", "vaults", "vaults/", "vaults/default", "vaults/default/keys", "vaults/default/keys/", "keys/enc", "enc"),
     *("/vaults/default/keys/enc", "vaults/default/keys/enc/", "vaults//default/keys/enc", "Vaults/default/keys/enc"),
     *("vaults/default/secrets/enc", "vaults/default/keys/enc/versions", "vaults/default/keys/enc/versions/"),
-    *("vaults/default/keys/enc/versions/0", "vaults/default/keys/enc/versions/01", "vaults/default/keys/enc/versions/-1"),
-    *("vaults/default/keys/enc/versions/1.0", "vaults/default/keys/enc/versions/+1", "vaults/default/keys/enc/versions/١"),
-    *("vaults/default/keys/enc/versions/1/", "vaults/default/keys/enc/versions/9999999999", "vaults/default/keys/enc\n"),
+    *(
+        "vaults/default/keys/enc/versions/0",
+        "vaults/default/keys/enc/versions/01",
+        "vaults/default/keys/enc/versions/-1",
+    ),
+    *(
+        "vaults/default/keys/enc/versions/1.0",
+        "vaults/default/keys/enc/versions/+1",
+        "vaults/default/keys/enc/versions/\u0661",
+    ),
+    *(
+        "vaults/default/keys/enc/versions/1/",
+        "vaults/default/keys/enc/versions/9999999999",
+        "vaults/default/keys/enc\n",
+    ),
     *("vaults/default/keys/enc/versions/1\n", "vaults/default/keys/enc/versions/latest", "projects/x/keys/enc"),
     *(" vaults/default/keys/enc", "vaults/default/keys/enc ", "vaults/default/../default/keys/enc"),
     "vaults/default/keys/" + "a" * 300,
@@ -477,14 +506,34 @@ async def test_a_field_one_over_its_limit_is_refused_by_its_name(world, path, fi
     assert outcome.reason in {"FIELD_SIZE", "INVALID_REQUEST_ID"}
 
 
+REFUSED_LATER = {
+    "Decrypt.ciphertext": ["DECRYPTION_FAILED"],
+    "Decrypt.associated_data": ["DECRYPTION_FAILED"],
+    "ReEncrypt.ciphertext": ["DECRYPTION_FAILED"],
+    "ReEncrypt.source_associated_data": ["DECRYPTION_FAILED"],
+    "Sign.digest": ["DIGEST_LENGTH"],
+    "Verify.digest": ["DIGEST_LENGTH"],
+    "UnwrapKey.wrapped_key": ["DECRYPTION_FAILED"],
+    "Decapsulate.ciphertext": ["CIPHERTEXT_LENGTH"],
+    "DeriveSharedSecret.peer_public_key": ["PEER_PUBLIC_KEY"],
+    "InspectCiphertext.ciphertext": ["NOT_OF_THIS_KEY"],
+    "ListKeys.page_token": ["PAGE_TOKEN"],
+    "ListKeyVersions.page_token": ["PAGE_TOKEN"],
+    "ListVaults.page_token": ["PAGE_TOKEN"],
+    "Init.passphrase": ["PASSPHRASE_REFUSED"],
+    "Unseal.passphrase": ["PASSPHRASE_REFUSED"],
+    "RotateRootKey.passphrase": ["PASSPHRASE_REFUSED"],
+}
+"""A value of the greatest size is not the right value everywhere: why it is refused then."""
+
+
 @pytest.mark.parametrize(("path", "field", "limit"), SIZED)
 async def test_a_field_at_its_limit_is_not_refused_for_its_size(world, path, field, limit):
     request = await world.request(path)
     setattr(request, field, filled(METHODS[path].input_type.fields_by_name[field], limit))
     outcome = await call(world.admin, path, request)
-    refused = (outcome.reason, outcome.fields) if outcome.code is not OK else ("", [])
-    assert refused not in {("FIELD_SIZE", (field,)), ("INVALID_REQUEST_ID", (field,))}
-    assert refused[0] not in {"FIELD_SIZE", "INVALID_REQUEST_ID"}
+    reason = outcome.reason if outcome.code is not OK else ""
+    assert reason in {"", *REFUSED_LATER.get(f"{short(path)}.{field}", ())}
 
 
 @pytest.mark.parametrize("full", NUMBERS)
@@ -533,7 +582,7 @@ ETAGGED = [path for path in SINGLES if "etag" in METHODS[path].input_type.fields
 
 @pytest.mark.parametrize("path", ETAGGED, ids=short)
 async def test_an_etag_that_no_server_gave_is_refused(world, path):
-    for etag in ("1", '"a"', '""', f'"{"1" * 21}"', '"1', '"1"\n', "\x00", '"١"'):
+    for etag in ("1", '"a"', '""', f'"{"1" * 21}"', '"1', '"1"\n', "\x00", '"\u0661"'):
         request = await world.request(path) if etag == "1" else await world.kept_request(path)
         request.etag = etag
         outcome = await call(world.admin, path, request)
@@ -638,7 +687,14 @@ async def test_an_update_mask_names_fields_that_may_change(world, path, paths, r
 
 @pytest.mark.parametrize(
     "principals",
-    [[], [f"{SPIFFE}/a{n}" for n in range(17)], [f"{SPIFFE}/{'a' * 513}"], ["admin"], ["group:ops"], [f"{SPIFFE}/a"] * 2],
+    [
+        [],
+        [f"{SPIFFE}/a{n}" for n in range(17)],
+        [f"{SPIFFE}/{'a' * 513}"],
+        ["admin"],
+        ["group:ops"],
+        [f"{SPIFFE}/a"] * 2,
+    ],
     ids=["none", "17", "too-long", "no-principal", "group", "twice"],
 )
 async def test_first_administrators_must_be_1_to_16_principals(tmp_path, principals):
@@ -754,9 +810,7 @@ async def test_the_name_of_a_key_is_taken_for_ever(world):
     name = await world.fresh_key()
     await world.admin.keys.DeleteKey(keys_pb2.DeleteKeyRequest(name=name))
     await world.admin.keys.PurgeKey(keys_pb2.PurgeKeyRequest(name=name))
-    request = keys_pb2.CreateKeyRequest(
-        parent="vaults/default", key_id=name.rpartition("/")[2], key=key_of("MAC")
-    )
+    request = keys_pb2.CreateKeyRequest(parent="vaults/default", key_id=name.rpartition("/")[2], key=key_of("MAC"))
     outcome = await call(world.admin, f"{KEYS}CreateKey", request)
     assert (outcome.code, outcome.reason) == (ALREADY_EXISTS, "KEY_EXISTS")
 
@@ -774,7 +828,9 @@ OPENING = {"enc": "Decrypt", "det": "Decrypt", "oaep": "Decrypt", "hpke": "Decry
 async def sealed_with(world, key_id: str) -> bytes:
     name = f"vaults/default/keys/{key_id}"
     if key_id == "wrap":
-        answer = await world.admin.crypto.WrapKey(crypto_pb2.WrapKeyRequest(name=name, key_material=b"0123456789abcdef"))
+        answer = await world.admin.crypto.WrapKey(
+            crypto_pb2.WrapKeyRequest(name=name, key_material=b"0123456789abcdef")
+        )
         return answer.wrapped_key
     return (await world.admin.crypto.Encrypt(crypto_pb2.EncryptRequest(name=name, plaintext=b"plain text"))).ciphertext
 
@@ -800,9 +856,8 @@ async def test_a_ciphertext_that_does_not_open_has_its_reason(world):
 async def test_a_ciphertext_cut_at_any_length_fails_like_every_other(world, key_id):
     sealed = await sealed_with(world, key_id)
     path, least = CRYPTO + OPENING[key_id], 1 if key_id == "wrap" else 0
-    outcomes = await asyncio.gather(
-        *(call(world.admin, path, opening(key_id, sealed[:size])) for size in range(least, len(sealed)))
-    )
+    cut = [opening(key_id, sealed[:size]) for size in range(least, len(sealed))]
+    outcomes = await call_each(world.admin, path, cut)
     assert {outcome.refusal for outcome in outcomes} == {await failure(world)}
 
 
@@ -817,18 +872,15 @@ async def test_a_ciphertext_with_bytes_added_fails_like_every_other(world, key_i
 @pytest.mark.parametrize("key_id", ["enc", "det", "hpke", "wrap"])
 async def test_a_ciphertext_with_any_bit_flipped_fails_like_every_other(world, key_id):
     sealed = await sealed_with(world, key_id)
-    flipped = [_flip(sealed, bit) for bit in range(8 * len(sealed))]
-    path = CRYPTO + OPENING[key_id]
-    outcomes = await asyncio.gather(*(call(world.admin, path, opening(key_id, one)) for one in flipped))
+    flipped = [opening(key_id, _flip(sealed, bit)) for bit in range(8 * len(sealed))]
+    outcomes = await call_each(world.admin, CRYPTO + OPENING[key_id], flipped)
     assert {outcome.refusal for outcome in outcomes} == {await failure(world)}
 
 
 async def test_an_oaep_ciphertext_with_a_bit_of_any_byte_flipped_fails_like_every_other(world):
     sealed = await sealed_with(world, "oaep")
-    flipped = [_flip(sealed, 8 * at + at % 8) for at in range(len(sealed))]
-    outcomes = await asyncio.gather(
-        *(call(world.admin, f"{CRYPTO}Decrypt", opening("oaep", one)) for one in flipped)
-    )
+    flipped = [opening("oaep", _flip(sealed, 8 * at + at % 8)) for at in range(len(sealed))]
+    outcomes = await call_each(world.admin, f"{CRYPTO}Decrypt", flipped)
     assert {outcome.refusal for outcome in outcomes} == {await failure(world)}
 
 
@@ -982,6 +1034,13 @@ async def test_an_answer_carries_a_checksum_when_the_request_did_and_not_otherwi
 # -- batches and sizes --------------------------------------------------------------------------------------------------
 
 
+async def test_more_calls_at_once_than_streams_of_a_connection_are_all_answered(world):
+    request = world.crypto_request("GenerateRandomBytes")
+    calls = [call(world.admin, f"{CRYPTO}GenerateRandomBytes", request) for _ in range(200)]
+    outcomes = await asyncio.gather(*calls)
+    assert {(outcome.code, outcome.text) for outcome in outcomes} == {(OK, "")}
+
+
 @pytest.mark.parametrize("path", BATCHES, ids=short)
 async def test_an_empty_batch_is_refused(world, path):
     outcome = await call(world.admin, path, request_class(path)())
@@ -1013,9 +1072,7 @@ async def test_ten_thousand_items_that_all_fail_fit_into_one_answer(world):
 
 async def test_answers_that_do_not_fit_say_so_and_the_others_arrive(world):
     item = crypto_pb2.EncryptRequest(name="vaults/default/keys/enc", plaintext=bytes(360))
-    outcome = await call(
-        world.admin, f"{CRYPTO}BatchEncrypt", crypto_pb2.BatchEncryptRequest(items=[item] * 10_000)
-    )
+    outcome = await call(world.admin, f"{CRYPTO}BatchEncrypt", crypto_pb2.BatchEncryptRequest(items=[item] * 10_000))
     results = outcome.message().results
     answered = [result for result in results if result.HasField("result")]
     refused = [result.status for result in results if result.HasField("status")]
@@ -1031,10 +1088,10 @@ async def test_a_small_answer_still_fits_after_a_large_one_did_not(world):
     large = crypto_pb2.EncryptRequest(name="vaults/default/keys/enc", plaintext=bytes(64_000))
     small = crypto_pb2.EncryptRequest(name="vaults/default/keys/enc", plaintext=b"x")
     fill = crypto_pb2.EncryptRequest(name="vaults/default/keys/enc", plaintext=bytes(1050))
-    items = [fill] * 3_700 + [large] * 4 + [small] * 10
+    items = [fill] * 3_300 + [large] * 9 + [small] * 10
     outcome = await call(world.admin, f"{CRYPTO}BatchEncrypt", crypto_pb2.BatchEncryptRequest(items=items))
     results = outcome.message().results
-    assert results[3_703].status.code == RESOURCE_EXHAUSTED.value[0]
+    assert results[3_308].status.code == RESOURCE_EXHAUSTED.value[0]
     assert [result.WhichOneof("outcome") for result in results[-10:]] == ["result"] * 10
 
 
@@ -1119,7 +1176,9 @@ async def test_silent_callers_do_not_keep_others_out_for_longer_than_the_receive
     async with running_server(tmp_path, **limits) as server:
         silent = [server.admin.channel.stream_unary(f"{CRYPTO}Encrypt")(never(), timeout=20) for _ in range(20)]
         ended = await asyncio.gather(*silent, return_exceptions=True)
-        after = await call(server.app, f"{CRYPTO}GenerateRandomBytes", World(server).crypto_request("GenerateRandomBytes"))
+        after = await call(
+            server.app, f"{CRYPTO}GenerateRandomBytes", World(server).crypto_request("GenerateRandomBytes")
+        )
     assert {error.code() for error in ended} == {DEADLINE_EXCEEDED}
     assert after.code is OK
 
@@ -1149,7 +1208,9 @@ async def test_a_flood_is_refused_with_a_time_to_come_back(tmp_path):
 # -- retries, etags, pages ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", [path for path in MUTATIONS if short(path) not in {"Init", "Seal", "Unseal"}], ids=short)
+@pytest.mark.parametrize(
+    "path", [path for path in MUTATIONS if short(path) not in {"Init", "Seal", "Unseal"}], ids=short
+)
 async def test_a_repeated_request_id_gets_the_same_answer(world, path):
     request = await world.request(path)
     request.request_id = world.fresh_id()
@@ -1207,9 +1268,6 @@ async def test_a_replay_is_authorised_again(tmp_path):
         assert (await call(server.admin, f"{KEYS}RotateKey", request)).code is OK
         outcome = await call(server.app, f"{KEYS}RotateKey", request)
     assert outcome.code is PERMISSION_DENIED
-
-
-VERSION_STEPS = ("EnableKeyVersion", "DisableKeyVersion", "DestroyKeyVersion", "RestoreKeyVersion")
 
 
 @pytest.mark.parametrize("path", ETAGGED, ids=short)

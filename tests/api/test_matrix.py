@@ -4,14 +4,6 @@ from __future__ import annotations
 
 import pytest
 import pytest_asyncio
-
-from harness import ADMIN as ADMIN_PRINCIPAL
-from harness import running_server
-from vaultd.engine.permissions import PERMISSIONS
-from vaultd.interceptors.routes import RouteMissing, build_routes
-from vaultd.interceptors.rules import RULES
-from vaultd.services.crypto import CryptoService
-from vaultd_client.v1 import admin_pb2, crypto_pb2
 from wire import (
     ADMIN,
     BATCHES,
@@ -31,6 +23,14 @@ from wire import (
     short,
     verdicts,
 )
+
+from harness import ADMIN as ADMIN_PRINCIPAL
+from harness import running_server
+from vaultd.engine.permissions import PERMISSIONS
+from vaultd.interceptors.routes import RouteMissing, build_routes
+from vaultd.interceptors.rules import RULES
+from vaultd.services.crypto import CryptoService
+from vaultd_client.v1 import admin_pb2, crypto_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -8,7 +8,6 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from harness import ADMIN, DEFAULT_POLICY, FakeClock
-
 from vaultd.config import Settings
 from vaultd.engine.algorithms import Purpose
 from vaultd.engine.ledger import Intent
@@ -101,7 +100,9 @@ class OpenEngine:
 
     async def create(self, key_id: str = "k", vault: str = "default", **spec: Any) -> KeyRef:
         """Create a key and name it."""
-        await self.lifecycle.create_key(intent(), vault, key_id, KeySpec(**{"purpose": Purpose.ENCRYPT_DECRYPT, **spec}))
+        await self.lifecycle.create_key(
+            intent(), vault, key_id, KeySpec(**{"purpose": Purpose.ENCRYPT_DECRYPT, **spec})
+        )
         return KeyRef(vault, key_id, 0)
 
     async def encrypt(self, ref: KeyRef, plaintext: bytes = b"plaintext") -> bytes:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from engine.engines import DAY_US, edit, intent, move_us, open_engine, query, version
-from harness import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.engines import DAY_US, edit, intent, move_us, open_engine, query, version
+from harness import FakeClock
 from vaultd.engine.ledger import REPLAY_WINDOW_US, replay_id
 from vaultd.engine.sealing import KeyRing, Sealer
 from vaultd.errors import AlreadyExists, DataLoss, FailedPrecondition
@@ -43,13 +43,17 @@ class Interrupted(Exception):
     """What a test raises in the middle of a change."""
 
 
+async def change_and_fail(vault) -> None:
+    async with vault.ledger.change() as changes:
+        await changes.put(AT, UID, "ACTIVE", None, {"a": 1})
+        await changes.remember(intent("once"), None)
+        raise Interrupted
+
+
 async def test_a_body_that_fails_writes_nothing(tmp_path, vault):
     before = image(tmp_path)
     with pytest.raises(Interrupted):
-        async with vault.ledger.change() as changes:
-            await changes.put(AT, UID, "ACTIVE", None, {"a": 1})
-            await changes.remember(intent("once"), None)
-            raise Interrupted
+        await change_and_fail(vault)
     assert image(tmp_path) == before
 
 
@@ -57,9 +61,7 @@ async def test_a_body_that_fails_tells_no_listener(vault):
     heard = []
     vault.ledger.subscribe(heard.extend)
     with pytest.raises(Interrupted):
-        async with vault.ledger.change() as changes:
-            await changes.put(AT, UID, "ACTIVE", None, {"a": 1})
-            raise Interrupted
+        await change_and_fail(vault)
     assert heard == []
 
 
@@ -96,9 +98,7 @@ async def test_a_change_without_a_write_takes_no_revision(vault):
 
 async def test_a_change_that_fails_leaves_the_digests_right(vault):
     with pytest.raises(Interrupted):
-        async with vault.ledger.change() as changes:
-            await changes.put(AT, UID, "ACTIVE", None, {"a": 1})
-            raise Interrupted
+        await change_and_fail(vault)
     await vault.create()
     assert await vault.ledger.check(deep=True)
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
+
 from engine.engines import DAY_US, HOUR_US, intent, move_to, move_us, open_engine, version
 from harness import FakeClock, running_server
-
 from vaultd.engine.algorithms import Purpose
 from vaultd.engine.lifecycle import KeySpec, KeyUpdate
 from vaultd.engine.transit import EncryptItem, MacItem, SignItem, VerifyItem
 from vaultd.errors import FailedPrecondition, InvalidArgument, NotFound, VaultdError
-from vaultd.names import KeyRef
 from vaultd.store.base import RowKey
 from vaultd_client.v1 import crypto_pb2, keys_pb2, resources_pb2
+
+if TYPE_CHECKING:
+    from vaultd.names import KeyRef
 
 LIMIT = 1_024
 BLOCK = LIMIT // 16

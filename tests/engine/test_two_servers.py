@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
+
 from engine.engines import edit, intent, open_engine, query, version
 from harness import APP, DEFAULT_POLICY, reason_of, running_server
-
 from vaultd.engine.authority import put_policy
 from vaultd.engine.ledger import Intent
 from vaultd.engine.policy import seed_policy
@@ -190,9 +190,7 @@ async def test_the_policy_in_force_stays_while_the_next_one_is_read(tmp_path):
 async def test_of_two_concurrent_creates_of_one_name_exactly_one_wins(tmp_path):
     async with open_engine(tmp_path) as one, open_engine(tmp_path) as two:
         for number in range(10):
-            outcomes = await asyncio.gather(
-                one.create(f"k{number}"), two.create(f"k{number}"), return_exceptions=True
-            )
+            outcomes = await asyncio.gather(one.create(f"k{number}"), two.create(f"k{number}"), return_exceptions=True)
             assert sorted(type(outcome).__name__ for outcome in outcomes) == ["AlreadyExists", "KeyRef"]
             assert any(isinstance(outcome, AlreadyExists) for outcome in outcomes)
 

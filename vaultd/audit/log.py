@@ -5,8 +5,9 @@
 Promises:
   - `append` returns after the line is in the page cache: it survives the death of the process at once, and a power loss
     after the next `check` (one second).  `append_durable` returns after fdatasync; records before it are then durable
-    too.
-  - Sequence numbers have no gaps, across restarts as well.  A number that was given out is never used again.
+    too, but for those of an abandoned segment: the record that abandons it says how many bytes of it are durable.
+  - Sequence numbers have no gaps, across restarts as well.  A number is given out again only when a power loss took its
+    record, which was then not durable yet.
   - When a line cannot be written whole, or a sync fails or takes too long, the caller gets Unavailable and the segment
     is never written again: a kernel that failed to write pages back may have dropped them and still say yes to a second
     fsync. The next append opens a new segment, whose first record, `segment_abandoned`, says which bytes of the old one

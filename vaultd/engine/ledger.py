@@ -295,16 +295,23 @@ class Ledger:
 
     async def read(self, key: RowKey) -> OpenRow | None:
         """Read and open one row; raises DataLoss."""
+        self._require_open()
         row = await self.store.get(key)
         return (await self._open_all([row]))[0] if row is not None else None
 
     async def versions(self, kind: str, scope: str, id: str) -> list[OpenRow]:
         """Read and open all versions of a row id, ascending; raises DataLoss."""
+        self._require_open()
         return await self._open_all(await self.store.versions(kind, scope, id))
 
     async def list(self, kind: str, scope: str, after: str, limit: int, states: tuple[str, ...]) -> list[OpenRow]:
         """Read and open rows by id; raises DataLoss."""
+        self._require_open()
         return await self._open_all(await self.store.list(kind, scope, after, limit, states))
+
+    def _require_open(self) -> None:
+        """Raise SEALED before anything is looked up: not even whether a row exists is said without the key ring."""
+        self.sealer  # noqa: B018  # raises
 
     def open(self, row: Row) -> OpenRow:
         """Open one row; raises DataLoss."""

@@ -287,7 +287,7 @@ class KeyLifecycle:
             if "rotation_period_us" in fields or "next_rotation_us" in fields:
                 period = fields.get("rotation_period_us", key.rotation_period_us)
                 unchanged = fields.get("next_rotation_us") == key.next_rotation_us
-                due = None if unchanged or period is None else fields.get("next_rotation_us")
+                due = None if unchanged else fields.get("next_rotation_us")
                 keep = period == key.rotation_period_us and (unchanged or "next_rotation_us" not in fields)
                 if not keep:
                     period, due = self._rotation(key.algorithm, period, due, now_us)

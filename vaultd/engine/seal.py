@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from vaultd import failpoints
 from vaultd.engine.authority import Authority, put_policy
@@ -37,6 +37,15 @@ class SealState(Enum):
     UNINITIALIZED = "UNINITIALIZED"
     SEALED = "SEALED"
     UNSEALED = "UNSEALED"
+
+
+@runtime_checkable
+class KeepsKeys(Protocol):
+    """A root key provider that holds root keys in memory while the vault is unsealed; the others read them for each use."""
+
+    def forget(self) -> None:
+        """Drop every key from memory."""
+        ...
 
 
 def _ring_aad(root_ref: str, generation: int) -> bytes:
@@ -163,7 +172,8 @@ class Seal:
         """Forget all keys.  Calls under way finish or fail; no new use begins."""
         async with self._turn:
             self._close()
-            self._provider.forget()
+            if isinstance(self._provider, KeepsKeys):
+                self._provider.forget()
             if self.state is SealState.UNSEALED:
                 self._enter(SealState.SEALED)
 

@@ -319,11 +319,13 @@ def trim(response: Any, slots: list[Any], errors: dict[int, VaultdError]) -> Non
         return
     room = MAX_MESSAGE_BYTES - LEAST_RESULT_BYTES * (len(slots) + 1)
     for at, slot in enumerate(slots):
-        room -= slot.ByteSize() + RESULT_FRAME_BYTES
-        if room < 0:
+        size = slot.ByteSize() + RESULT_FRAME_BYTES
+        if size <= room:
+            room -= size
+        else:
             error = errors.setdefault(at, ResourceExhausted("ANSWER_TOO_LARGE", "ANSWER_TOO_LARGE"))
             slot.Clear()
-            # As small as can be: there may be thousands of them.
+            # As small as can be, within what is kept for each: there may be thousands of them.
             slot.status.code, slot.status.message = CODES[error.code], error.reason
 
 

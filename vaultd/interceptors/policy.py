@@ -11,12 +11,17 @@ if TYPE_CHECKING:
     from vaultd.interceptors.rules import Rule
 
 
-def denied(permission: str) -> PermissionDenied:
-    """The same answer for what is forbidden and for what is not there."""
+def denied(rule: Rule) -> PermissionDenied:
+    """The same answer for what is forbidden and for what is not there.
+
+    It names every permission of the rule: saying which one of two is missing would tell a forbidden resource from one
+    that is not there.
+    """
+    permissions = " and ".join(access.permission for access in rule.access)
     return PermissionDenied(
         "PERMISSION_DENIED",
-        f"permission {permission} is missing on the resource, or the resource does not exist",
-        metadata={"permission": permission},
+        f"permission {permissions} is missing on the resource, or the resource does not exist",
+        metadata={"permission": permissions},
     )
 
 
@@ -37,7 +42,7 @@ class PolicyStep:
         allows = self._authority.engine.allows
         for access in rule.access:
             if not allows(principal, access.permission, access.resource(request)):
-                raise denied(access.permission)
+                raise denied(rule)
 
     def disguise(self, error: VaultdError, principal: str, rule: Rule, request: Any) -> VaultdError:
         """A NotFound that the caller may not see becomes the answer that a forbidden resource gives."""
@@ -46,5 +51,5 @@ class PolicyStep:
         allows = self._authority.engine.allows
         for access in rule.access:
             if not allows(principal, access.visible_by, access.resource(request)):
-                return denied(access.permission)
+                return denied(rule)
         return error

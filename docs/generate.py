@@ -1,0 +1,371 @@
+"""Writes the generated parts of the documentation from the code's tables; `--check` compares instead of writing.
+
+A generated part stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`.  docs/errors.md is written by hand and
+checked here: every reason that the code can give must be in its table with its code, and nothing else may be.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import sys
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "clients" / "python")]
+
+from vaultd import config, errors, names  # noqa: E402  # the checkout comes first on the path
+from vaultd.audit import folding, log  # noqa: E402
+from vaultd.backends import rootkeys  # noqa: E402
+from vaultd.backends.software import SoftwareBackend  # noqa: E402
+from vaultd.engine import lifecycle, paging, permissions, policy, quotas, usage  # noqa: E402
+from vaultd.engine.algorithms import ALGORITHMS, Algorithm, ProtectionLevel, Purpose, default_algorithm  # noqa: E402
+from vaultd.engine.clock import DAY_US, SECOND_US  # noqa: E402
+from vaultd.engine.ledger import REPLAY_WINDOW_US  # noqa: E402
+from vaultd.engine.model import VersionState  # noqa: E402
+from vaultd.hosts import grpcio  # noqa: E402
+from vaultd.interceptors import chain, throttle, validate  # noqa: E402
+from vaultd.interceptors.errors import Internal  # noqa: E402
+from vaultd.interceptors.rules import RULES, Access  # noqa: E402
+from vaultd.services import health  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+VECTORS = ROOT / "tests" / "vectors" / "compat" / "ciphertexts-v1.json"
+ERRORS = ROOT / "docs" / "errors.md"
+KIB = 1024
+
+CALLS = {
+    Purpose.ENCRYPT_DECRYPT: "Encrypt, Decrypt, ReEncrypt, GenerateDataKey, InspectCiphertext",
+    Purpose.DETERMINISTIC: "Encrypt, Decrypt, ReEncrypt, InspectCiphertext",
+    Purpose.ASYMMETRIC_DECRYPT: "Encrypt, Decrypt, ReEncrypt",
+    Purpose.WRAP: "WrapKey, UnwrapKey",
+    Purpose.SIGN: "Sign, Verify",
+    Purpose.MAC: "GenerateMac, VerifyMac",
+    Purpose.KEY_AGREEMENT: "DeriveSharedSecret",
+    Purpose.KEM: "Encapsulate, Decapsulate",
+    Purpose.HPKE: "Encrypt, Decrypt, ReEncrypt",
+}
+NAME_CHECKS = {
+    "_id": "an id: `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`",
+    "_key": "`vaults/{vault}/keys/{key}`",
+    "_version": "`vaults/{vault}/keys/{key}/versions/{version}`",
+    "_key_or_version": "a key or a version",
+    "_vault": "`vaults/{vault}`",
+    "_etag": "empty, or an etag that the server gave",
+    "_request_id": "empty, or 1 to 64 of `[A-Za-z0-9-]`",
+    "_labels": f"at most {validate.MAX_LABELS}; keys `[a-z][a-z0-9_-]{{0,62}}`, values `[a-zA-Z0-9._/-]{{0,63}}`",
+    "_mask": f"1 to {validate.MAX_MASK_PATHS} paths, or `*`",
+    "_principals": f"1 to 16, each at most {validate.MAX_PRINCIPAL_CHARS} characters",
+}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def size(count: int) -> str:
+    """1,088 or 64 KiB: whole multiples of KiB as such."""
+    if count >= KIB**2 and count % KIB**2 == 0:
+        return f"{count // KIB**2} MiB"
+    return f"{count // KIB} KiB" if count >= 8 * KIB and count % KIB == 0 else f"{count:,}"
+
+
+# -- algorithms ---------------------------------------------------------------------------------------------------------
+
+
+def default_of(algorithm: Algorithm) -> str:
+    levels = [level.value for level in ProtectionLevel if default_algorithm(algorithm.purpose, level) is algorithm]
+    return "all levels" if len(levels) == len(ProtectionLevel) else ", ".join(levels)
+
+
+def algorithms_overview() -> str:
+    rows = []
+    for purpose in Purpose:
+        mine = [algorithm for algorithm in ALGORITHMS.values() if algorithm.purpose is purpose]
+        first = default_algorithm(purpose, ProtectionLevel.SOFTWARE)
+        shown = [f"**{algorithm.name}**" if algorithm is first else algorithm.name for algorithm in mine]
+        rows.append((purpose.value, CALLS[purpose], ", ".join(shown)))
+    return table(("Purpose", "Calls", "Algorithms (bold: chosen when only the purpose is given)"), rows)
+
+
+def algorithms_table() -> str:
+    backend = SoftwareBackend()
+    rows = []
+    for algorithm in ALGORITHMS.values():
+        rows.append(
+            (
+                f"`{algorithm.name}`",
+                algorithm.purpose.value,
+                default_of(algorithm),
+                algorithm.standard,
+                size(algorithm.max_input_bytes),
+                f"2^{algorithm.max_messages.bit_length() - 1}" if algorithm.max_messages else "",
+                str(algorithm.digest_bytes or ""),
+                "yes" if algorithm.self_describing else "",
+                "yes" if algorithm.public else "",
+                "yes" if backend.unsupported(algorithm.name) is None else "no",
+            )
+        )
+    head = (
+        "Algorithm",
+        "Purpose",
+        "Default for",
+        "Standard",
+        "Largest input, bytes",
+        "Messages per version",
+        "Digest, bytes",
+        "Header",
+        "Public key",
+        "Software",
+    )
+    return table(head, rows)
+
+
+# -- permissions --------------------------------------------------------------------------------------------------------
+
+
+def resource_of(access: Access) -> str:
+    if isinstance(access.resource, attrgetter):
+        return f"`{access.resource.__reduce__()[1][0]}`"
+    return f"`{inspect.getclosurevars(access.resource).nonlocals['resource']}`"
+
+
+def permission_rows() -> Iterator[Sequence[str]]:
+    for rule in RULES:
+        service, method = rule.method.rsplit("/", 1)
+        if rule.open:
+            needs, on, hides = "none: open to every accepted connection", "", ""
+        elif rule.operator_only:
+            needs, on, hides = "listed under `operators`", "the server", ""
+        else:
+            needs = "<br>".join(f"`{access.permission}`" for access in rule.access)
+            on = "<br>".join(resource_of(access) for access in rule.access)
+            hides = "<br>".join(f"`{access.visible_by}`" for access in rule.access)
+            if rule.operator:
+                needs += ", or listed under `operators`"
+        marks = "yes" if rule.mutation else "", "yes" if rule.idempotent else ""
+        yield f"{service.rsplit('.', 1)[1]}.{method}", needs, on, hides, rule.cost, *marks
+
+
+def permissions_by_rpc() -> str:
+    head = ("RPC", "Permission", "On", "Missing looks forbidden without", "Rate class", "Mutation", "Idempotent")
+    return table(head, permission_rows())
+
+
+def roles_table() -> str:
+    roles = permissions.BUILT_IN_ROLES
+    rows = [
+        (f"`{name}`", *("x" if name in held else "" for held in roles.values()))
+        for name in sorted(permissions.PERMISSIONS)
+    ]
+    return table(("Permission", *(f"`{role}`" for role in roles)), rows)
+
+
+# -- limits -------------------------------------------------------------------------------------------------------------
+
+
+def limit_of(check: Any) -> str:
+    """Say a check of validate.REQUESTS in words; raises KeyError for one that this file does not know."""
+    minimum, maximum = getattr(check, "minimum", None), getattr(check, "maximum", None)
+    if minimum is not None and maximum is not None:
+        return f"{minimum} to {size(maximum)} bytes" if minimum else f"at most {size(maximum)} bytes"
+    maker = check.__qualname__.partition(".")[0]
+    held = inspect.getclosurevars(check).nonlocals
+    if maker == "_between":
+        return f"{held['minimum']:,} to {held['maximum']:,}"
+    if maker == "_chars":
+        return f"at most {held['maximum']} printable characters"
+    return NAME_CHECKS[maker]
+
+
+def field_limits() -> str:
+    rows = []
+    for message, checks in validate.REQUESTS.items():
+        for field, check in checks.items():
+            if getattr(check, "__qualname__", "").startswith("_resource."):
+                inner = inspect.getclosurevars(check).nonlocals["checks"]
+                rows += [(message, f"`{field}.{name}`", limit_of(one)) for name, one in inner.items()]
+            else:
+                rows.append((message, f"`{field}`", limit_of(check)))
+    return table(("Message", "Field", "Limit"), rows)
+
+
+def fixed_limits() -> str:
+    rows = [
+        ("a message, either way", size(grpcio.MAX_MESSAGE_BYTES)),
+        ("items of a batch", f"1 to {chain.MAX_ITEMS:,}"),
+        ("a resource name", f"{names.MAX_NAME_CHARS} characters"),
+        ("a page", f"{paging.MAX_PAGE:,} items, {paging.DEFAULT_PAGE} by default"),
+        ("a page token", f"{validate.MAX_TOKEN_CHARS} characters"),
+        ("how long a `request_id` is remembered", f"{REPLAY_WINDOW_US // SECOND_US // 3600} hours"),
+        ("versions of a key", f"{lifecycle.MAX_VERSIONS:,}"),
+        ("`rotation_period`", f"1 hour to {lifecycle.MAX_ROTATION_US // DAY_US:,} days"),
+        ("`destroy_scheduled_duration`", f"at most {lifecycle.MAX_DESTROY_DELAY_US // DAY_US} days"),
+        ("messages leased at a time (random-nonce ciphers)", f"{usage.BLOCK_MESSAGES:,}"),
+        ("share of the message budget at which a key is rotated by itself", f"{usage.ROTATE_AT:.1%}"),
+        ("cost of a message in its rate class", f"1, and 1 more for each {size(throttle.BYTES_PER_TOKEN)}"),
+        ("cost of a batch", "that of its message, and 1 for each item after the first"),
+        ("principals whose rates are remembered", f"{quotas.MAX_PRINCIPALS:,}"),
+        ("refusals recorded one by one, per principal, reason and second", f"{folding.INDIVIDUAL_PER_SECOND}"),
+        ("watchers of health", f"{health.MAX_WATCHED}"),
+        ("a segment of the audit log", size(log.MAX_SEGMENT_BYTES)),
+        ("time for the audit log to reach the disk", f"{log.SYNC_TIMEOUT_S:g} s"),
+        ("a passphrase", f"{rootkeys.MIN_PASSPHRASE_BYTES} to {rootkeys.MAX_PASSPHRASE_BYTES:,} bytes"),
+        ("the configuration file", size(config.MAX_FILE_BYTES)),
+        ("roles, groups of a policy", f"{policy.MAX_ROLES:,}, {policy.MAX_GROUPS:,}"),
+        ("bindings, denies of a policy", f"{policy.MAX_BINDINGS:,}, {policy.MAX_DENIES:,}"),
+        ("members of one group, binding or deny", f"{policy.MAX_MEMBERS:,}"),
+        ("members in a policy as a whole", f"{policy.MAX_MEMBERS_IN_ALL:,}"),
+    ]
+    return table(("What", "Limit"), rows)
+
+
+def server_options() -> str:
+    rows = [(f"`{name}`", f"{value:,}") for name, value in grpcio.OPTIONS]
+    rows.append(("`maximum_concurrent_rpcs`", f"{grpcio.MAX_RPCS:,}"))
+    return table(("gRPC option", "Value"), rows)
+
+
+def configured_limits() -> str:
+    limits = config.LimitsSection()
+    rows = []
+    for name in type(limits).model_fields:
+        value = getattr(limits, name)
+        if isinstance(value, config.RateSection):
+            rows.append((f"`limits.{name}`", f"{value.per_second:,} a second, {value.burst:,} at once"))
+        else:
+            rows.append((f"`limits.{name}`", f"{value:,}" if value is not None else "that of the algorithm"))
+    return table(("Key", "Default"), rows)
+
+
+# -- vectors ------------------------------------------------------------------------------------------------------------
+
+
+def vectors() -> str:
+    """The first and the third vector of each algorithm; the file has all of them."""
+    shown = []
+    for at, vector in enumerate(json.loads(VECTORS.read_text())["vectors"]):
+        if at % 4 in (0, 2):
+            fields = [f"{name:<15} {vector[name]}" for name in vector if name != "algorithm"]
+            shown.append("\n".join([f"{vector['algorithm']}", "", "```text", *fields, "```"]))
+    return "\n\n".join(shown)
+
+
+# -- errors -------------------------------------------------------------------------------------------------------------
+
+CLASSES = {
+    name: value.code
+    for name, value in {**vars(errors), "Internal": Internal}.items()
+    if isinstance(value, type) and issubclass(value, errors.VaultdError)
+}
+REASON = re.compile(r"[A-Z][A-Z0-9_]*")
+STATES = {state.value for state in VersionState} - {VersionState.ENABLED.value}
+"""What a version's state can be in a reason: an ENABLED one is never the reason of a refusal."""
+
+
+class Unreadable(Exception):
+    """A reason that cannot be read off the source; the text says where."""
+
+
+def reasons_of(argument: ast.expr, assigned: dict[str, ast.expr], where: str) -> set[str]:
+    if isinstance(argument, ast.Name) and argument.id in assigned:
+        argument = assigned[argument.id]
+    if isinstance(argument, ast.Constant) and isinstance(argument.value, str) and REASON.fullmatch(argument.value):
+        return {argument.value}
+    if isinstance(argument, ast.JoinedStr) and len(argument.values) == 2:
+        prefix, state = argument.values
+        if isinstance(prefix, ast.Constant) and ast.unparse(state).rstrip("}'\"").endswith("state.value"):
+            return {f"{prefix.value}{value}" for value in STATES}
+    raise Unreadable(f"{where}: write the reason as a literal, so that docs/errors.md can be checked")
+
+
+def raised() -> set[tuple[str, str]]:
+    """Every (reason, code) that the code can give."""
+    found: set[tuple[str, str]] = set()
+    for path in sorted((ROOT / "vaultd").rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        assigned = {
+            node.targets[0].id: node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "reason"
+        }
+        for owner in ast.walk(tree):
+            if isinstance(owner, ast.ClassDef) and owner.name in CLASSES and owner.name != "VaultdError":
+                for node in ast.walk(owner):  # super().__init__("REASON", ...) of an error with one reason
+                    if isinstance(node, ast.Call) and ast.unparse(node.func) == "super().__init__":
+                        reasons = reasons_of(node.args[0], {}, f"{path}:{node.lineno}")
+                        found |= {(reason, CLASSES[owner.name]) for reason in reasons}
+            if isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id in CLASSES:
+                own = owner.func.id in {"DecryptionFailed", "InvalidSignature", "Internal"}
+                if owner.args and not own:
+                    reasons = reasons_of(owner.args[0], assigned, f"{path}:{owner.lineno}")
+                    found |= {(reason, CLASSES[owner.func.id]) for reason in reasons}
+    return found
+
+
+def documented() -> set[tuple[str, str]]:
+    rows = re.findall(r"^\| `([A-Z0-9_]+)` \| ([A-Z_, ]+) \|", ERRORS.read_text(), flags=re.MULTILINE)
+    return {(reason, code.strip()) for reason, codes in rows for code in codes.split(",")}
+
+
+def error_problems() -> list[str]:
+    try:
+        code, text = raised(), documented()
+    except Unreadable as error:
+        return [str(error)]
+    missing = [f"docs/errors.md lacks `{reason}` ({of})" for reason, of in sorted(code - text)]
+    return missing + [f"docs/errors.md has `{reason}` ({of}), which no code gives" for reason, of in sorted(text - code)]
+
+
+# -- files --------------------------------------------------------------------------------------------------------------
+
+PARTS: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"algorithms": algorithms_overview},
+    "docs/algorithms.md": {"overview": algorithms_overview, "algorithms": algorithms_table},
+    "docs/permissions.md": {"rpcs": permissions_by_rpc, "roles": roles_table},
+    "docs/limits.md": {
+        "fields": field_limits,
+        "fixed": fixed_limits,
+        "server": server_options,
+        "configured": configured_limits,
+    },
+    "docs/formats.md": {"vectors": vectors},
+}
+
+
+def fill(path: str, text: str, parts: dict[str, Callable[[], str]]) -> str:
+    for name, make in parts.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise SystemExit(f"{path} needs {begin} and {end}, once each")
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{make()}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def main() -> None:
+    check = sys.argv[1:] == ["--check"]
+    if sys.argv[1:] and not check:
+        raise SystemExit("usage: python docs/generate.py [--check]")
+    problems = []
+    for path, parts in PARTS.items():
+        old = (ROOT / path).read_text()
+        new = fill(path, old, parts)
+        if new != old and check:
+            problems.append(f"{path} is stale: run `make generate`")
+        elif new != old:
+            (ROOT / path).write_text(new)
+    problems += error_problems()
+    if problems:
+        raise SystemExit("\n".join(problems))
+
+
+if __name__ == "__main__":
+    main()

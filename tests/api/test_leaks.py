@@ -1,0 +1,383 @@
+"""Canaries: what goes in as a secret comes out nowhere but in the answer that it belongs to."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import re
+import sqlite3
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+import structlog
+from google.protobuf.message_factory import GetMessageClass
+from wire import (
+    ADMIN,
+    CRYPTO,
+    GENEROUS,
+    KEYS,
+    METHODS,
+    OK,
+    PURPOSE_KEYS,
+    SINGLE_KEY_CALLS,
+    SINGLES,
+    UNAVAILABLE,
+    Outcome,
+    World,
+    call,
+    key_of,
+    request_class,
+)
+
+import vaultd
+from harness import running_server
+from vaultd.store.base import RowKey
+from vaultd.telemetry.log import configure_logging
+from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CANARY_BYTES = 32
+EXPOSED = {
+    "backends/primitives/scheme.py": 3,
+    "backends/primitives/wrapping.py": 2,
+    "backends/rootkeys.py": 4,
+    "engine/ledger.py": 2,
+    "engine/sealing.py": 5,
+}
+"""Uses of Secret.expose.  Each new one is a decision: change this number only with a reason in the review."""
+
+
+def spellings(canary: bytes) -> list[bytes]:
+    """The canary as it might be found: raw, hex, base64, and as Python prints bytes."""
+    standard = base64.b64encode(canary).rstrip(b"=")
+    url_safe = base64.urlsafe_b64encode(canary).rstrip(b"=")
+    printed = repr(canary)[2:-1].encode()
+    return [canary, canary.hex().encode(), canary.hex().upper().encode(), standard[:-1], url_safe[:-1], printed]
+
+
+@dataclass
+class Evidence:
+    """What the server said and wrote while canaries went in."""
+
+    canaries: list[bytes] = field(default_factory=list)
+    material: list[bytes] = field(default_factory=list)
+    refusals: list[Outcome] = field(default_factory=list)
+    answered: int = 0
+    audit: bytes = b""
+    log: bytes = b""
+    stored: bytes = b""
+
+    def fresh(self) -> bytes:
+        canary = os.urandom(CANARY_BYTES)
+        self.canaries.append(canary)
+        return canary
+
+    def note(self, outcome: Outcome) -> Outcome:
+        if outcome.code is OK:
+            self.answered += 1
+        else:
+            self.refusals.append(outcome)
+        return outcome
+
+    def found_in(self, text: bytes, secrets: list[bytes]) -> list[str]:
+        """The secrets that can be read in a text, in any spelling."""
+        return [secret.hex() for secret in secrets if any(spelling in text for spelling in spellings(secret))]
+
+
+def fill(message: Any, evidence: Evidence) -> Any:
+    """A canary in every bytes and string field, at any depth."""
+    for descriptor in message.DESCRIPTOR.fields:
+        if descriptor.message_type is not None:
+            if descriptor.message_type.GetOptions().map_entry:
+                getattr(message, descriptor.name)[evidence.fresh().hex()] = evidence.fresh().hex()
+            elif descriptor.is_repeated:
+                fill(getattr(message, descriptor.name).add(), evidence)
+            else:
+                getattr(message, descriptor.name).SetInParent()
+                fill(getattr(message, descriptor.name), evidence)
+        elif descriptor.type in {descriptor.TYPE_BYTES, descriptor.TYPE_STRING}:
+            canary = evidence.fresh()
+            value = canary if descriptor.type == descriptor.TYPE_BYTES else base64.b64encode(canary).decode()
+            if descriptor.is_repeated:
+                getattr(message, descriptor.name).append(value)
+            else:
+                setattr(message, descriptor.name, value)
+    return message
+
+
+async def canaries_everywhere(world: World, evidence: Evidence) -> None:
+    """Every field of every RPC at once, whole and cut short."""
+    for path in METHODS.keys() - {f"{ADMIN}Seal"}:  # an empty message is a valid Seal
+        request = fill(request_class(path)(), evidence)
+        body = request.SerializeToString()
+        evidence.note(await call(world.admin, path, request))
+        evidence.note(await call(world.admin, path, body[: len(body) // 2]))
+        evidence.note(await call(world.admin, path, body + b"\x0c"))
+        evidence.note(await call(world.server.client("stranger"), path, request))
+
+
+async def canaries_one_by_one(world: World, evidence: Evidence) -> None:
+    """Every bytes and string field of an otherwise valid request."""
+    for path in SINGLES:
+        if path in {f"{ADMIN}Seal", f"{ADMIN}RotateRootKey"}:
+            continue
+        for descriptor in METHODS[path].input_type.fields:
+            if descriptor.type not in {descriptor.TYPE_BYTES, descriptor.TYPE_STRING} or descriptor.is_repeated:
+                continue
+            request = await world.request(path)
+            canary = evidence.fresh()
+            text = base64.b64encode(canary).decode()
+            setattr(request, descriptor.name, canary if descriptor.type == descriptor.TYPE_BYTES else text)
+            evidence.note(await call(world.admin, path, request))
+
+
+async def canaries_that_work(world: World, evidence: Evidence) -> None:
+    """Payloads that are accepted, and what the server makes of them."""
+    for key_id in ("enc", "det", "oaep", "hpke"):
+        name = f"vaults/default/keys/{key_id}"
+        plaintext = evidence.fresh()
+        aad = evidence.fresh() if key_id != "oaep" else b""
+        request = crypto_pb2.EncryptRequest(name=name, plaintext=plaintext, associated_data=aad)
+        sealed = (await call(world.admin, f"{CRYPTO}Encrypt", request)).message().ciphertext
+        request = crypto_pb2.DecryptRequest(name=name, ciphertext=sealed, associated_data=aad)
+        assert (await call(world.admin, f"{CRYPTO}Decrypt", request)).message().plaintext == plaintext
+        batch = crypto_pb2.BatchDecryptRequest(
+            items=[request, crypto_pb2.DecryptRequest(name="X", ciphertext=plaintext)]
+        )
+        evidence.note(await call(world.admin, f"{CRYPTO}BatchDecrypt", batch))
+    wrap = crypto_pb2.WrapKeyRequest(name="vaults/default/keys/wrap", key_material=evidence.fresh())
+    evidence.note(await call(world.admin, f"{CRYPTO}WrapKey", wrap))
+    sign = crypto_pb2.SignRequest(name="vaults/default/keys/sign", message=evidence.fresh())
+    evidence.note(await call(world.admin, f"{CRYPTO}Sign", sign))
+    make = crypto_pb2.GenerateDataKeyRequest(name="vaults/default/keys/enc", include_plaintext=True, count=3)
+    answer = (await call(world.admin, f"{CRYPTO}GenerateDataKey", make)).message()
+    evidence.canaries += [key.plaintext for key in answer.data_keys]
+    kem = crypto_pb2.EncapsulateRequest(name="vaults/default/keys/kem")
+    evidence.canaries.append((await call(world.admin, f"{CRYPTO}Encapsulate", kem)).message().shared_secret)
+    labelled = keys_pb2.CreateKeyRequest(parent="vaults/default", key_id="labelled", key=key_of("MAC"))
+    labelled.key.labels["k"] = evidence.fresh().hex()[:63]
+    evidence.note(await call(world.admin, f"{KEYS}CreateKey", labelled))
+
+
+async def canaries_beside_the_message(world: World, evidence: Evidence) -> None:
+    """In headers and in the path."""
+    metadata = [
+        ("x-canary", evidence.fresh().hex()),
+        ("x-canary-bin", evidence.fresh()),
+        ("traceparent", evidence.fresh().hex()),
+        ("authorization", f"Bearer {evidence.fresh().hex()}"),
+    ]
+    for path in (f"{CRYPTO}Encrypt", f"{CRYPTO}{evidence.fresh().hex()}", f"/{evidence.fresh().hex()}/x"):
+        evidence.note(await call(world.admin, path, b"", metadata=metadata))
+
+
+def tamper(server: Any, statement: str) -> None:
+    """Change the database behind the server's back."""
+    outside = sqlite3.connect(server.directory / "vault.db")
+    with outside:
+        assert outside.execute(statement).rowcount != 0
+    outside.close()
+
+
+async def induced_failures(world: World, evidence: Evidence) -> None:
+    """A row that was edited, a table that is gone, a log that cannot be written, a seal: with payloads under way."""
+    server = world.server
+
+    def calls(key: str = "enc") -> list[tuple[str, Any]]:
+        name = f"vaults/default/keys/{key}"
+        return [
+            (f"{CRYPTO}Encrypt", crypto_pb2.EncryptRequest(name=name, plaintext=evidence.fresh())),
+            (f"{CRYPTO}Decrypt", crypto_pb2.DecryptRequest(name=name, ciphertext=world.sealed["default"])),
+            (f"{CRYPTO}GenerateDataKey", crypto_pb2.GenerateDataKeyRequest(name=name, include_plaintext=True)),
+            (f"{KEYS}CreateKey", keys_pb2.CreateKeyRequest(parent="vaults/default", key_id="x", key=key_of("MAC"))),
+        ]
+
+    async def make(requests: list[tuple[str, Any]]) -> None:
+        for path, request in requests:
+            pending = server.admin.raw(path)(request.SerializeToString(), timeout=30)
+            try:
+                await pending
+            except grpc.aio.AioRpcError as error:
+                trailing = {key: value for key, value in error.trailing_metadata() or ()}
+                evidence.note(Outcome(error.code(), error.details() or "", trailing, b"", path))
+            else:
+                evidence.answered += 1
+
+    await world.create("default", "edited", key_of("ENCRYPT_DECRYPT"))
+    tamper(
+        server,
+        "UPDATE secrets SET secret = zeroblob(size) WHERE id = (SELECT secret_id FROM records WHERE id = 'edited'"
+        " AND secret_id IS NOT NULL)",
+    )
+    await make(calls("edited")[:1])
+    audit, away = server.directory / "audit", server.directory / "audit.away"
+    audit.rename(away)
+    audit.write_bytes(b"")
+    for segment in away.glob("*.jsonl"):
+        segment.rename(segment.with_suffix(".gone"))
+    server.server._audit_log.check()
+    await make(calls())
+    audit.unlink()
+    for segment in away.glob("*.gone"):
+        segment.rename(segment.with_suffix(".jsonl"))
+    away.rename(audit)
+    server.server._audit_log.check()
+    tamper(server, "ALTER TABLE records RENAME TO elsewhere")
+    server.server.engine.catalog.forget_all()
+    await make(calls())
+    tamper(server, "ALTER TABLE elsewhere RENAME TO records")
+    await make([(f"{ADMIN}Seal", admin_pb2.SealRequest()), *calls()])
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def evidence(tmp_path_factory):
+    """One run of the whole campaign, with everything that the process writes to stderr caught in a file."""
+    directory = tmp_path_factory.mktemp("leaks")
+    gathered = Evidence()
+    caught = directory / "stderr"
+    before, saved = sys.stderr, os.dup(2)
+    handlers = logging.getLogger().handlers[:]
+    level = logging.getLogger().level
+    with caught.open("a", buffering=1) as stream:
+        os.dup2(stream.fileno(), 2)
+        sys.stderr = stream
+        try:
+            configure_logging("debug", json=True)
+            async with running_server(directory, **GENEROUS) as server:
+                await campaign(World(server), gathered)
+        finally:
+            sys.stderr = before
+            os.dup2(saved, 2)
+            os.close(saved)
+            structlog.reset_defaults()
+            logging.getLogger().handlers[:] = handlers
+            logging.getLogger().setLevel(level)
+    gathered.log = caught.read_bytes()
+    gathered.audit = b"".join(path.read_bytes() for path in sorted((directory / "audit").iterdir()) if path.is_file())
+    return gathered
+
+
+async def campaign(world: World, evidence: Evidence) -> None:
+    server = world.server
+    await world.furnish("default")
+    server.add_identity("stranger", uri="spiffe://dev.vaultd/stranger")
+    engine = server.server.engine
+    for key_id in PURPOSE_KEYS:
+        row = await engine.store.get(RowKey("key_version", "default", key_id, 1))
+        evidence.material.append(engine.ledger.sealer.open_secret(row).expose("a test looks for it elsewhere"))
+    root = (server.directory / "root.key").read_text().split()[-1]
+    evidence.material.append(root.encode())
+    await canaries_everywhere(world, evidence)
+    await canaries_one_by_one(world, evidence)
+    await canaries_that_work(world, evidence)
+    await canaries_beside_the_message(world, evidence)
+    evidence.stored = b"".join(path.read_bytes() for path in server.directory.glob("vault.db*"))
+    await induced_failures(world, evidence)
+
+
+async def test_the_campaign_reached_refusals_answers_and_induced_failures(evidence):
+    codes = {outcome.code for outcome in evidence.refusals}
+    assert len(evidence.canaries) > 200
+    assert len(evidence.refusals) > 200
+    assert evidence.answered > 40
+    assert {UNAVAILABLE, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.DATA_LOSS} <= codes
+    assert {"AUDIT_UNAVAILABLE", "SEALED", "DECRYPTION_FAILED"} <= {
+        outcome.reason for outcome in evidence.refusals if "grpc-status-details-bin" in outcome.trailing
+    }
+
+
+async def test_the_sinks_that_are_searched_are_not_empty(evidence):
+    assert evidence.audit.count(b"\n") > 200
+    assert b"SQLite format 3" in evidence.stored
+    assert b'"event"' in evidence.log
+    assert len(evidence.material) == len(PURPOSE_KEYS) + 1
+
+
+@pytest.mark.parametrize("spelled", range(6))
+async def test_the_search_would_find_a_secret_in_every_spelling(spelled):
+    secret = os.urandom(CANARY_BYTES)
+    text = b"before " + spellings(secret)[spelled] + b" after"
+    assert Evidence().found_in(text, [secret, os.urandom(CANARY_BYTES)]) == [secret.hex()]
+
+
+async def test_no_canary_is_in_a_status_or_in_its_trailing_metadata(evidence):
+    for outcome in evidence.refusals:
+        assert evidence.found_in(outcome.seen(), evidence.canaries) == [], outcome.path
+
+
+async def test_no_key_material_is_in_a_status_or_in_its_trailing_metadata(evidence):
+    for outcome in evidence.refusals:
+        assert evidence.found_in(outcome.seen(), evidence.material) == [], outcome.path
+
+
+async def test_no_class_name_is_in_a_status(evidence):
+    for outcome in evidence.refusals:
+        assert not re.search(rb"<class|Error\(|Traceback|sqlite", outcome.seen()), outcome.path
+
+
+async def test_no_canary_is_in_the_audit_log(evidence):
+    assert evidence.found_in(evidence.audit, evidence.canaries) == []
+
+
+async def test_no_key_material_is_in_the_audit_log(evidence):
+    assert evidence.found_in(evidence.audit, evidence.material) == []
+
+
+async def test_no_canary_is_in_what_the_process_logged(evidence):
+    assert evidence.found_in(evidence.log, evidence.canaries) == []
+
+
+async def test_no_key_material_is_in_what_the_process_logged(evidence):
+    assert evidence.found_in(evidence.log, evidence.material) == []
+
+
+async def test_no_key_material_is_in_the_database_or_its_journal(evidence):
+    assert evidence.found_in(evidence.stored, evidence.material) == []
+
+
+async def test_no_payload_is_in_the_database_or_its_journal(evidence):
+    assert evidence.found_in(evidence.stored, evidence.canaries) == []
+
+
+# -- the code itself ----------------------------------------------------------------------------------------------------
+
+
+async def test_secrets_are_exposed_in_these_places_and_no_others():
+    root = Path(vaultd.__file__).parent
+    counted = {
+        str(path.relative_to(root)): path.read_text().count(".expose(")
+        for path in root.rglob("*.py")
+        if ".expose(" in path.read_text()
+    }
+    assert counted == EXPOSED
+
+
+def every_message(descriptor):
+    yield descriptor
+    for nested in descriptor.nested_types:
+        yield from every_message(nested)
+
+
+async def test_no_field_lets_a_caller_choose_a_nonce():
+    files = {GetMessageClass(method.input_type).DESCRIPTOR.file for method in METHODS.values()}
+    names = {
+        field.name
+        for file in files
+        for top in file.message_types_by_name.values()
+        for message in every_message(top)
+        for field in message.fields
+    }
+    words = {word for name in names for word in name.split("_")}
+    assert words & {"nonce", "iv", "salt", "padding", "hash", "mode"} <= {"hash"}
+    assert {name for name in names if "hash" in name.split("_")} <= {"leaf_hash"}
+
+
+async def test_every_method_with_a_payload_was_given_a_canary(evidence):
+    assert set(SINGLE_KEY_CALLS) <= {outcome.path.rpartition("/")[2] for outcome in evidence.refusals}
