@@ -175,7 +175,8 @@ def limit_of(check: Any) -> str:
     """Say a check of validate.REQUESTS in words; raises KeyError for one that this file does not know."""
     minimum, maximum = getattr(check, "minimum", None), getattr(check, "maximum", None)
     if minimum is not None and maximum is not None:
-        return f"{minimum} to {size(maximum)} bytes" if minimum else f"at most {size(maximum)} bytes"
+        unit = "" if size(maximum).endswith("B") else " bytes"
+        return f"{minimum} to {size(maximum)}{unit}" if minimum else f"at most {size(maximum)}{unit}"
     maker = check.__qualname__.partition(".")[0]
     held = inspect.getclosurevars(check).nonlocals
     if maker == "_between":
@@ -249,7 +250,7 @@ def configured_limits() -> str:
 
 
 def vectors() -> str:
-    """The first and the third vector of each algorithm; the file has all of them."""
+    """The first and the third of the four vectors of each algorithm; the file has all of them."""
     shown = []
     for at, vector in enumerate(json.loads(VECTORS.read_text())["vectors"]):
         if at % 4 in (0, 2):

@@ -29,7 +29,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
 
@@ -48,8 +48,7 @@ SYNC_TIMEOUT_S: Final = 2.0
 _RESERVED: Final = frozenset({"seq", "time"})
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """The place of one record: enough to ask for a proof of it later."""
 
     chain_id: bytes

@@ -19,7 +19,7 @@ from vaultd.errors import DecryptionFailed, FailedPrecondition, InvalidArgument,
 from vaultd.names import KeyRef
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from vaultd.backends.base import Backend, Handle
     from vaultd.engine.catalog import KeyCatalog
@@ -359,20 +359,20 @@ class Transit:
 
     # -- what services call ---------------------------------------------------------------------------------------------
 
-    async def encrypt(self, item: EncryptItem, deadline: float | None) -> Answer:
+    def encrypt(self, item: EncryptItem, deadline: float | None) -> Awaitable[Answer]:
         """Encrypt under the named or primary version."""
-        return await self._one(_ENCRYPT_USE, item, deadline)
+        return self._one(_ENCRYPT_USE, item, deadline)
 
-    async def encrypt_many(self, items: Sequence[EncryptItem], deadline: float | None) -> list[Any]:
+    def encrypt_many(self, items: Sequence[EncryptItem], deadline: float | None) -> Awaitable[list[Any]]:
         """One Answer or VaultdError per item, in order; so for every `_many` below."""
-        return await self._many(_ENCRYPT_USE, items, deadline)
+        return self._many(_ENCRYPT_USE, items, deadline)
 
-    async def decrypt(self, item: DecryptItem, deadline: float | None) -> Answer:
+    def decrypt(self, item: DecryptItem, deadline: float | None) -> Awaitable[Answer]:
         """Decrypt with the version that the ciphertext names."""
-        return await self._one(_DECRYPT_USE, item, deadline)
+        return self._one(_DECRYPT_USE, item, deadline)
 
-    async def decrypt_many(self, items: Sequence[DecryptItem], deadline: float | None) -> list[Any]:
-        return await self._many(_DECRYPT_USE, items, deadline)
+    def decrypt_many(self, items: Sequence[DecryptItem], deadline: float | None) -> Awaitable[list[Any]]:
+        return self._many(_DECRYPT_USE, items, deadline)
 
     async def reencrypt(self, item: ReEncryptItem, deadline: float | None) -> ReEncrypted:
         """Decrypt and encrypt; the plaintext stays in here."""
@@ -400,47 +400,47 @@ class Transit:
                 answers[at] = ReEncrypted(outcome[0], outcome[1], answers[at][1])
         return answers
 
-    async def sign(self, item: SignItem, deadline: float | None) -> Answer:
+    def sign(self, item: SignItem, deadline: float | None) -> Awaitable[Answer]:
         """Sign a message or a digest."""
-        return await self._one(_SIGN_USE, item, deadline)
+        return self._one(_SIGN_USE, item, deadline)
 
-    async def sign_many(self, items: Sequence[SignItem], deadline: float | None) -> list[Any]:
-        return await self._many(_SIGN_USE, items, deadline)
+    def sign_many(self, items: Sequence[SignItem], deadline: float | None) -> Awaitable[list[Any]]:
+        return self._many(_SIGN_USE, items, deadline)
 
-    async def verify(self, item: VerifyItem, deadline: float | None) -> Answer:
+    def verify(self, item: VerifyItem, deadline: float | None) -> Awaitable[Answer]:
         """Verify; the answer's value is the verdict."""
-        return await self._one(_VERIFY_USE, item, deadline)
+        return self._one(_VERIFY_USE, item, deadline)
 
-    async def verify_many(self, items: Sequence[VerifyItem], deadline: float | None) -> list[Any]:
-        return await self._many(_VERIFY_USE, items, deadline)
+    def verify_many(self, items: Sequence[VerifyItem], deadline: float | None) -> Awaitable[list[Any]]:
+        return self._many(_VERIFY_USE, items, deadline)
 
-    async def generate_mac(self, item: MacItem, deadline: float | None) -> Answer:
+    def generate_mac(self, item: MacItem, deadline: float | None) -> Awaitable[Answer]:
         """Authenticate data."""
-        return await self._one(_MAC_USE, item, deadline)
+        return self._one(_MAC_USE, item, deadline)
 
-    async def generate_mac_many(self, items: Sequence[MacItem], deadline: float | None) -> list[Any]:
-        return await self._many(_MAC_USE, items, deadline)
+    def generate_mac_many(self, items: Sequence[MacItem], deadline: float | None) -> Awaitable[list[Any]]:
+        return self._many(_MAC_USE, items, deadline)
 
-    async def verify_mac(self, item: VerifyMacItem, deadline: float | None) -> Answer:
+    def verify_mac(self, item: VerifyMacItem, deadline: float | None) -> Awaitable[Answer]:
         """Check a code; the answer's value is the verdict."""
-        return await self._one(_VERIFY_MAC_USE, item, deadline)
+        return self._one(_VERIFY_MAC_USE, item, deadline)
 
-    async def verify_mac_many(self, items: Sequence[VerifyMacItem], deadline: float | None) -> list[Any]:
-        return await self._many(_VERIFY_MAC_USE, items, deadline)
+    def verify_mac_many(self, items: Sequence[VerifyMacItem], deadline: float | None) -> Awaitable[list[Any]]:
+        return self._many(_VERIFY_MAC_USE, items, deadline)
 
-    async def wrap(self, item: WrapItem, deadline: float | None) -> Answer:
+    def wrap(self, item: WrapItem, deadline: float | None) -> Awaitable[Answer]:
         """Wrap key material."""
-        return await self._one(_WRAP_USE, item, deadline)
+        return self._one(_WRAP_USE, item, deadline)
 
-    async def wrap_many(self, items: Sequence[WrapItem], deadline: float | None) -> list[Any]:
-        return await self._many(_WRAP_USE, items, deadline)
+    def wrap_many(self, items: Sequence[WrapItem], deadline: float | None) -> Awaitable[list[Any]]:
+        return self._many(_WRAP_USE, items, deadline)
 
-    async def unwrap(self, item: WrapItem, deadline: float | None) -> Answer:
+    def unwrap(self, item: WrapItem, deadline: float | None) -> Awaitable[Answer]:
         """Unwrap key material."""
-        return await self._one(_UNWRAP_USE, item, deadline)
+        return self._one(_UNWRAP_USE, item, deadline)
 
-    async def unwrap_many(self, items: Sequence[WrapItem], deadline: float | None) -> list[Any]:
-        return await self._many(_UNWRAP_USE, items, deadline)
+    def unwrap_many(self, items: Sequence[WrapItem], deadline: float | None) -> Awaitable[list[Any]]:
+        return self._many(_UNWRAP_USE, items, deadline)
 
     async def generate_data_keys(
         self, ref: KeyRef, length: int, count: int, associated_data: bytes, deadline: float | None
@@ -465,13 +465,13 @@ class Transit:
         value, version = await self._one(_ENCAPSULATE_USE, KemItem(ref), deadline)
         return value[32:], value[:32], version
 
-    async def decapsulate(self, ref: KeyRef, ciphertext: bytes, deadline: float | None) -> Answer:
+    def decapsulate(self, ref: KeyRef, ciphertext: bytes, deadline: float | None) -> Awaitable[Answer]:
         """The shared secret; ML-KEM rejects implicitly (FIPS 203)."""
-        return await self._one(_DECAPSULATE_USE, KemItem(ref, ciphertext), deadline)
+        return self._one(_DECAPSULATE_USE, KemItem(ref, ciphertext), deadline)
 
-    async def derive(self, ref: KeyRef, peer_public_key: bytes, deadline: float | None) -> Answer:
+    def derive(self, ref: KeyRef, peer_public_key: bytes, deadline: float | None) -> Awaitable[Answer]:
         """The raw shared secret with a peer."""
-        return await self._one(_DERIVE_USE, KemItem(ref, peer_public_key), deadline)
+        return self._one(_DERIVE_USE, KemItem(ref, peer_public_key), deadline)
 
     async def inspect(self, ref: KeyRef, ciphertext: bytes) -> Inspected:
         """Read a ciphertext's header; no key is used."""

@@ -57,33 +57,42 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
+        self._known: dict[str, Any] = {}
 
     def service(self, details: Any) -> Any:
-        method, metadata, chain = details.method, details.invocation_metadata, self._chain
-        if chain.streams(method):
+        method = details.method
+        handler = self._known.get(method)
+        if handler is None:
+            handler = _stream(self._chain, method) if self._chain.streams(method) else _unary(self._chain, method)
+            if self._chain.serves(method):  # what callers invent is not kept
+                self._known[method] = handler
+        return handler
 
-            async def stream(requests: Any, context: Any) -> None:
-                del requests
-                call = _call(method, metadata, context)
-                async for reply in chain.stream(call):
-                    if reply.code:
-                        await context.abort(_CODES[reply.code], reply.text, reply.trailing)
-                    await context.write(reply.body)
 
-            return grpc.stream_stream_rpc_method_handler(stream)
-
-        async def unary(requests: Any, context: Any) -> bytes:
-            del requests
-            reply = await chain.unary(_call(method, metadata, context))
+def _stream(chain: Chain, method: str) -> Any:
+    async def stream(requests: Any, context: Any) -> None:
+        del requests
+        async for reply in chain.stream(_call(method, context)):
             if reply.code:
                 await context.abort(_CODES[reply.code], reply.text, reply.trailing)
-            context.set_trailing_metadata(reply.trailing)
-            return reply.body
+            await context.write(reply.body)
 
-        return grpc.stream_unary_rpc_method_handler(unary)
+    return grpc.stream_stream_rpc_method_handler(stream)
 
 
-def _call(method: str, metadata: Any, context: Any) -> Call:
+def _unary(chain: Chain, method: str) -> Any:
+    async def unary(requests: Any, context: Any) -> bytes:
+        del requests
+        body, code, text, trailing = await chain.unary(_call(method, context))
+        if code:
+            await context.abort(_CODES[code], text, trailing)
+        context.set_trailing_metadata(trailing)
+        return body
+
+    return grpc.stream_unary_rpc_method_handler(unary)
+
+
+def _call(method: str, context: Any) -> Call:
     remaining = context.time_remaining()
     deadline = None if remaining is None else time.monotonic() + remaining
 
@@ -91,7 +100,7 @@ def _call(method: str, metadata: Any, context: Any) -> Call:
         message = await context.read()
         return None if message is EOF else message
 
-    return Call(method, _peer(context), metadata, deadline, receive)
+    return Call(method, _peer(context), context.invocation_metadata(), deadline, receive)
 
 
 def _peer(context: Any) -> Peer:

@@ -93,13 +93,21 @@ class AuditStep:
         """Make durable what is about to be done."""
         await self._log.append_durable(self._record(entry, "intent"))
 
-    async def outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> bytes | None:
+    def outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> bytes | None:
         """Record the end of a call; the serialised receipt, or None when the record was folded into another."""
-        rule = entry.route.rule if entry.route is not None else None
-        if code in _FOLDED and not self._folder.note(
-            entry.principal or host_of(entry.call.peer.address), reason, self._clock.now_us()
-        ):
+        if code in _FOLDED and self._fold(entry, reason):
             return None
+        return serialize(self._log.append(self._outcome(entry, code, reason, bytes_out)))
+
+    async def durable_outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> bytes:
+        """Record the end of a mutation; on stable storage when it returns."""
+        return serialize(await self._log.append_durable(self._outcome(entry, code, reason, bytes_out)))
+
+    def _fold(self, entry: Entry, reason: str) -> bool:
+        who = entry.principal or host_of(entry.call.peer.address)
+        return not self._folder.note(who, reason, self._clock.now_us())
+
+    def _outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> dict[str, Any]:
         record = self._record(entry, "call")
         record["code"] = code
         if reason:
@@ -107,9 +115,7 @@ class AuditStep:
         record["bytes_in"] = entry.bytes_in
         record["bytes_out"] = bytes_out
         record["latency_us"] = int((self._clock.monotonic_s() - entry.started) * 1e6)
-        durable = rule is not None and rule.mutation
-        receipt = await self._log.append_durable(record) if durable else self._log.append(record)
-        return serialize(receipt)
+        return record
 
     def event(self, event: str, **fields: str) -> None:
         """Record something that the server did by itself."""
@@ -139,9 +145,8 @@ class AuditStep:
 
 def serialize(receipt: Receipt) -> bytes:
     """The AuditReceipt that goes out in trailing metadata."""
-    return AuditReceipt(
-        chain_id=receipt.chain_id, sequence=receipt.sequence, leaf_hash=receipt.leaf_hash
-    ).SerializeToString()
+    chain_id, sequence, leaf_hash = receipt
+    return AuditReceipt(chain_id=chain_id, sequence=sequence, leaf_hash=leaf_hash).SerializeToString()
 
 
 def host_of(address: str) -> str:

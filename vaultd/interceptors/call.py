@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """The other end of the connection, as the transport verified it.
 
     address: for the audit log only.  certificates: the client's chain in PEM, leaf first; b"" when there is none.
@@ -41,8 +39,7 @@ class Call:
         self.receive = receive
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What the host sends.  `code` is a gRPC status code; with any but 0 there is no body."""
 
     body: bytes

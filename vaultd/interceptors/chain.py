@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
 
-from vaultd.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unimplemented, VaultdError
+from vaultd.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unimplemented,
+    VaultdError,
+)
 from vaultd.interceptors.audit import RECEIPT_KEY
 from vaultd.interceptors.call import Reply
 from vaultd.interceptors.deadlines import Deadlines
@@ -73,6 +80,10 @@ class Chain:
         self._deadlines = Deadlines()
         self._finishing: set[asyncio.Task[Reply]] = set()
 
+    def serves(self, method: str) -> bool:
+        """Whether there is such a method."""
+        return method in self._routes
+
     def streams(self, method: str) -> bool:
         """Whether the host must use `stream` for this method."""
         route = self._routes.get(method)
@@ -93,7 +104,9 @@ class Chain:
             try:
                 now = task.get_loop().time()
                 deadline = self._deadline(call, now)
-                self._deadlines.watch(task, now + self._limits.receive_s)  # who sends nothing holds a place only so long
+                self._deadlines.watch(
+                    task, now + self._limits.receive_s
+                )  # who sends nothing holds a place only so long
                 body = await call.receive()
                 self._deadlines.watch(task, deadline)
                 entry.bytes_in = len(body or b"")
@@ -101,15 +114,17 @@ class Chain:
                 request = parse(route, body)
                 context = Context(principal, call.method, deadline)
                 if route.batch:
-                    response = await self._serve_batch(route, request, context, entry)
-                    return await self._finish(entry, response)
+                    return self._finish(entry, await self._serve_batch(route, request, context, entry))
                 route.validate.names(request)
                 route.validate.rest(request)
                 entry.name(request)
                 self._policy.require(principal, route.rule, request)
                 if not route.rule.mutation:
-                    response = await self._serve(route, request, context)
-                    return await self._finish(entry, response)
+                    try:
+                        response = await route.serve(request, context)
+                    except NotFound as error:
+                        raise self._policy.disguise(error, principal, route.rule, request) from None
+                    return self._finish(entry, response)
                 # No deadline from here on: a mutation that began is finished and recorded, whoever still waits for it.
                 self._deadlines.leave(task)
                 return await self._mutate(route, request, context, entry)
@@ -118,14 +133,14 @@ class Chain:
                 in_flight.leave(principal)
         except asyncio.CancelledError:
             if self._deadlines.take_expired(task):
-                return await self._refuse(entry, _too_late())
+                return self._refuse(entry, _too_late())
             if not entry.handed_over:
-                await self._record(entry, "CANCELLED", "CANCELLED", 0)
+                self._record(entry, "CANCELLED", "CANCELLED")
             raise
         except TimeoutError:
-            return await self._refuse(entry, _too_late())
+            return self._refuse(entry, _too_late())
         except Exception as error:  # the one broad except: what is not a VaultdError is INTERNAL with an incident id
-            return await self._refuse(entry, known_error(error, self._on_incident))
+            return self._refuse(entry, known_error(error, self._on_incident))
 
     # -- steps ----------------------------------------------------------------------------------------------------------
 
@@ -144,22 +159,21 @@ class Chain:
             raise _too_late()
         return min(call.deadline, latest)
 
-    async def _serve(self, route: Route, request: Any, context: Context) -> Any:
-        try:
-            return await route.serve(request, context)
-        except VaultdError as error:
-            raise self._policy.disguise(error, context.principal, route.rule, request) from None
-
     async def _mutate(self, route: Route, request: Any, context: Context, entry: Entry) -> Reply:
         """Intent, act and outcome as one task that outlives its caller: what is done is recorded as done."""
 
         async def act() -> Reply:
             try:
                 await self._audit.intent(entry)
-                response = await self._serve(route, request, context)
-                return await self._finish(entry, response)
+                try:
+                    response = await route.serve(request, context)
+                except NotFound as error:
+                    raise self._policy.disguise(error, context.principal, route.rule, request) from None
+                body = _body(entry, response)
+                receipt = await self._audit.durable_outcome(entry, "OK", "", len(body))
+                return Reply(body, 0, "", _trailing(entry, receipt))
             except Exception as error:  # as in unary: the same mapping, inside the task that outlives the call
-                return await self._refuse(entry, known_error(error, self._on_incident))
+                return self._refuse(entry, known_error(error, self._on_incident))
 
         task = asyncio.get_running_loop().create_task(act())
         self._finishing.add(task)
@@ -238,26 +252,23 @@ class Chain:
         response = await route.serve(request, Context("", call.method, call.deadline))
         return Reply(response.SerializeToString(), 0, "", ((REQUEST_ID_KEY, entry.request_id),))
 
-    async def _finish(self, entry: Entry, response: Any) -> Reply:
+    def _finish(self, entry: Entry, response: Any) -> Reply:
         """Release the reply, once it is recorded."""
-        body = response.SerializeToString()
-        version = getattr(response, "key_version", "")
-        if version:
-            entry.fields["key_version"] = version
-        receipt = await self._audit.outcome(entry, "OK", "", len(body))
+        body = _body(entry, response)
+        receipt = self._audit.outcome(entry, "OK", "", len(body))
         return Reply(body, 0, "", _trailing(entry, receipt))
 
-    async def _refuse(self, entry: Entry, error: VaultdError) -> Reply:
-        receipt, recorded = await self._record(entry, error.code, error.reason, 0)
+    def _refuse(self, entry: Entry, error: VaultdError) -> Reply:
+        receipt, recorded = self._record(entry, error.code, error.reason)
         if not recorded:
             error = audit_unavailable()
         status = status_of(error)
         trailing = (*_trailing(entry, receipt), (DETAILS_KEY, status.SerializeToString()))
         return Reply(b"", CODES[error.code], error.text, trailing)
 
-    async def _record(self, entry: Entry, code: str, reason: str, bytes_out: int) -> tuple[bytes | None, bool]:
+    def _record(self, entry: Entry, code: str, reason: str) -> tuple[bytes | None, bool]:
         try:
-            return await self._audit.outcome(entry, code, reason, bytes_out), True
+            return self._audit.outcome(entry, code, reason, 0), True
         except VaultdError:
             return None, False
 
@@ -279,9 +290,9 @@ class Chain:
             finally:
                 streams.leave(call.peer.address)
         except TimeoutError:
-            yield await self._refuse(entry, _too_late())
+            yield self._refuse(entry, _too_late())
         except Exception as error:  # as in unary: what is not a VaultdError is INTERNAL with an incident id
-            yield await self._refuse(entry, known_error(error, self._on_incident))
+            yield self._refuse(entry, known_error(error, self._on_incident))
 
     async def _requests(self, route: Route, call: Call) -> AsyncIterator[Any]:
         async with asyncio.timeout(self._limits.receive_s):
@@ -301,6 +312,14 @@ def parse(route: Route, body: bytes | None) -> Any:
         return route.request.FromString(body)
     except DecodeError:
         raise InvalidArgument("REQUEST_MALFORMED", "the message is not a valid encoding of its type") from None
+
+
+def _body(entry: Entry, response: Any) -> bytes:
+    version = getattr(response, "key_version", "")
+    if version:
+        entry.fields["key_version"] = version
+    body: bytes = response.SerializeToString()
+    return body
 
 
 def put_statuses(slots: list[Any], errors: dict[int, VaultdError]) -> None:
