@@ -322,7 +322,9 @@ def error_problems() -> list[str]:
     except Unreadable as error:
         return [str(error)]
     missing = [f"docs/errors.md lacks `{reason}` ({of})" for reason, of in sorted(code - text)]
-    return missing + [f"docs/errors.md has `{reason}` ({of}), which no code gives" for reason, of in sorted(text - code)]
+    return missing + [
+        f"docs/errors.md has `{reason}` ({of}), which no code gives" for reason, of in sorted(text - code)
+    ]
 
 
 # -- files --------------------------------------------------------------------------------------------------------------

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaultd.hosts.transport import restrict_transport
-
-restrict_transport()  # before grpc is imported
-
-import grpc  # noqa: E402
-import orjson  # noqa: E402
+import grpc
+import orjson
 from google.rpc import error_details_pb2, status_pb2
 
 from vaultd.config import Settings
@@ -22,6 +17,7 @@ from vaultd_client.v1 import admin_pb2_grpc, crypto_pb2_grpc, keys_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 ADMIN = "spiffe://dev.vaultd/admin"
 APP = "spiffe://dev.vaultd/app"

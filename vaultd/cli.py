@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -35,6 +36,14 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
         raise SystemExit(f"vaultd: {text}") from None
     except OSError as error:
         raise SystemExit(f"vaultd: {error}") from None
+
+
+def _run_server(main: Coroutine[Any, Any, None]) -> NoReturn:
+    """Run to the end of a drained server, and leave at once: gRPC's core would take two seconds to stop idle threads."""
+    _run(main)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _load(config: Path) -> Settings:
@@ -97,7 +106,7 @@ def dev(directory: Path, listen: str) -> None:
 
         await _serve(settings, announce)
 
-    _run(start())
+    _run_server(start())
 
 
 @main.command()
@@ -105,7 +114,7 @@ def dev(directory: Path, listen: str) -> None:
 def serve(config: Path) -> None:
     """Serve with a configuration file."""
     settings = _load(config)
-    _run(_serve(settings, lambda address: print(f"ready {address}", flush=True)))
+    _run_server(_serve(settings, lambda address: print(f"ready {address}", flush=True)))
 
 
 async def _serve(settings: Settings, announce: Callable[[str], None]) -> None:
@@ -144,7 +153,7 @@ async def _init(settings: Settings, admins: list[str], policy: Path | None, pass
     seeded = seed_policy(admins, read_yaml(policy) if policy is not None else None)
     settings.store.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with _offline(settings) as server:
-        server.audit_event("init")
+        await server.audit_event("init")
         await server.engine.seal.init(seeded, passphrase)
 
 
@@ -152,6 +161,14 @@ def _offline(settings: Settings) -> Any:
     from vaultd.wiring import Server
 
     return Server(settings).offline()
+
+
+def _require_store(settings: Settings) -> None:
+    """Nothing but init and restore may make a store: an empty one would be in the way of a restore."""
+    if not settings.store.path.exists():
+        raise FailedPrecondition(
+            "STORE_MISSING", f"there is no store at {settings.store.path}; run `vaultd init` or `vaultd restore` first"
+        )
 
 
 @main.command("check-config")
@@ -177,6 +194,7 @@ def check_store(config: Path) -> None:
     passphrase = _ask_passphrase(settings, confirm=False)
 
     async def check() -> None:
+        _require_store(settings)
         async with _offline(settings) as server:
             await server.engine.seal.unseal(passphrase)
             rows = await server.engine.ledger.check(deep=True)
@@ -199,10 +217,11 @@ def recover_admin(config: Path, admins: tuple[str, ...]) -> None:
         from vaultd.engine.authority import put_policy
         from vaultd.engine.policy import seed_policy
 
+        _require_store(settings)
         async with _offline(settings) as server:
             await server.engine.seal.unseal(passphrase)
             document = server.engine.authority.engine.policy.to_document()
-            server.audit_event("recover_admin", admins=" ".join(admins))
+            await server.audit_event("recover_admin", admins=" ".join(admins))
             async with server.engine.ledger.change() as changes:
                 await put_policy(changes, seed_policy(list(admins), document))
             click.echo("the policy now names these administrators")
@@ -221,8 +240,7 @@ def backup(config: Path, directory: Path) -> None:
     settings = _load(config)
 
     async def copy() -> None:
-        if not settings.store.path.exists():
-            raise FailedPrecondition("STORE_MISSING", f"there is no store at {settings.store.path}")
+        _require_store(settings)
         store = open_store(settings)
         await store.open()
         try:
@@ -247,5 +265,8 @@ def restore(config: Path, directory: Path) -> None:
         settings.store.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         manifest = restore_backup(directory, settings.store.path)
         click.echo(f"restored revision {manifest.revision}; check it with `vaultd check-store --config {config}`")
+        click.echo(
+            "rotate AES-GCM and ChaCha20-Poly1305 keys that were used since the backup: their message counts were turned back"
+        )
 
     _run(put())

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from vaultd.errors import VaultdError
 
@@ -235,6 +235,8 @@ def load_settings(path: Path) -> Settings:
             where = ".".join(str(part) for part in problem["loc"]) or "configuration"
             lines.append(f"{where}: {problem['msg']}")
         raise ConfigError("\n".join(lines)) from None
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}; nested keys are spelled VAULTD_SECTION__KEY") from None
     except VaultdError as error:
         raise ConfigError(error.text) from None
     placed: Settings = _absolute(settings, path.resolve().parent)

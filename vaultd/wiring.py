@@ -32,7 +32,7 @@ from vaultd.engine.seal import Seal, SealState
 from vaultd.engine.transit import Transit
 from vaultd.engine.usage import BudgetBook, UsageBook
 from vaultd.engine.vaults import Vaults
-from vaultd.errors import VaultdError
+from vaultd.errors import DataLoss, VaultdError
 from vaultd.hosts.grpcio import GrpcHost
 from vaultd.interceptors.audit import AuditStep
 from vaultd.interceptors.chain import Chain, ChainLimits
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 REFLECTION_V1: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 REFLECTION_V1ALPHA: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 AUDIT_CHECK_S: Final = 0.5
+FILES_CHECK_S: Final = 1.0
 
 _log = structlog.get_logger("vaultd")
 
@@ -95,6 +96,18 @@ def read_trust_bundles(settings: Settings) -> list[TrustBundle]:
             raise ConfigError(f"trust_bundles.{at}.ca: {section.ca} is not a readable PEM bundle") from error
         bundles.append(TrustBundle(section.name, authorities, section.trust_domain, section.dns_suffixes))
     return bundles
+
+
+def trust_stamp(settings: Settings) -> tuple[tuple[int, int], ...]:
+    """What changes when a trust bundle's file does; a file that is missing counts as a state of its own."""
+    stamps = []
+    for bundle in settings.trust_bundles:
+        try:
+            stat = bundle.ca.stat()
+            stamps.append((stat.st_mtime_ns, stat.st_ino))
+        except OSError:
+            stamps.append((0, 0))
+    return tuple(stamps)
 
 
 class TlsFiles:
@@ -239,6 +252,8 @@ class Server:
         self._identity = Identity(read_trust_bundles(settings), self._clock)
         self._services: dict[ServiceDescriptor, object] = {}
         self._stopping = asyncio.Event()
+        self._reload_policy = asyncio.Event()
+        self._trust_stamp = trust_stamp(settings)
         self.board = HealthBoard(["vaultd.v1.CryptoService", "vaultd.v1.KeysService", "vaultd.v1.AdminService"])
         self.engine = build_engine(
             settings,
@@ -263,6 +278,10 @@ class Server:
     def _on_incident(incident: str, error: BaseException) -> None:
         _log.error("incident", incident=incident, exc_info=error)
 
+    @staticmethod
+    def _on_data_loss(error: DataLoss) -> None:
+        _log.critical("data_loss", reason=error.reason, advice="run `vaultd check-store`", **error.metadata)
+
     def _build_chain(self) -> Chain:
         engine, settings = self.engine, self._settings
         services: dict[ServiceDescriptor, object] = {
@@ -270,7 +289,12 @@ class Server:
                 engine.transit, engine.vaults, engine.backends
             ),
             keys_pb2.DESCRIPTOR.services_by_name["KeysService"]: KeysService(
-                engine.lifecycle, engine.ledger, engine.usage, engine.budgets, engine.backends
+                engine.lifecycle,
+                engine.ledger,
+                engine.usage,
+                engine.budgets,
+                engine.backends,
+                settings.lifecycle.scheduler_interval_ms,
             ),
             admin_pb2.DESCRIPTOR.services_by_name["AdminService"]: AdminService(
                 engine.seal, engine.vaults, engine.ledger, self._clock.now_us(), self.board.components
@@ -289,11 +313,12 @@ class Server:
             Throttle(
                 RateLimiter(_windows(limits), self._clock),
                 InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal),
-                InFlight(limits.streams, limits.streams),
+                InFlight(limits.streams, max(1, limits.streams // 4)),
             ),
             PolicyStep(engine.authority),
             self._audit,
             self._on_incident,
+            self._on_data_loss,
             ChainLimits(limits.receive_timeout_s, limits.unary_timeout_s, limits.least_deadline_ms / 1000),
         )
 
@@ -322,6 +347,7 @@ class Server:
                     self._every(settings.lifecycle.scheduler_interval_ms / 1000, self.engine.scheduler.tick)
                 ),
                 asyncio.create_task(self._every(AUDIT_CHECK_S, self._check_audit)),
+                asyncio.create_task(self._every(FILES_CHECK_S, self._check_files)),
             ]
             stack.push_async_callback(self._end, tasks)
             # What start-up made lives as long as the process: the collector need not look at it again and again.
@@ -340,9 +366,9 @@ class Server:
             stack.push_async_callback(self._close_engine)
             yield self
 
-    def audit_event(self, event: str, **fields: str) -> None:
-        """Record what a command does; raises Unavailable when it cannot be recorded."""
-        self._audit.event(event, **fields)
+    async def audit_event(self, event: str, **fields: str) -> None:
+        """Record what a command is about to do; raises Unavailable when it cannot be recorded."""
+        await self._audit.durable_event(event, **fields)
 
     async def _start_seal(self) -> None:
         try:
@@ -353,8 +379,7 @@ class Server:
             self._audit.event("unseal_failed", reason=error.reason)
 
     async def _close_engine(self) -> None:
-        if self.engine.seal.state is SealState.UNSEALED:
-            await self.engine.usage.flush()
+        await self.engine.usage.flush()
         for backend in self.engine.backends.values():
             await backend.close()
 
@@ -389,6 +414,14 @@ class Server:
             raise
         self.board.set("storage", True)
 
+    async def _check_files(self) -> None:
+        """Trust bundles that changed on disk are in force without a signal, as the listener's certificates are."""
+        if trust_stamp(self._settings) != self._trust_stamp:
+            self._reload_files()
+        if self._reload_policy.is_set() and self.engine.seal.state is SealState.UNSEALED:
+            self._reload_policy.clear()
+            await self.engine.authority.reload()
+
     async def _check_audit(self) -> None:
         self._audit_log.check()
         try:
@@ -397,8 +430,13 @@ class Server:
             self.board.set("audit", self._audit_log.serving)
 
     def reload(self) -> None:
-        """Read certificates and trust bundles again; what cannot be read leaves what is in force."""
+        """Read certificates, trust bundles and the policy again; what cannot be read leaves what is in force."""
+        self._reload_policy.set()
+        self._reload_files()
+
+    def _reload_files(self) -> None:
         self._tls.reload()
+        self._trust_stamp = trust_stamp(self._settings)
         try:
             self._identity.replace(read_trust_bundles(self._settings))
             _log.info("reloaded")

@@ -690,7 +690,7 @@ async def test_an_update_mask_names_fields_that_may_change(world, path, paths, r
     [
         [],
         [f"{SPIFFE}/a{n}" for n in range(17)],
-        [f"{SPIFFE}/{'a' * 513}"],
+        [f"{SPIFFE}/{'a' * 2049}"],
         ["admin"],
         ["group:ops"],
         [f"{SPIFFE}/a"] * 2,
@@ -1166,7 +1166,7 @@ async def test_a_caller_that_sends_nothing_is_given_up_on(tmp_path):
     async with running_server(tmp_path, **impatient(receive_timeout_s=0.2)) as server:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await server.admin.channel.stream_unary(f"{CRYPTO}Encrypt")(never(), timeout=20)
-        records = [record for record in server.audit_records() if record.get("reason") == "DEADLINE"]
+        records = [record for record in server.audit_records() if record.get("reason") == "DEADLINE_EXCEEDED"]
     assert refused.value.code() is DEADLINE_EXCEEDED
     assert [record["principal"] for record in records] == [f"{SPIFFE}/admin"]
 
@@ -1188,7 +1188,7 @@ async def test_a_deadline_too_short_to_be_met_is_refused_at_once(tmp_path):
         request = crypto_pb2.GenerateRandomBytesRequest(parent="vaults/default", length_bytes=1)
         outcome = await call(server.admin, f"{CRYPTO}GenerateRandomBytes", request, timeout=5)
         patient = await call(server.admin, f"{CRYPTO}GenerateRandomBytes", request, timeout=20)
-    assert (outcome.code, outcome.reason) == (DEADLINE_EXCEEDED, "DEADLINE")
+    assert (outcome.code, outcome.reason) == (DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
     assert patient.code is OK
 
 

@@ -64,7 +64,7 @@ async def test_the_printed_line_works_as_printed(vault):
     process = await asyncio.create_subprocess_exec(GRPCURL, *arguments[1:], stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
     assert process.returncode == 0
-    assert json.loads(out)["seal_state"] == "SEAL_STATE_UNSEALED"
+    assert json.loads(out)["sealState"] == "SEAL_STATE_UNSEALED"
 
 
 async def test_a_session_encrypts_decrypts_signs_and_verifies(vault):

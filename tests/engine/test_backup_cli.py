@@ -240,12 +240,15 @@ async def test_sigterm_lets_calls_under_way_finish(made, tmp_path):
         key = resources_pb2.Key(
             purpose=resources_pb2.KEY_PURPOSE_SIGN, algorithm=resources_pb2.ALGORITHM_RSA_PSS_3072_SHA256
         )
-        await server.app.crypto.Encrypt(crypto_pb2.EncryptRequest(name=NAME, plaintext=b"warm"))
         request = keys_pb2.CreateKeyRequest(parent="vaults/default", key_id="slow", key=key)
-        calls = [asyncio.ensure_future(server.admin.keys.CreateKey(request))]
-        await server.app.crypto.Encrypt(crypto_pb2.EncryptRequest(name=NAME, plaintext=b"after it"))
+        call = asyncio.ensure_future(server.admin.keys.CreateKey(request))
+        async with asyncio.timeout(15):
+            while not any(  # noqa: ASYNC110  # polls what another process writes: its intent
+                b'"slow"' in path.read_bytes() for path in (tmp_path / "audit").glob("*.jsonl")
+            ):
+                await asyncio.sleep(0.005)
         server.process.terminate()
-        assert (await calls[0]).name == "vaults/default/keys/slow"
+        assert (await call).name == "vaults/default/keys/slow"
         assert await asyncio.wait_for(server.process.wait(), 15) == 0
 
 

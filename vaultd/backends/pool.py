@@ -147,6 +147,11 @@ class WorkPool:
                 self._work_arrived.notify((count + _CHUNK_CALLS - 1) // _CHUNK_CALLS)
         return cast("asyncio.Future[list[ResultT | VaultdError]]", ticket.future)
 
+    def require_open(self) -> None:
+        """Raise Unavailable once `close` began."""
+        if self._closing:
+            raise _closed()
+
     async def close(self) -> None:
         """Fail what is queued with Unavailable, let what has begun finish, and join the threads.  Idempotent."""
         with self._lock:
@@ -165,8 +170,7 @@ class WorkPool:
     # Admission, on the event loop, under the lock.
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._closing:
-            raise _closed()
+        self.require_open()
         if self._loop is None:
             self._loop = loop
             for number in range(self._thread_count):

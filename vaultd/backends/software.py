@@ -134,6 +134,7 @@ class SoftwareBackend:
         it passes while the operation waits for its turn.
         """
         if handle.inline or (isinstance(handle, PooledHandle) and handle.swift):
+            self._pool.require_open()
             _check_deadline(deadline)
             return handle.perform(operation)
         return await self._pool.run(_to_call(handle, operation), deadline, lane)

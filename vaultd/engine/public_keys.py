@@ -60,7 +60,11 @@ def _jwk(key: Any, version: KeyVersion) -> dict[str, str]:
     jwk: dict[str, str] = {}
     if isinstance(key, rsa.RSAPublicKey):
         numbers = key.public_numbers()
-        jwk = {"kty": "RSA", "n": _b64_int(numbers.n, key.key_size // 8), "e": _b64_int(numbers.e, 3)}
+        jwk = {
+            "kty": "RSA",
+            "n": _b64_int(numbers.n, key.key_size // 8),
+            "e": _b64_int(numbers.e, (numbers.e.bit_length() + 7) // 8),
+        }
         bits = _SHA_BITS[64 if algorithm.name.endswith("SHA512") else 32]
         names = {"PSS": f"PS{bits}", "PKCS1": f"RS{bits}", "OAEP": f"RSA-OAEP-{bits}"}
         jwk["alg"] = names[algorithm.name.split("_")[1]]

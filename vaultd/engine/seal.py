@@ -93,7 +93,7 @@ class Seal:
         if self._provider.needs_passphrase and (passphrase is None or len(passphrase) < minimum):
             raise InvalidArgument(
                 "PASSPHRASE_REQUIRED",
-                f"the passphrase provider needs a passphrase of {minimum} bytes or more",
+                f"the passphrase provider needs a passphrase of at least {MIN_PASSPHRASE_BYTES} bytes",
                 field="passphrase",
             )
         if not self._provider.needs_passphrase and passphrase is not None:

@@ -121,6 +121,10 @@ class AuditStep:
         """Record something that the server did by itself."""
         self._log.append({"event": event, **fields})
 
+    async def durable_event(self, event: str, **fields: str) -> None:
+        """Record what an operator's command is about to do; on stable storage when it returns."""
+        await self._log.append_durable({"event": event, **fields})
+
     def write_folded(self) -> None:
         """Write what was counted in seconds that are over."""
         for record in self._folder.drain(self._clock.now_us()):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message import DecodeError
 
 from vaultd.errors import (
+    DataLoss,
     DeadlineExceeded,
     InvalidArgument,
     NotFound,
@@ -20,7 +21,7 @@ from vaultd.errors import (
     Unimplemented,
     VaultdError,
 )
-from vaultd.interceptors.audit import RECEIPT_KEY
+from vaultd.interceptors.audit import RECEIPT_KEY, host_of
 from vaultd.interceptors.call import Reply
 from vaultd.interceptors.deadlines import Deadlines
 from vaultd.interceptors.errors import CODES, DETAILS_KEY, audit_unavailable, known_error, status_of
@@ -67,6 +68,7 @@ class Chain:
         policy: PolicyStep,
         audit: AuditStep,
         on_incident: Callable[[str, BaseException], None],
+        on_data_loss: Callable[[DataLoss], None],
         limits: ChainLimits | None = None,
     ) -> None:
         self._routes = routes
@@ -75,6 +77,7 @@ class Chain:
         self._policy = policy
         self._audit = audit
         self._on_incident = on_incident
+        self._on_data_loss = on_data_loss
         self._limits = limits or ChainLimits()
         self._request_ids = RequestIds()
         self._deadlines = Deadlines()
@@ -228,6 +231,8 @@ class Chain:
         for at, outcome in zip(places, outcomes, strict=True):
             if isinstance(outcome, VaultdError):
                 errors[at] = self._policy.disguise(outcome, principal, rule, items[at])
+                if isinstance(outcome, DataLoss):
+                    self._on_data_loss(outcome)
             else:
                 versions.append(outcome)
         put_statuses(slots, errors)
@@ -259,6 +264,8 @@ class Chain:
         return Reply(body, 0, "", _trailing(entry, receipt))
 
     def _refuse(self, entry: Entry, error: VaultdError) -> Reply:
+        if isinstance(error, DataLoss):
+            self._on_data_loss(error)
         receipt, recorded = self._record(entry, error.code, error.reason)
         if not recorded:
             error = audit_unavailable()
@@ -283,12 +290,13 @@ class Chain:
         route = self._routes[call.method]
         streams = self._throttle.streams
         try:
-            streams.enter(call.peer.address)
+            peer = host_of(call.peer.address)
+            streams.enter(peer)
             try:
                 async for response in route.serve(self._requests(route, call), Context("", call.method, None)):
                     yield Reply(response.SerializeToString(), 0, "", ())
             finally:
-                streams.leave(call.peer.address)
+                streams.leave(peer)
         except TimeoutError:
             yield self._refuse(entry, _too_late())
         except Exception as error:  # as in unary: what is not a VaultdError is INTERNAL with an incident id
@@ -307,7 +315,7 @@ class Chain:
 def parse(route: Route, body: bytes | None) -> Any:
     """Parse a raw message; raises InvalidArgument, and says nothing of what it held."""
     if body is None:
-        raise InvalidArgument("REQUEST_MISSING", "the call carried no message")
+        raise InvalidArgument("REQUEST_MISSING", "the call carried no message, or one larger than 4 MiB")
     try:
         return route.request.FromString(body)
     except DecodeError:
@@ -355,4 +363,4 @@ def _trailing(entry: Entry, receipt: bytes | None) -> tuple[tuple[str, str | byt
 
 
 def _too_late() -> DeadlineExceeded:
-    return DeadlineExceeded("DEADLINE", "the call could not be served within its deadline; allow it more time")
+    return DeadlineExceeded("DEADLINE_EXCEEDED", "the call could not be served within its deadline; allow it more time")

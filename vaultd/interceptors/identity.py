@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_CACHED: Final = 10_000
 MAX_CHAIN: Final = 6
+MAX_PRINCIPAL_CHARS: Final = 2048
 _SPIFFE: Final = re.compile(r"spiffe://([a-z0-9._-]{1,255})((?:/[A-Za-z0-9._-]+)+)")
 _DNS: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -47,7 +48,12 @@ class TrustBundle:
             if self.trust_domain:
                 uris = names.get_values_for_type(x509.UniformResourceIdentifier)
                 match = _SPIFFE.fullmatch(uris[0]) if len(uris) == 1 else None
-                valid = match is not None and match[1] == self.trust_domain and not _has_dot_segment(match[2])
+                valid = (
+                    match is not None
+                    and len(uris[0]) <= MAX_PRINCIPAL_CHARS
+                    and match[1] == self.trust_domain
+                    and not _has_dot_segment(match[2])
+                )
                 return uris[0] if valid else None
             hosts = names.get_values_for_type(x509.DNSName)
         except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):

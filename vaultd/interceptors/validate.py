@@ -26,7 +26,7 @@ MAX_LABELS: Final = 64
 MAX_TOKEN_CHARS: Final = 512
 MAX_ETAG_CHARS: Final = 64
 MAX_MASK_PATHS: Final = 32
-MAX_PRINCIPAL_CHARS: Final = 512
+MAX_PRINCIPAL_CHARS: Final = 2048
 
 _LABEL_KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE: Final = re.compile(r"[a-zA-Z0-9._/-]{0,63}")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from vaultd.engine.algorithms import ALGORITHMS, ProtectionLevel, Purpose
 from vaultd.engine.model import Key, KeyState, KeyVersion, Vault, VersionState
 from vaultd.errors import InvalidArgument
@@ -13,6 +11,7 @@ from vaultd_client.v1 import resources_pb2 as pb
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
+    from google.protobuf.timestamp_pb2 import Timestamp
 
 ALGORITHM_NUMBERS: Final[dict[str, Any]] = {name: pb.Algorithm.Value(f"ALGORITHM_{name}") for name in ALGORITHMS}
 ALGORITHM_NAMES: Final = {number: name for name, number in ALGORITHM_NUMBERS.items()}

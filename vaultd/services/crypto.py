@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import google_crc32c
 
-from vaultd.engine.algorithms import ProtectionLevel
 from vaultd.engine.transit import (
     DecryptItem,
     EncryptItem,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from vaultd.backends.base import Backend
+    from vaultd.engine.algorithms import ProtectionLevel
     from vaultd.engine.transit import Answer, ReEncrypted, Transit
     from vaultd.engine.vaults import Vaults
     from vaultd.services.context import Context

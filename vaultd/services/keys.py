@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from vaultd.services.context import Context
 
 UPDATABLE: Final = ("labels", "rotation_period", "next_rotation_time", "expire_time", "purge_protection")
-USAGE_STALENESS_S: Final = 5
 
 
 def _spec(key: resources_pb2.Key) -> KeySpec:
@@ -90,12 +89,14 @@ class KeysService:
         usage: UsageBook,
         budgets: BudgetBook,
         backends: Mapping[ProtectionLevel, Backend],
+        usage_staleness_ms: int,
     ) -> None:
         self._lifecycle = lifecycle
         self._ledger = ledger
         self._usage = usage
         self._budgets = budgets
         self._backends = backends
+        self._usage_staleness_ms = usage_staleness_ms
 
     async def CreateKey(self, request: pb.CreateKeyRequest, context: Context) -> resources_pb2.Key:
         vault = parse_vault_name(request.parent, "parent")
@@ -218,7 +219,7 @@ class KeysService:
         key = await self._lifecycle.get_key(ref)
         totals = await self._usage.totals(key.uid)
         response = pb.GetKeyUsageResponse()
-        response.staleness.FromSeconds(USAGE_STALENESS_S)
+        response.staleness.FromMilliseconds(self._usage_staleness_ms)
         for version in await self._lifecycle.list_versions(ref):
             usage = totals.get(version.number)
             entry = response.versions.add(key_version=version.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from google.rpc import error_details_pb2
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from vaultd.services.context import Context
 
 _NOT_FOUND = 5
+
+
+def _name_fields(message: DescriptorProto) -> None:
+    """Fill in the JSON names, which descriptors in memory leave out: without them clients print snake_case."""
+    for field in message.field:
+        first, *others = field.name.split("_")
+        field.json_name = first + "".join(word.capitalize() for word in others)
+    for nested in message.nested_type:
+        _name_fields(nested)
 
 
 class ReflectionService:
@@ -76,6 +85,8 @@ class ReflectionService:
             if one.name not in seen:
                 proto = FileDescriptorProto()
                 one.CopyToProto(proto)
+                for message in proto.message_type:
+                    _name_fields(message)
                 seen[one.name] = proto.SerializeToString()
                 for dependency in one.dependencies:
                     visit(dependency)

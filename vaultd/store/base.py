@@ -53,7 +53,7 @@ class Change:
     revision: int
     key: RowKey
     event: str
-    """`create`, `update`, `delete`."""
+    """`create`, `update`, `delete`; `reseal` when a row only moved to the newest term."""
     at: int
 
 

@@ -115,7 +115,8 @@ class AdminServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Seal(self, request, context):
-        """Forgets all keys: data calls answer UNAVAILABLE, reason SEALED, until Unseal. Caller needs `admin.seal`. Idempotent.
+        """Forgets all keys: data calls answer UNAVAILABLE, reason SEALED, until Unseal. Caller needs `admin.seal`. Safe to repeat;
+        a sealed server cannot read its policy and answers UNAVAILABLE, reason SEALED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,0 +1,5 @@
+"""Runs before any test module is imported, and so before grpc is."""
+
+from vaultd.hosts.transport import restrict_transport
+
+restrict_transport()
