@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +27,7 @@ from vaultd.engine.feed import FeedFollower
 from vaultd.engine.ledger import Ledger
 from vaultd.engine.lifecycle import KeyLifecycle, LifecycleLimits
 from vaultd.engine.quotas import InFlight, Limit, RateLimiter, Window
+from vaultd.engine.scheduler import PRINCIPAL as SCHEDULER
 from vaultd.engine.scheduler import Scheduler
 from vaultd.engine.seal import Seal, SealState
 from vaultd.engine.transit import Transit
@@ -66,6 +67,7 @@ REFLECTION_V1: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInf
 REFLECTION_V1ALPHA: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 AUDIT_CHECK_S: Final = 0.5
 FILES_CHECK_S: Final = 1.0
+HEALTH_NOTICE_S: Final = 0.1
 
 _log = structlog.get_logger("vaultd")
 
@@ -134,6 +136,9 @@ class TlsFiles:
             authorities = b"\n".join(bundle.ca.read_bytes() for bundle in self._settings.trust_bundles)
             check_key_pair(key, certificate)
         except (OSError, ValueError) as error:
+            self._stale = False  # looked at again when the files change again
+            with suppress(OSError):
+                self._stamp = self._stamps()
             if self._served is None:
                 raise ConfigError("tls: certificate and key must be readable PEM files that belong together") from error
             _log.error("tls_files_refused", advice="the certificate in force stays; mend the files")
@@ -202,6 +207,7 @@ def build_engine(
     provider: RootKeyProvider,
     clock: Clock,
     on_seal: Callable[[SealState], None],
+    on_intent: Callable[[str, str], Awaitable[None]],
     on_event: Callable[[str, str, str], None],
 ) -> Engine:
     """Connect the parts.  Nothing runs yet."""
@@ -220,7 +226,7 @@ def build_engine(
     )
     lifecycle = KeyLifecycle(ledger, backends, clock, limits)
     seal = Seal(ledger, provider, authority, catalog.forget_all, on_seal)
-    scheduler = Scheduler(ledger, lifecycle, seal, usage, clock, on_event)
+    scheduler = Scheduler(ledger, lifecycle, seal, usage, clock, on_intent, on_event)
     low.append(scheduler.note_low_budget)
     return Engine(
         store=store,
@@ -261,6 +267,7 @@ class Server:
             open_root_key(settings.root_key),
             self._clock,
             self._on_seal,
+            self._on_intent,
             self._on_event,
         )
         self.chain = self._build_chain()
@@ -270,9 +277,12 @@ class Server:
         self.board.set("seal", state is SealState.UNSEALED)
         _log.info("seal", state=state.value)
 
+    async def _on_intent(self, event: str, resource: str) -> None:
+        await self._audit.durable_event("intent", act=event, principal=SCHEDULER, resource=resource)
+
     def _on_event(self, event: str, resource: str, reason: str) -> None:
         _log.info(event, resource=resource, reason=reason)
-        self._audit.event(event, principal="vaultd:scheduler", resource=resource, reason=reason)
+        self._audit.event(event, principal=SCHEDULER, resource=resource, reason=reason)
 
     @staticmethod
     def _on_incident(incident: str, error: BaseException) -> None:
@@ -330,6 +340,7 @@ class Server:
             self._tls.read()
             await self._audit_log.open()
             stack.push_async_callback(self._audit_log.close)
+            stack.callback(self._audit.write_last_folded)
             self.board.set("audit", self._audit_log.serving)
             await self.engine.store.open()
             stack.push_async_callback(self.engine.store.close)
@@ -385,6 +396,7 @@ class Server:
 
     async def _drain(self, host: GrpcHost) -> None:
         self.board.drain()
+        await asyncio.sleep(HEALTH_NOTICE_S)  # balancers that watch health go elsewhere before calls are refused
         await host.stop(self._settings.drain_grace_s)
         await self.chain.finish()
 
@@ -419,8 +431,8 @@ class Server:
         if trust_stamp(self._settings) != self._trust_stamp:
             self._reload_files()
         if self._reload_policy.is_set() and self.engine.seal.state is SealState.UNSEALED:
+            await self.engine.authority.reload()  # nothing is allowed after a failure: the next turn tries again
             self._reload_policy.clear()
-            await self.engine.authority.reload()
 
     async def _check_audit(self) -> None:
         self._audit_log.check()

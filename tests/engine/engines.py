@@ -53,12 +53,14 @@ class OpenEngine:
         self.clock = clock
         self.seal_states: list[SealState] = []
         self.events: list[tuple[str, str, str]] = []
+        self.intents: list[tuple[str, str]] = []
         self.engine: Engine = build_engine(
             settings,
             open_store(settings),
             open_root_key(settings.root_key),
             clock,
             self.seal_states.append,
+            self._intend,
             lambda *event: self.events.append(event),
         )
         self.seal = self.engine.seal
@@ -67,6 +69,9 @@ class OpenEngine:
         self.ledger = self.engine.ledger
         self.store = self.engine.store
         self.crashed = False
+
+    async def _intend(self, event: str, resource: str) -> None:
+        self.intents.append((event, resource))
 
     async def start(self, passphrase: Secret | None = None) -> None:
         """Open the store; initialise it once; unseal."""

@@ -50,7 +50,7 @@ class Process:
         if not (directory / "config.yaml").exists():
             create_dev_pki(directory / "tls", hosts=["127.0.0.1"])
             issue_client_certificate(directory / "tls", directory / "tls/attacker", uri=ATTACKER)
-            config = {"limits": LIMITS, "drain_grace_s": 10.0, **overrides}
+            config = {"limits": LIMITS, "drain_grace_s": 2.5, "log": {"format": "json"}, **overrides}
             (directory / "config.yaml").write_text(yaml.safe_dump(config))
             policy = {"bindings": [{"members": [APP, ATTACKER], "role": "crypto-user", "resource": "vaults/default"}]}
             (directory / "policy.yaml").write_text(yaml.safe_dump(policy))
@@ -81,14 +81,6 @@ class Process:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024
 
-    def fds(self) -> int:
-        """Connections that the server holds on its port, by the kernel's table: our end may be gone before its."""
-        local = f"0100007F:{self.port:04X}"
-        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-        established_or_half_closed = {"01", "08"}
-        rows = [line.split() for line in lines]
-        return sum(row[1] == local and row[3] in established_or_half_closed for row in rows)
-
     def kill(self) -> None:
         """End it, whatever it does."""
         if self.popen.poll() is None:
@@ -109,15 +101,21 @@ class Remote(RunningServer):
         self.port = process.port
         self.tls = process.directory / "tls"
 
+    def _lines(self) -> list[bytes]:
+        """Every whole line of the audit log; the last one may be on its way."""
+        paths = sorted((self.directory / "audit").glob("*.jsonl"))
+        return b"".join(path.read_bytes() for path in paths).split(b"\n")[:-1]
+
     def records_of(self, port: int) -> list[dict[str, Any]]:
         """The audit records of the connection that came from a local port."""
-        return [record for record in self.audit_records() if record.get("peer") == f"ipv4:127.0.0.1:{port}"]
+        peer = f'"ipv4:127.0.0.1:{port}"'.encode()
+        return [orjson.loads(line) for line in self._lines() if peer in line]
+
+    def last_record(self) -> dict[str, Any]:
+        return orjson.loads(self._lines()[-1])
 
     def audit_records(self) -> list[dict[str, Any]]:
-        """Every whole record; the last line may be on its way."""
-        paths = sorted((self.directory / "audit").glob("*.jsonl"))
-        lines = b"".join(path.read_bytes() for path in paths).split(b"\n")
-        return [orjson.loads(line) for line in lines[:-1]]
+        return [orjson.loads(line) for line in self._lines()]
 
 
 async def create_key(client: Client, key_id: str) -> None:

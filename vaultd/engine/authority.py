@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from vaultd.engine.policy import Policy, PolicyEngine
-from vaultd.engine.sealing import row_lost
+from vaultd.engine.sealing import row_lost, sealed_error
+from vaultd.errors import DataLoss
 from vaultd.store.base import RowKey
 
 if TYPE_CHECKING:
@@ -21,14 +22,16 @@ class Authority:
     def __init__(self, ledger: Ledger, operators: frozenset[str]) -> None:
         self._ledger = ledger
         self._engine: PolicyEngine | None = None
+        self._lost = False
         self.operators = operators
 
     @property
     def engine(self) -> PolicyEngine:
-        """The policy in force; raises Unavailable, reason SEALED, while there is none."""
+        """The policy in force; raises Unavailable, reason SEALED, while there is none, and DataLoss when it is missing."""
         if self._engine is None:
             self._ledger.require_unsealed()
-            raise row_lost(POLICY_KEY)
+            # While the key ring is being opened and checked there is no policy yet, and nothing is wrong.
+            raise row_lost(POLICY_KEY) if self._lost else sealed_error()
         return self._engine
 
     @property
@@ -46,13 +49,16 @@ class Authority:
             if found is None:
                 raise row_lost(POLICY_KEY)
             self._engine = PolicyEngine(Policy.parse(found.values["policy"]))
-        except BaseException:
+            self._lost = False
+        except BaseException as error:
             self._engine = None
+            self._lost = isinstance(error, DataLoss)
             raise
 
     def forget(self) -> None:
         """Allow nothing from now on."""
         self._engine = None
+        self._lost = False
 
 
 async def put_policy(changes: Changes, policy: Policy) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from vaultd.backends.base import Material
 from vaultd.engine.algorithms import ProtectionLevel
+from vaultd.engine.ledger import ROWS_PER_TURN
 from vaultd.engine.model import Key, KeyState, KeyVersion, VersionState
 from vaultd.errors import FailedPrecondition, NotFound, VaultdError
 from vaultd.store.base import RowKey
@@ -209,7 +210,9 @@ class KeyCatalog:
         loaded: Key = row.resource()
         versions: dict[int, LoadedVersion] = {}
         algorithm = loaded.algorithm
-        for stored in await self._ledger.versions("key_version", vault, key):
+        for at, stored in enumerate(await self._ledger.versions("key_version", vault, key), start=1):
+            if at % ROWS_PER_TURN == 0:
+                await asyncio.sleep(0)
             version: KeyVersion = stored.resource()
             budget = None
             if algorithm.max_messages is not None:

@@ -6,6 +6,7 @@ scopes, in the same transaction, so a row put back from the past, or taken away,
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from contextlib import asynccontextmanager
@@ -31,6 +32,8 @@ R = TypeVar("R")
 ALL_SCOPES: Final = "*"
 RING_KEY: Final = RowKey("key_ring", "", "", 0)
 REPLAY_WINDOW_US: Final = DAY_US
+ROWS_PER_TURN: Final = 200
+"""Rows that are opened between two turns of the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,12 @@ class Changes:
         """Read all versions of a row id, ascending."""
         rows = await self._transaction.versions(kind, scope, id)
         self._before.update((row.key, row) for row in rows)
-        return [self._open(row) for row in rows]
+        opened = []
+        for at, row in enumerate(rows, start=1):
+            opened.append(self._open(row))
+            if at % ROWS_PER_TURN == 0:
+                await asyncio.sleep(0)
+        return opened
 
     async def any_row(self, kind: str, scope: str, state: str) -> bool:
         """Whether a scope has a row of this kind and state."""
@@ -299,10 +307,12 @@ class Ledger:
         row = await self.store.get(key)
         return (await self._open_all([row]))[0] if row is not None else None
 
-    async def versions(self, kind: str, scope: str, id: str) -> list[OpenRow]:
-        """Read and open all versions of a row id, ascending; raises DataLoss."""
+    async def versions(
+        self, kind: str, scope: str, id: str, after: int = -1, limit: int | None = None
+    ) -> list[OpenRow]:
+        """Read and open versions of a row id after one, ascending, all or `limit` of them; raises DataLoss."""
         self._require_open()
-        return await self._open_all(await self.store.versions(kind, scope, id))
+        return await self._open_all(await self.store.versions(kind, scope, id, after, limit))
 
     async def list(self, kind: str, scope: str, after: str, limit: int, states: tuple[str, ...]) -> list[OpenRow]:
         """Read and open rows by id; raises DataLoss."""
@@ -313,13 +323,15 @@ class Ledger:
         """Raise SEALED before anything is looked up: not even whether a row exists is said without the key ring."""
         self.sealer  # noqa: B018  # raises
 
-    def open(self, row: Row) -> OpenRow:
-        """Open one row; raises DataLoss."""
-        return OpenRow(row, orjson.loads(self.sealer.open_row(row)))
-
     async def _open_all(self, rows: Iterable[Row]) -> builtins.list[OpenRow]:
+        sealer = self.sealer  # the one of now: it has the terms of these rows, a later one may have forgotten them
+        opened = []
         try:
-            return [self.open(row) for row in rows]
+            for at, row in enumerate(rows, start=1):
+                opened.append(OpenRow(row, orjson.loads(sealer.open_row(row))))
+                if at % ROWS_PER_TURN == 0:
+                    await asyncio.sleep(0)
+            return opened
         except DataLoss as error:
             await self._refuse_older_ring(error)
             raise

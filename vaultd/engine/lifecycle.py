@@ -114,10 +114,11 @@ class KeyLifecycle:
             raise version_not_found()
         return found.resource()  # type: ignore[no-any-return]  # a row of kind `key_version` holds a KeyVersion
 
-    async def list_versions(self, ref: KeyRef) -> list[KeyVersion]:
-        """Read all versions of a key, oldest first; raises NotFound."""
+    async def list_versions(self, ref: KeyRef, after: int = 0, limit: int | None = None) -> list[KeyVersion]:
+        """Read versions of a key after one, oldest first, all or `limit` of them; raises NotFound."""
         await self.get_key(ref)
-        return [row.resource() for row in await self._ledger.versions("key_version", ref.vault, ref.key)]
+        rows = await self._ledger.versions("key_version", ref.vault, ref.key, after, limit)
+        return [row.resource() for row in rows]
 
     async def _require_vault(self, vault: str) -> None:
         found = await self._ledger.read(RowKey("vault", "", vault, 0))

@@ -5,15 +5,20 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import itertools
 from typing import TYPE_CHECKING, Final
 
 from vaultd.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from vaultd.engine.ledger import Ledger
 
 DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1000
+MAX_PAGE_BYTES: Final = 2 * 1024 * 1024
+"""What a page holds at most, whatever its size in items: an answer must fit in a message of 4 MiB."""
 _MAC_BYTES: Final = 16
 
 
@@ -22,6 +27,17 @@ def page_limit(page_size: int) -> int:
     if page_size < 0:
         raise InvalidArgument("PAGE_SIZE_NEGATIVE", "page_size must not be negative", field="page_size")
     return min(page_size or DEFAULT_PAGE, MAX_PAGE)
+
+
+def page_length(sizes: Iterable[int], limit: int) -> int:
+    """How many items of these sizes go on a page of `limit` items: one at least, where there is one."""
+    total = length = 0
+    for size in itertools.islice(sizes, limit):
+        total += size
+        if length and total > MAX_PAGE_BYTES:
+            break
+        length += 1
+    return length
 
 
 def page_token(ledger: Ledger, query: str, last: str) -> str:

@@ -16,7 +16,7 @@ from vaultd.errors import VaultdError
 from vaultd.names import KeyRef
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from vaultd.engine.clock import Clock
     from vaultd.engine.ledger import Ledger
@@ -34,7 +34,11 @@ RETRY_US: Final = 60 * SECOND_US
 
 
 class Scheduler:
-    """Does what is due.  `on_event` is told of each act and each failure (event, resource, reason), for log and audit."""
+    """Does what is due.
+
+    `on_intent` is told before each act (event, resource); what it raises keeps the act from being done.  `on_event` is told
+    of each act and each failure (event, resource, reason), for log and audit.
+    """
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class Scheduler:
         seal: Seal,
         usage: UsageBook,
         clock: Clock,
+        on_intent: Callable[[str, str], Awaitable[None]],
         on_event: Callable[[str, str, str], None],
     ) -> None:
         self._ledger = ledger
@@ -50,6 +55,7 @@ class Scheduler:
         self._seal = seal
         self._usage = usage
         self._clock = clock
+        self._on_intent = on_intent
         self._on_event = on_event
         self._low: set[KeyRef] = set()
         self._retry_at: dict[RowKey, int] = {}
@@ -112,15 +118,18 @@ class Scheduler:
             if key.kind == "key_version" and row.state == VersionState.DESTROY_SCHEDULED.value:
                 event = "destroy"
                 if self.clock_trusted:
+                    await self._on_intent(event, str(ref))
                     await self._lifecycle.destroy_if_due(intent, ref, now_us)
                     self._on_event(event, str(ref), "")
             elif key.kind == "key" and row.state == KeyState.DELETED.value:
                 event = "purge"
                 if self.clock_trusted:
+                    await self._on_intent(event, str(ref))
                     await self._lifecycle.purge_if_due(intent, ref, now_us)
                     self._on_event(event, str(ref), "")
             elif key.kind == "key" and row.state == KeyState.ACTIVE.value:
                 event = "rotate"
+                await self._on_intent(event, str(ref))
                 await self._lifecycle.rotate_if_due(intent, ref, now_us)
                 self._on_event(event, str(ref), "")
             self._retry_at.pop(key, None)
@@ -132,6 +141,7 @@ class Scheduler:
         try:
             key = await self._lifecycle.get_key(ref)
             if key.state is KeyState.ACTIVE and key.primary == ref.version:
+                await self._on_intent("rotate", str(ref))
                 await self._lifecycle.rotate_key(Intent(PRINCIPAL, "scheduler"), KeyRef(ref.vault, ref.key, 0))
                 self._on_event("rotate", str(ref), "MESSAGE_BUDGET")
         except VaultdError as error:

@@ -167,13 +167,13 @@ class Seal:
         self._ledger.install(None)
         self._authority.forget()
         self._forget_keys()
+        if isinstance(self._provider, KeepsKeys):
+            self._provider.forget()
 
     async def seal(self) -> None:
         """Forget all keys.  Calls under way finish or fail; no new use begins."""
         async with self._turn:
             self._close()
-            if isinstance(self._provider, KeepsKeys):
-                self._provider.forget()
             if self.state is SealState.UNSEALED:
                 self._enter(SealState.SEALED)
 
@@ -199,7 +199,13 @@ class Seal:
                 await changes.remember(intent, None)
                 failpoints.hit("seal.rewrapped")
             failpoints.hit("seal.committed")
-            await self._adopt_committed_ring(ref, passphrase)
+            try:
+                await self._adopt_committed_ring(ref, passphrase)
+            except BaseException:
+                # It is the ring of the store all the same.  In force, it can be wrapped once more by the next rotation;
+                # with the ring before it, this process could neither rotate nor follow.
+                self._ledger.install(Sealer(ring))
+                raise
             failpoints.hit("seal.read_back")
             await self._tidy_root_keys()
             failpoints.hit("seal.retired")

@@ -229,6 +229,9 @@ class Transit:
                     backend = version.backend if private else version.software
                     queued.setdefault(backend, []).append((at, version, handle, operation))
             except VaultdError as error:
+                # Without its traceback: that holds this frame, and thousands of such circles stop the loop when they are
+                # collected.
+                error.__context__ = error.__traceback__ = None
                 answers[at] = (False, version) if verdict and isinstance(error, InvalidSignature) else error
         for backend, work in queued.items():
             try:

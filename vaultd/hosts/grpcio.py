@@ -105,9 +105,11 @@ def _call(method: str, context: Any) -> Call:
 
 def _peer(context: Any) -> Peer:
     # auth_context, never peer_identities(): that falls back to the common name of a certificate without SANs.
+    # `x509_pem_cert` is the certificate whose key the client holds.  `x509_pem_cert_chain` is whatever else it sent: public
+    # certificates of others among them, so it comes behind the leaf and never in its place.
     auth = context.auth_context()
-    chain = auth.get("x509_pem_cert_chain") or auth.get("x509_pem_cert") or (b"",)
-    return Peer(context.peer(), chain[0])
+    leaf, others = auth.get("x509_pem_cert") or (b"",), auth.get("x509_pem_cert_chain") or (b"",)
+    return Peer(context.peer(), leaf[0] + others[0] if leaf[0] else b"")
 
 
 class GrpcHost:

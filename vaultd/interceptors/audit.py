@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
+from vaultd.engine.clock import SECOND_US
 from vaultd_client.v1.resources_pb2 import AuditReceipt
 
 if TYPE_CHECKING:
@@ -30,7 +31,18 @@ class _HasKeyVersion(Protocol):
 class Entry:
     """What will be said of one call.  Opened when it arrives, closed when its outcome is known."""
 
-    __slots__ = ("bytes_in", "call", "fields", "handed_over", "principal", "request_id", "route", "started", "trace")
+    __slots__ = (
+        "bytes_in",
+        "call",
+        "fields",
+        "handed_over",
+        "intended",
+        "principal",
+        "request_id",
+        "route",
+        "started",
+        "trace",
+    )
 
     def __init__(self, call: Call, request_id: str, trace: str, started: float) -> None:
         self.call = call
@@ -42,6 +54,8 @@ class Entry:
         self.bytes_in = 0
         self.handed_over = False
         """True once a task of its own will record the outcome."""
+        self.intended = False
+        """True once an intent may be in the log: it gets an outcome of its own, or it would read as a crash."""
         self.fields: dict[str, Any] = {}
 
     def name(self, request: Any) -> None:
@@ -84,6 +98,7 @@ class AuditStep:
         self._log = log
         self._folder = folder
         self._clock = clock
+        self._unwritten: list[dict[str, object]] = []
 
     def open(self, call: Call, request_id: str, trace: str) -> Entry:
         """Begin the record of a call."""
@@ -91,11 +106,13 @@ class AuditStep:
 
     async def intent(self, entry: Entry) -> None:
         """Make durable what is about to be done."""
+        entry.intended = True
         await self._log.append_durable(self._record(entry, "intent"))
 
     def outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> bytes | None:
         """Record the end of a call; the serialised receipt, or None when the record was folded into another."""
-        if code in _FOLDED and self._fold(entry, reason):
+        # Nothing is folded into a log that cannot be written: the append below raises, and the answer is withheld.
+        if code in _FOLDED and not entry.intended and self._log.serving and self._fold(entry, reason):
             return None
         return serialize(self._log.append(self._outcome(entry, code, reason, bytes_out)))
 
@@ -126,9 +143,18 @@ class AuditStep:
         await self._log.append_durable({"event": event, **fields})
 
     def write_folded(self) -> None:
-        """Write what was counted in seconds that are over."""
-        for record in self._folder.drain(self._clock.now_us()):
-            self._log.append(record)
+        """Write what was counted in seconds that are over.  What a failed write leaves, the next call writes."""
+        self._write_until(self._clock.now_us())
+
+    def write_last_folded(self) -> None:
+        """Write all that was counted: the server stops."""
+        self._write_until(self._clock.now_us() + SECOND_US)
+
+    def _write_until(self, now_us: int) -> None:
+        self._unwritten += self._folder.drain(now_us)
+        while self._unwritten:
+            self._log.append(self._unwritten[0])
+            del self._unwritten[0]
 
     @staticmethod
     def _record(entry: Entry, event: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ LEAST_RESULT_BYTES: Final = 64
 RESULT_FRAME_BYTES: Final = 10
 """Tags and lengths around one result."""
 ITEMS_PER_TURN: Final = 200
-"""Items of a batch that are checked between two turns of the event loop."""
+"""Items of a batch that one step looks at between two turns of the event loop."""
 
 
 class ChainLimits:
@@ -133,7 +133,8 @@ class Chain:
                 return await self._mutate(route, request, context, entry)
             finally:
                 self._deadlines.leave(task)
-                in_flight.leave(principal)
+                if not entry.handed_over:
+                    in_flight.leave(principal)
         except asyncio.CancelledError:
             if self._deadlines.take_expired(task):
                 return self._refuse(entry, _too_late())
@@ -178,9 +179,14 @@ class Chain:
             except Exception as error:  # as in unary: the same mapping, inside the task that outlives the call
                 return self._refuse(entry, known_error(error, self._on_incident))
 
+        def settle(done: asyncio.Task[Reply]) -> None:
+            # Not before: who gives up on mutations must not have more of them under way than who waits.
+            self._finishing.discard(done)
+            self._throttle.unary.leave(context.principal)
+
         task = asyncio.get_running_loop().create_task(act())
         self._finishing.add(task)
-        task.add_done_callback(self._finishing.discard)
+        task.add_done_callback(settle)
         entry.handed_over = True
         return await asyncio.shield(task)
 
@@ -229,14 +235,18 @@ class Chain:
         outcomes = await route.serve(requests, results, context) if requests else []
         versions = []
         for at, outcome in zip(places, outcomes, strict=True):
+            if at % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
+                await asyncio.sleep(0)
             if isinstance(outcome, VaultdError):
                 errors[at] = self._policy.disguise(outcome, principal, rule, items[at])
                 if isinstance(outcome, DataLoss):
                     self._on_data_loss(outcome)
             else:
                 versions.append(outcome)
-        put_statuses(slots, errors)
+        await put_statuses(slots, errors)
         trim(response, slots, errors)
+        if len(items) > ITEMS_PER_TURN:
+            await asyncio.sleep(0)
         entry.name_items(names, versions, len(items), errors)
         return response
 
@@ -251,10 +261,15 @@ class Chain:
 
     async def _serve_open(self, route: Route, call: Call, entry: Entry) -> Reply:
         """The server's own health: answers without identity, policy or record, and says nothing of keys or callers."""
-        async with asyncio.timeout(self._limits.receive_s):
-            request = parse(route, await call.receive())
-        route.validate.rest(request)
-        response = await route.serve(request, Context("", call.method, call.deadline))
+        peer = host_of(call.peer.address)
+        self._throttle.streams.enter(peer)  # who sends nothing holds a place here, too
+        try:
+            async with asyncio.timeout(self._limits.receive_s):
+                request = parse(route, await call.receive())
+            route.validate.rest(request)
+            response = await route.serve(request, Context("", call.method, call.deadline))
+        finally:
+            self._throttle.streams.leave(peer)
         return Reply(response.SerializeToString(), 0, "", ((REQUEST_ID_KEY, entry.request_id),))
 
     def _finish(self, entry: Entry, response: Any) -> Reply:
@@ -327,13 +342,17 @@ def _body(entry: Entry, response: Any) -> bytes:
     if version:
         entry.fields["key_version"] = version
     body: bytes = response.SerializeToString()
+    if len(body) > MAX_MESSAGE_BYTES:  # the transport would refuse it after it was recorded as answered
+        raise ResourceExhausted("ANSWER_TOO_LARGE", "the answer is larger than 4 MiB; ask for less in one call")
     return body
 
 
-def put_statuses(slots: list[Any], errors: dict[int, VaultdError]) -> None:
+async def put_statuses(slots: list[Any], errors: dict[int, VaultdError]) -> None:
     """Write why items failed.  Thousands may fail alike: each different status is built once."""
     built: dict[tuple[str, str], Any] = {}
-    for at, error in errors.items():
+    for done, (at, error) in enumerate(errors.items(), start=1):
+        if done % ITEMS_PER_TURN == 0:
+            await asyncio.sleep(0)
         alike = (error.reason, error.text)
         if alike not in built:
             built[alike] = status_of(error)

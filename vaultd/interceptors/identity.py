@@ -69,7 +69,10 @@ class TrustBundle:
         for _ in range(MAX_CHAIN):
             if any(_issued_by(current, authority) for authority in self.authorities):
                 return True
-            above = next((other for other in chain[1:] if other != current and _issued_by(current, other)), None)
+            above = next(
+                (other for other in chain[1:] if other != current and _may_issue(other) and _issued_by(current, other)),
+                None,
+            )
             if above is None:
                 return False
             current = above
@@ -78,6 +81,14 @@ class TrustBundle:
 
 def _has_dot_segment(path: str) -> bool:
     return any(segment in {".", ".."} for segment in path.split("/"))
+
+
+def _may_issue(certificate: x509.Certificate) -> bool:
+    # The transport verified one path to one authority.  This may be another path, and a leaf of a bundle is no authority.
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return False
 
 
 def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.empty_pb2 import Empty
 
 from vaultd import __version__
-from vaultd.engine.paging import page_limit, page_start, page_token
+from vaultd.engine.paging import page_length, page_limit, page_start, page_token
 from vaultd.engine.policy import seed_policy
 from vaultd.engine.seal import SealState
 from vaultd.names import parse_vault_name
@@ -101,9 +101,11 @@ class AdminService:
         del context
         limit = page_limit(request.page_size)
         vaults = await self._vaults.list(page_start(self._ledger, "vaults", request.page_token), limit + 1)
-        response = pb.ListVaultsResponse(vaults=[vault_message(vault) for vault in vaults[:limit]])
-        if len(vaults) > limit:
-            response.next_page_token = page_token(self._ledger, "vaults", vaults[limit - 1].id)
+        messages = [vault_message(vault) for vault in vaults]
+        length = page_length((message.ByteSize() for message in messages), limit)
+        response = pb.ListVaultsResponse(vaults=messages[:length])
+        if len(vaults) > length:
+            response.next_page_token = page_token(self._ledger, "vaults", vaults[length - 1].id)
         return response
 
     async def UpdateVault(self, request: pb.UpdateVaultRequest, context: Context) -> resources_pb2.Vault:

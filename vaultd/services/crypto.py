@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import google_crc32c
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from vaultd.services.context import Context
 
 DEFAULT_DATA_KEY_BYTES: Final = 32
+ITEMS_PER_TURN: Final = 500
+"""Items of a batch that are converted between two turns of the event loop."""
 Outcomes = list[str | VaultdError]
 """Of each item of a batch: the name of the key version that answered, or why it failed."""
 
@@ -183,6 +186,8 @@ async def _each(
     outcomes: list[Any] = [None] * len(requests)
     items, places = [], []
     for at, request in enumerate(requests):
+        if at % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
+            await asyncio.sleep(0)
         try:
             items.append(item_of(request))
             places.append(at)
@@ -190,6 +195,8 @@ async def _each(
             outcomes[at] = error
     answers = await use(items, context.deadline)
     for at, answer in zip(places, answers, strict=True):
+        if at % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
+            await asyncio.sleep(0)
         outcomes[at] = answer if isinstance(answer, VaultdError) else fill(requests[at], answer, results[at])
     return outcomes
 

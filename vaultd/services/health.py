@@ -25,7 +25,7 @@ class HealthBoard:
     def __init__(self, services: Iterable[str]) -> None:
         self._services = tuple(services)
         self._components = dict.fromkeys(COMPONENTS, False)
-        self._draining = False
+        self.draining = False
         self._changed = asyncio.Event()
 
     def set(self, component: str, serving: bool) -> None:
@@ -36,7 +36,7 @@ class HealthBoard:
 
     def drain(self) -> None:
         """NOT_SERVING from now on, whatever the components say."""
-        self._draining = True
+        self.draining = True
         self._wake()
 
     def _wake(self) -> None:
@@ -50,9 +50,9 @@ class HealthBoard:
     def serving(self, name: str) -> bool | None:
         """Whether a name serves; None when there is no such name."""
         if name in self._components:
-            return self._components[name] and not self._draining
+            return self._components[name] and not self.draining
         if name == WHOLE or name in self._services:
-            return all(self._components.values()) and not self._draining
+            return all(self._components.values()) and not self.draining
         return None
 
     async def change(self) -> None:
@@ -96,6 +96,8 @@ class HealthService:
                     if serving != last:
                         last = serving
                         yield _answer(serving)
+                    if self._board.draining:
+                        return  # told, and not to be waited for
                     await self._board.change()
         finally:
             self._watching -= 1

@@ -8,7 +8,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from vaultd.engine.algorithms import ALGORITHMS, default_algorithm
 from vaultd.engine.lifecycle import KeySpec, KeyUpdate
-from vaultd.engine.paging import page_limit, page_start, page_token
+from vaultd.engine.paging import page_length, page_limit, page_start, page_token
 from vaultd.engine.public_keys import encode_public_key
 from vaultd.errors import InvalidArgument
 from vaultd.names import KeyRef, parse_key_name, parse_key_or_version_name, parse_vault_name, parse_version_name
@@ -114,9 +114,11 @@ class KeysService:
         query = f"keys {vault} {request.show_deleted}"
         after = page_start(self._ledger, query, request.page_token)
         keys = await self._lifecycle.list_keys(vault, after, limit + 1, deleted=request.show_deleted)
-        response = pb.ListKeysResponse(keys=[key_message(key) for key in keys[:limit]])
-        if len(keys) > limit:
-            response.next_page_token = page_token(self._ledger, query, keys[limit - 1].id)
+        messages = [key_message(key) for key in keys]
+        length = page_length((message.ByteSize() for message in messages), limit)
+        response = pb.ListKeysResponse(keys=messages[:length])
+        if len(keys) > length:
+            response.next_page_token = page_token(self._ledger, query, keys[length - 1].id)
         return response
 
     async def UpdateKey(self, request: pb.UpdateKeyRequest, context: Context) -> resources_pb2.Key:
@@ -140,7 +142,7 @@ class KeysService:
         limit = page_limit(request.page_size)
         query = f"versions {ref}"
         after = int(page_start(self._ledger, query, request.page_token) or 0)
-        versions = [version for version in await self._lifecycle.list_versions(ref) if version.number > after]
+        versions = await self._lifecycle.list_versions(ref, after, limit + 1)
         response = pb.ListKeyVersionsResponse(key_versions=[version_message(version) for version in versions[:limit]])
         if len(versions) > limit:
             response.next_page_token = page_token(self._ledger, query, str(versions[limit - 1].number))

@@ -171,8 +171,8 @@ class Store(Protocol):
         """Read a row."""
         ...
 
-    async def versions(self, kind: str, scope: str, id: str) -> list[Row]:
-        """Read all versions of a row id, ascending."""
+    async def versions(self, kind: str, scope: str, id: str, after: int = -1, limit: int | None = None) -> list[Row]:
+        """Read versions of a row id after one, ascending: all, or `limit` of them."""
         ...
 
     async def list(self, kind: str, scope: str, after_id: str, limit: int, states: Sequence[str] = ()) -> list[Row]:

@@ -115,8 +115,10 @@ class SqliteStore:
     async def get(self, key: RowKey) -> Row | None:
         return await self._reader.run(queries.get, key)
 
-    async def versions(self, kind: str, scope: str, id: str) -> builtins.list[Row]:
-        return await self._reader.run(queries.versions, kind, scope, id)
+    async def versions(
+        self, kind: str, scope: str, id: str, after: int = -1, limit: int | None = None
+    ) -> builtins.list[Row]:
+        return await self._reader.run(queries.versions, kind, scope, id, after, limit)
 
     async def list(
         self, kind: str, scope: str, after_id: str, limit: int, states: Sequence[str] = ()

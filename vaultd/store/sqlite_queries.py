@@ -31,12 +31,15 @@ def get(connection: sqlite3.Connection, key: RowKey) -> Row | None:
     return _row(found) if found else None
 
 
-def versions(connection: sqlite3.Connection, kind: str, scope: str, id: str) -> list[Row]:
+def versions(
+    connection: sqlite3.Connection, kind: str, scope: str, id: str, after: int = -1, limit: int | None = None
+) -> list[Row]:
+    no_limit = -1
     found = connection.execute(
         "SELECT kind, scope, records.id, version, uid, state, due_at, revision, term, sealed, secret "
         "FROM records LEFT JOIN secrets ON secrets.id = secret_id "
-        "WHERE kind = ? AND scope = ? AND records.id = ? ORDER BY version",
-        (kind, scope, id),
+        "WHERE kind = ? AND scope = ? AND records.id = ? AND version > ? ORDER BY version LIMIT ?",
+        (kind, scope, id, after, no_limit if limit is None else limit),
     ).fetchall()
     return [_row(columns) for columns in found]
 

@@ -50,7 +50,11 @@ def configure_logging(level: str, json: bool) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         describe_exception,
         drop_secrets,
-        _render_json if json else structlog.dev.ConsoleRenderer(colors=False, sort_keys=False),
+        *(
+            [_render_json]
+            if json
+            else [_exception_as_text, structlog.dev.ConsoleRenderer(colors=False, sort_keys=False)]
+        ),
     ]
     structlog.configure(
         processors=processors,
@@ -64,6 +68,9 @@ def configure_logging(level: str, json: bool) -> None:
         root.removeHandler(other)
     root.addHandler(_ForeignHandler(processors))
     root.setLevel(max(threshold, logging.WARNING))
+    # gRPC's core logs a stack for each request that it cannot decode itself, such as a path that is not UTF-8: whoever
+    # sends thousands would fill the disk.  Errors of our own never get there, the chain reports them as incidents.
+    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
 
 
 def describe_exception(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
@@ -149,6 +156,14 @@ def _render_json(logger: WrappedLogger, name: str, event: EventDict) -> str:
         return orjson.dumps({key: ascii(value) for key, value in event.items()}).decode()
 
 
+def _exception_as_text(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """The console shows an exception as a string only."""
+    del logger, name
+    if "exception" in event:
+        event["exception"] = orjson.dumps(event["exception"], option=orjson.OPT_INDENT_2).decode()
+    return event
+
+
 def _write_line(text: str) -> None:
     """Write to stderr as it is now.  A log that cannot be written stops nothing: the audit log is the one that must be."""
     with suppress(OSError, ValueError):
@@ -180,8 +195,11 @@ class _ForeignHandler(logging.Handler):
         rendered: Any = {"event": _constant_text(record), "logger": record.name}
         if record.exc_info:
             rendered["exc_info"] = record.exc_info
-        for process in self._processors:
-            rendered = process(None, level, rendered)
+        try:
+            for process in self._processors:
+                rendered = process(None, level, rendered)
+        except (TypeError, ValueError, KeyError, AttributeError):
+            rendered = f"{level}: a record of {record.name} cannot be shown"  # logging must not fail whoever logs
         _write_line(str(rendered))
 
 

@@ -1,0 +1,235 @@
+"""Defects that a review found in the chain: each test failed before its fix."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from contextlib import contextmanager
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import NameOID
+
+from harness import FakeClock, reason_of, running_server
+from vaultd.errors import Unavailable
+from vaultd.interceptors.identity import TrustBundle
+from vaultd_client.v1 import keys_pb2, resources_pb2
+
+NAME = "vaults/default/keys/a"
+ENCRYPT = resources_pb2.Key(purpose=resources_pb2.KEY_PURPOSE_ENCRYPT_DECRYPT)
+
+
+async def refused(client, times: int) -> list[str]:
+    """The reasons of calls that policy denies."""
+    reasons = []
+    for _ in range(times):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.keys.GetKey(keys_pb2.GetKeyRequest(name=NAME))
+        reasons.append(reason_of(caught.value))
+    return reasons
+
+
+@contextmanager
+def without_audit(server):
+    """The audit directory is away, and the log knows it."""
+    log = server.server._audit_log
+    directory, away = server.directory / "audit", server.directory / "away"
+    directory.rename(away)
+    log.check()
+    assert not log.serving
+    try:
+        yield
+    finally:
+        away.rename(directory)
+        log.check()
+
+
+def counted(server, reason: str) -> int:
+    """Refusals in the log, each by itself or folded."""
+    records = [record for record in server.audit_records() if record.get("reason") == reason]
+    return sum(record["folded"] if record["event"] == "refusals_folded" else 1 for record in records)
+
+
+async def test_no_refusal_is_folded_into_a_log_that_cannot_be_written(tmp_path):
+    clock = FakeClock()  # stands still: all in one second
+    async with running_server(tmp_path, clock=clock) as server:
+        assert set(await refused(server.app, 25)) == {"PERMISSION_DENIED"}
+        with without_audit(server):
+            assert set(await refused(server.app, 3)) == {"AUDIT_UNAVAILABLE"}
+
+
+async def test_folded_refusals_wait_for_a_log_that_can_be_written(tmp_path):
+    clock = FakeClock()
+    async with running_server(tmp_path, clock=clock) as server:
+        await refused(server.app, 60)
+        clock.advance(2)
+        with without_audit(server), pytest.raises(Unavailable):
+            server.server._audit.write_folded()
+        server.server._audit.write_folded()
+        assert counted(server, "PERMISSION_DENIED") == 60
+
+
+async def test_folded_refusals_of_the_last_second_are_written_at_stop(tmp_path):
+    async with running_server(tmp_path) as server:
+        await refused(server.app, 60)
+    assert counted(server, "PERMISSION_DENIED") == 60
+
+
+async def test_every_intent_has_an_outcome_of_its_own(tmp_path):
+    async with running_server(tmp_path) as server:
+        for _ in range(30):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await server.admin.keys.CreateKey(keys_pb2.CreateKeyRequest(parent="vaults/default", key_id="a"))
+        records = server.audit_records()
+        intents = {record["id"] for record in records if record["event"] == "intent"}
+        assert len(intents) == 30
+        assert intents <= {record["id"] for record in records if record["event"] == "call"}
+
+
+async def test_the_scheduler_s_acts_have_intents(tmp_path):
+    clock = FakeClock()
+    async with running_server(tmp_path, clock=clock) as server:
+        await server.admin.keys.CreateKey(keys_pb2.CreateKeyRequest(parent="vaults/default", key_id="a", key=ENCRYPT))
+        await server.admin.keys.DestroyKeyVersion(keys_pb2.DestroyKeyVersionRequest(name=f"{NAME}/versions/1"))
+        clock.advance(31 * 86_400)
+        await server.server.engine.scheduler.tick()
+        acts = [record for record in server.audit_records() if record.get("principal") == "vaultd:scheduler"]
+        assert [(record["event"], record.get("act"), record["resource"]) for record in acts] == [
+            ("intent", "destroy", f"{NAME}/versions/1"),
+            ("destroy", None, f"{NAME}/versions/1"),
+        ]
+
+
+async def test_mutations_whose_callers_gave_up_still_count_as_in_flight(tmp_path):
+    limits = {"unary_in_flight": 8, "unary_in_flight_per_principal": 4}
+    async with running_server(tmp_path, limits=limits) as server:
+        chain, go = server.server.chain, asyncio.Event()
+        create = server.server.engine.lifecycle.create_key
+
+        async def slow(*arguments):
+            await go.wait()
+            return await create(*arguments)
+
+        server.server.engine.lifecycle.create_key = slow
+        for number in range(12):
+            request = keys_pb2.CreateKeyRequest(parent="vaults/default", key_id=f"k{number}", key=ENCRYPT)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await server.admin.keys.CreateKey(request, timeout=0.1)
+        assert len(chain._finishing) <= 4
+        go.set()
+        await chain.finish()
+        await server.admin.keys.CreateKey(
+            keys_pb2.CreateKeyRequest(parent="vaults/default", key_id="later", key=ENCRYPT)
+        )
+        assert len(chain._throttle.unary) == 0
+
+
+async def test_a_page_of_large_keys_fits_in_a_message(tmp_path):
+    labels = {f"k{number:02d}{'x' * 60}": "v" * 63 for number in range(64)}
+    large = resources_pb2.Key(purpose=resources_pb2.KEY_PURPOSE_ENCRYPT_DECRYPT, labels=labels)
+    async with running_server(tmp_path) as server:
+        for start in range(0, 550, 50):
+            await asyncio.gather(
+                *(
+                    server.admin.keys.CreateKey(
+                        keys_pb2.CreateKeyRequest(parent="vaults/default", key_id=f"k{number}", key=large)
+                    )
+                    for number in range(start, start + 50)
+                )
+            )
+        seen, token = [], ""
+        while True:
+            page = await server.admin.keys.ListKeys(
+                keys_pb2.ListKeysRequest(parent="vaults/default", page_size=1000, page_token=token)
+            )
+            seen += [key.name for key in page.keys]
+            token = page.next_page_token
+            if not token:
+                break
+        assert len(seen) == len(set(seen)) == 550
+
+
+async def test_an_answer_that_no_message_holds_is_refused_and_recorded_as_such(tmp_path):
+    async with running_server(tmp_path) as server:
+        service = server.server.chain._routes["/vaultd.v1.KeysService/GetKeyUsage"].serve.__self__
+
+        async def huge(ref):
+            del ref
+            return [created] * 120_000
+
+        await server.admin.keys.CreateKey(keys_pb2.CreateKeyRequest(parent="vaults/default", key_id="a", key=ENCRYPT))
+        (created,) = await service._lifecycle.list_versions(_ref())
+        service._lifecycle.list_versions = huge
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await server.admin.keys.GetKeyUsage(keys_pb2.GetKeyUsageRequest(name=NAME))
+        assert reason_of(caught.value) == "ANSWER_TOO_LARGE"
+        assert server.audit_records()[-1]["code"] == "RESOURCE_EXHAUSTED"
+
+
+def _ref():
+    from vaultd.names import parse_key_name
+
+    return parse_key_name(NAME)
+
+
+async def test_open_calls_that_send_nothing_hold_a_bounded_number_of_places(tmp_path):
+    async with running_server(tmp_path, limits={"streams": 8}) as server:
+        check = server.admin.channel.stream_unary("/grpc.health.v1.Health/Check")
+        calls = [check() for _ in range(6)]
+        done, waiting = await asyncio.wait([asyncio.ensure_future(_outcome(call)) for call in calls], timeout=1)
+        assert len(waiting) == 2  # a quarter of all places, for one host
+        assert {reason_of(task.result()) for task in done} == {"TOO_MANY_IN_FLIGHT"}
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def _outcome(call) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value
+
+
+async def test_a_policy_that_could_not_be_read_again_is_read_at_the_next_turn(tmp_path):
+    async with running_server(tmp_path) as server:
+        authority = server.server.engine.authority
+        read, ledger = authority._ledger.read, authority._ledger
+
+        async def busy(key):
+            raise Unavailable("STORE_BUSY", "busy")
+
+        ledger.read = busy
+        server.server.reload()
+        with pytest.raises(Unavailable):
+            await server.server._check_files()
+        ledger.read = read
+        await server.server._check_files()
+        assert authority.loaded
+
+
+def _certificate(name: str, key, issuer: str, issuer_key, *, ca: bool):
+    now = datetime.datetime.now(datetime.UTC)
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in (name, issuer)]
+    return (
+        x509.CertificateBuilder()
+        .subject_name(names[0])
+        .issuer_name(names[1])
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .sign(issuer_key, SHA256())
+    )
+
+
+@pytest.mark.parametrize("ca", [True, False])
+def test_a_leaf_of_a_bundle_issues_no_certificates(ca):
+    root_key, middle_key, leaf_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
+    root = _certificate("root", root_key, "root", root_key, ca=True)
+    middle = _certificate("middle", middle_key, "root", root_key, ca=ca)
+    leaf = _certificate("leaf", leaf_key, "middle", middle_key, ca=False)
+    assert TrustBundle("a", (root,), trust_domain="a").issued([leaf, middle]) is ca
