@@ -84,6 +84,7 @@ def _ask_passphrase(settings: Settings, *, confirm: bool) -> Secret | None:
 def main() -> None:
     """vaultd, a self-hosted key vault that speaks gRPC."""
     restrict_transport()
+    _harden_process()
 
 
 @main.command()
@@ -120,7 +121,6 @@ def serve(config: Path) -> None:
 async def _serve(settings: Settings, announce: Callable[[str], None]) -> None:
     from vaultd.wiring import Server
 
-    _harden_process()
     server = Server(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -222,9 +222,13 @@ def recover_admin(config: Path, admins: tuple[str, ...]) -> None:
             await server.engine.seal.unseal(passphrase)
             document = server.engine.authority.engine.policy.to_document()
             await server.audit_event("recover_admin", admins=" ".join(admins))
+            groups = {group["name"] for group in document["groups"] if set(group["members"]) & set(admins)}
+            barred = set(admins) | {f"group:{name}" for name in groups}
+            denies = [deny for deny in document["denies"] if not set(deny["members"]) & barred]
+            dropped = len(document["denies"]) - len(denies)
             async with server.engine.ledger.change() as changes:
-                await put_policy(changes, seed_policy(list(admins), document))
-            click.echo("the policy now names these administrators")
+                await put_policy(changes, seed_policy(list(admins), {**document, "denies": denies}))
+            click.echo(f"the policy now names these administrators; {dropped} denies that bound them are gone")
 
     _run(recover())
 

@@ -241,7 +241,7 @@ def build_engine(
         usage=usage,
         budgets=budgets,
         scheduler=scheduler,
-        feed=FeedFollower(ledger, authority, seal),
+        feed=FeedFollower(ledger, authority, seal, catalog.forget_all),
         clock=clock,
     )
 

@@ -361,6 +361,14 @@ class StoreContract:
         assert await store.changes(1, 10) == [Change(2, key("b"), "create", NOW)]
         assert await store.changes(2, 10) == []
 
+    async def test_trimming_the_feed_keeps_the_newest_revisions(self, store: Store):
+        for id in ("a", "b", "c"):
+            await put_id(store, id)
+        assert await store.trim_changes(3) == 0
+        assert await store.trim_changes(1) == 2
+        assert [change.revision for change in await store.changes(0, 10)] == [3]
+        assert await store.revision() == 3
+
     async def test_feed_never_splits_a_revision(self, store: Store):
         for size in (1, 3, 1, 5):
             await put(store, *(row(key(f"k{n}"), 0) for n in range(size)))

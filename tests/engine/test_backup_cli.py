@@ -20,7 +20,11 @@ from cryptography import x509
 from engine.engines import edit, query
 from harness import ADMIN, DEFAULT_POLICY, RunningServer
 from vaultd.cli import main
+from vaultd.config import load_settings
 from vaultd.devpki import create_dev_pki, issue_client_certificate
+from vaultd.engine.authority import put_policy
+from vaultd.engine.policy import seed_policy
+from vaultd.wiring import Server
 from vaultd_client.v1 import crypto_pb2, keys_pb2, resources_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -215,6 +219,20 @@ async def test_a_recovered_admin_has_every_permission(made, tmp_path):
     async with serving(tmp_path) as server:
         key = await server.client("second").keys.GetKey(keys_pb2.GetKeyRequest(name=NAME))
         assert key.name == NAME
+
+
+async def test_a_recovered_admin_is_bound_by_no_denial(made, tmp_path):
+    config = host(made, tmp_path, "root.key", "vault.db")
+    admin = "spiffe://dev.vaultd/admin"
+    denial = {"members": [admin], "permissions": ["keys.get"], "resource": "vaults/default"}
+    async with Server(load_settings(config)).offline() as offline:
+        await offline.engine.seal.unseal(None)
+        async with offline.engine.ledger.change() as changes:
+            await put_policy(changes, seed_policy([admin], {"denies": [denial]}))
+    done = await asyncio.to_thread(vaultd, "recover-admin", "--config", config, "--admin", admin)
+    assert done.returncode == 0, done.stderr
+    async with serving(tmp_path) as server:
+        assert (await server.admin.keys.GetKey(keys_pb2.GetKeyRequest(name=NAME))).name == NAME
 
 
 def test_a_recovery_is_recorded(made, tmp_path):

@@ -140,6 +140,19 @@ async def test_a_change_that_follows_an_unwritten_one_of_ours_is_seen(tmp_path):
             await two.encrypt(ref)
 
 
+async def test_a_server_that_missed_trimmed_changes_believes_nothing_in_memory(tmp_path):
+    async with open_engine(tmp_path) as one, open_engine(tmp_path) as two:
+        ref = await one.create()
+        await two.engine.feed.poll()
+        await two.encrypt(ref)
+        await one.lifecycle.disable_version(intent(), version(ref, 1), "")
+        await one.create("another")
+        await one.ledger.store.trim_changes(1)
+        await two.engine.feed.poll()
+        with pytest.raises(FailedPrecondition):
+            await two.encrypt(ref)
+
+
 async def test_own_changes_are_not_taken_for_foreign_ones(tmp_path):
     async with open_engine(tmp_path) as one:
         await one.create()

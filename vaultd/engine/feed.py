@@ -10,6 +10,8 @@ from vaultd.engine.ledger import RING_KEY
 from vaultd.engine.seal import SealState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vaultd.engine.authority import Authority
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.seal import Seal
@@ -21,10 +23,11 @@ PAGE: Final = 1000
 class FeedFollower:
     """Passes other processes' changes to the ledger's listeners.  `poll` is called often and costs one cheap question."""
 
-    def __init__(self, ledger: Ledger, authority: Authority, seal: Seal) -> None:
+    def __init__(self, ledger: Ledger, authority: Authority, seal: Seal, forget_keys: Callable[[], None]) -> None:
         self._ledger = ledger
         self._authority = authority
         self._seal = seal
+        self._forget_keys = forget_keys
         self._turn = asyncio.Lock()
         self._behind = False
         self._unread: set[RowKey] = set()
@@ -49,6 +52,10 @@ class FeedFollower:
     async def _publish_others(self) -> int:
         foreign = 0
         while changes := await self._ledger.store.changes(self.revision, PAGE):
+            if changes[0].revision != self.revision + 1:
+                # What is in between was trimmed while this process stood still: believe nothing that is in memory.
+                self._forget_keys()
+                self._unread |= {RING_KEY, POLICY_KEY}
             self.revision = changes[-1].revision
             others = [change for change in changes if change.revision not in self._ledger.own_revisions]
             self._ledger.own_revisions.difference_update(change.revision for change in changes)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MIN_ROTATION_US: Final = 3600 * SECOND_US
 MAX_ROTATION_US: Final = 36_525 * DAY_US
 MAX_DESTROY_DELAY_US: Final = 120 * DAY_US
-MAX_VERSIONS: Final = 100_000
+MAX_VERSIONS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ JUMP_US: Final = 3600 * SECOND_US
 """A wall clock that moves this much against the monotonic one is not believed."""
 PRINCIPAL: Final = "vaultd:scheduler"
 RESEAL_STEPS: Final = 10
+FEED_REVISIONS: Final = 1_000_000
+"""How far back the feed reaches."""
 RETRY_US: Final = 60 * SECOND_US
 
 
@@ -88,6 +90,7 @@ class Scheduler:
         if now_us - self._replays_dropped_us >= JUMP_US:
             self._replays_dropped_us = now_us
             await self._ledger.store.drop_replays(now_us)
+            await self._ledger.store.trim_changes(FEED_REVISIONS)
 
     async def _do_due(self, now_us: int) -> None:
         """Attempt every due row once.  Rows that stay due (a clock not trusted, a failure) do not hide those behind them."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _ENCRYPT: Final = OpKind.ENCRYPT  # a member looked up on its enum costs as much as a tenth of an encryption
 _new_operation: Final = tuple.__new__  # half the price of Operation(...), of which a batch makes thousands
-FAIRNESS_ITEMS: Final = 250
+FAIRNESS_ITEMS: Final = 500
 """Inline items of a batch between two turns of the event loop."""
 
 

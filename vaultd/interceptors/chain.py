@@ -44,7 +44,7 @@ LEAST_RESULT_BYTES: Final = 64
 """Kept for each item of a batch, so that at least its code and reason fit."""
 RESULT_FRAME_BYTES: Final = 10
 """Tags and lengths around one result."""
-ITEMS_PER_TURN: Final = 200
+ITEMS_PER_TURN: Final = 1000
 """Items of a batch that one step looks at between two turns of the event loop."""
 
 

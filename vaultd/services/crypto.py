@@ -34,14 +34,15 @@ if TYPE_CHECKING:
     from vaultd.services.context import Context
 
 DEFAULT_DATA_KEY_BYTES: Final = 32
-ITEMS_PER_TURN: Final = 500
+_new_item: Final = tuple.__new__  # half the price of EncryptItem(...), of which a batch makes thousands
+ITEMS_PER_TURN: Final = 1000
 """Items of a batch that are converted between two turns of the event loop."""
 Outcomes = list[str | VaultdError]
 """Of each item of a batch: the name of the key version that answered, or why it failed."""
 
 
 def _encrypt_item(request: pb.EncryptRequest) -> EncryptItem:
-    return EncryptItem(parse(request.name), request.plaintext, request.associated_data)
+    return _new_item(EncryptItem, (parse(request.name), request.plaintext, request.associated_data))
 
 
 def _encrypted(request: pb.EncryptRequest, answer: Answer, response: pb.EncryptResponse) -> str:
@@ -54,7 +55,7 @@ def _encrypted(request: pb.EncryptRequest, answer: Answer, response: pb.EncryptR
 
 
 def _decrypt_item(request: pb.DecryptRequest) -> DecryptItem:
-    return DecryptItem(parse(request.name), request.ciphertext, request.associated_data)
+    return _new_item(DecryptItem, (parse(request.name), request.ciphertext, request.associated_data))
 
 
 def _decrypted(request: pb.DecryptRequest, answer: Answer, response: pb.DecryptResponse) -> str:

@@ -219,6 +219,10 @@ class Store(Protocol):
         """Read the feed after a revision, ascending; revisions are never split across calls."""
         ...
 
+    async def trim_changes(self, keep: int) -> int:
+        """Delete the oldest entries of the feed, all but those of the newest `keep` revisions; return how many."""
+        ...
+
     async def add_usage(self, usages: Sequence[Usage]) -> None:
         """Add differences to the stored usage; atomic."""
         ...

@@ -159,6 +159,10 @@ class SqliteStore:
         async with self._turn:
             return await self._writer.run_to_end(queries.drop_replays, expired_before)
 
+    async def trim_changes(self, keep: int) -> int:
+        async with self._turn:
+            return await self._writer.run_to_end(queries.trim_changes, keep)
+
     async def revision(self) -> int:
         return await self._reader.run(queries.revision)
 

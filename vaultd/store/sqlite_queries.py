@@ -242,6 +242,12 @@ def drop_replays(connection: sqlite3.Connection, expired_before: int) -> int:
     return connection.execute("DELETE FROM replays WHERE expires_at < ?", (expired_before,)).rowcount
 
 
+def trim_changes(connection: sqlite3.Connection, keep: int) -> int:
+    """One statement, which is its own transaction."""
+    newest = revision(connection)
+    return connection.execute("DELETE FROM changes WHERE revision <= ?", (newest - keep,)).rowcount
+
+
 def add_usage(connection: sqlite3.Connection, usages: Sequence[Usage]) -> None:
     connection.executemany(
         "INSERT INTO key_usage (uid, version, messages, bytes, last_use_at) VALUES (?, ?, ?, ?, ?) "
