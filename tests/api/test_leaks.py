@@ -47,7 +47,9 @@ CANARY_BYTES = 32
 EXPOSED = {
     "backends/primitives/scheme.py": 3,
     "backends/primitives/wrapping.py": 2,
-    "backends/rootkeys.py": 4,
+    "backends/rootkeys/base.py": 2,
+    "backends/rootkeys/lines.py": 1,
+    "backends/rootkeys/passphrase.py": 1,
     "engine/ledger.py": 2,
     "engine/sealing.py": 5,
 }

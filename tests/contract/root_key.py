@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -106,9 +107,28 @@ class RootKeyContract:
         under_new = await provider.wrap(new, RING, AAD)
         assert opened(await provider.unwrap(old, under_old, AAD, None)) == opened(RING)
         assert opened(await provider.unwrap(new, under_new, AAD, None)) == opened(RING)
-        await provider.retire(new)
-        await provider.retire(new)
+        await provider.unwrap(new, under_new, AAD, place.passphrase)
+        await provider.retire(old)
+        await provider.retire(old)
         assert opened(await provider.unwrap(new, under_new, AAD, None)) == opened(RING)
+
+    async def test_retiring_what_is_not_there_changes_nothing(self, place):
+        provider = place.connect()
+        ref = await provider.create(place.passphrase)
+        wrapped = await provider.wrap(ref, RING, AAD)
+        await provider.retire("0123456789abcdef")
+        assert opened(await provider.unwrap(ref, wrapped, AAD, None)) == opened(RING)
+
+    async def test_the_root_key_in_use_stays_whatever_is_retired(self, place):
+        provider = place.connect()
+        ref = await provider.create(place.passphrase)
+        wrapped = await provider.wrap(ref, RING, AAD)
+        place.operator_rotates()
+        for _ in range(2):  # as the only key, and beside another
+            with suppress(FailedPrecondition):
+                await provider.retire(ref)
+            assert opened(await provider.unwrap(ref, wrapped, AAD, None)) == opened(RING)
+            await provider.prepare_next(place.passphrase)
 
     async def test_a_crash_between_prepare_and_retire_leaves_both_usable_and_rotation_possible(self, place):
         crashed = place.connect()
@@ -125,7 +145,8 @@ class RootKeyContract:
         again = await after.prepare_next(place.passphrase)
         assert again != old
         under_again = await after.wrap(again, RING, AAD)
-        await after.retire(again)
+        await after.unwrap(again, under_again, AAD, place.passphrase)
+        await after.retire(old)
         assert opened(await place.connect().unwrap(again, under_again, AAD, place.passphrase)) == opened(RING)
 
     async def test_create_again_keeps_what_is_wrapped_usable(self, place):

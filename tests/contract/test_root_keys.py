@@ -83,6 +83,10 @@ def private_file(path: Path, content: str | bytes) -> Path:
     return path
 
 
+def refs_in(path: Path) -> list[str]:
+    return [line.split()[1] for line in path.read_text().splitlines()]
+
+
 async def reason_of(call) -> str:
     with pytest.raises(VaultdError) as error:
         await call
@@ -131,12 +135,11 @@ class TestFile:
         assert re.fullmatch(r"[0-9a-f]{16}", ref)
         assert len(base64.b64decode(key, validate=True)) == 32
 
-    async def test_create_with_a_key_there_returns_it_and_changes_nothing(self, tmp_path):
+    async def test_create_with_a_key_there_makes_another_for_it_may_be_of_another_vault(self, tmp_path):
         path = tmp_path / "root.key"
-        ref = await FileRootKey(path).create(None)
-        content = path.read_bytes()
-        assert await FileRootKey(path).create(None) == ref
-        assert path.read_bytes() == content
+        theirs = await FileRootKey(path).create(None)
+        ours = await FileRootKey(path).create(None)
+        assert refs_in(path) == [ours, theirs]
 
     @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o601])
     async def test_a_file_open_to_others_is_refused_at_every_load(self, tmp_path, mode):
@@ -220,23 +223,50 @@ class TestFile:
         private_file(path, f"vaultd-root-key-v1 {ref} {base64.b64encode(os.urandom(32)).decode()}\n")
         assert await reason_of(provider.unwrap(ref, wrapped, AAD, None)) == "ROOT_KEY_MISMATCH"
 
-    async def test_retire_keeps_only_the_one_and_refuses_to_keep_a_stranger(self, tmp_path):
+    async def test_retire_takes_the_named_line_away_and_no_other(self, tmp_path):
         path = tmp_path / "root.key"
         provider = FileRootKey(path)
         old = await provider.create(None)
+        theirs = await FileRootKey(path).create(None)
         new = await provider.prepare_next(None)
-        assert await reason_of(provider.retire("0123456789abcdef")) == "ROOT_KEY_MISSING"
-        assert len(path.read_text().splitlines()) == 2
-        await provider.retire(new)
-        assert [line.split()[1] for line in path.read_text().splitlines()] == [new]
+        await provider.unwrap(new, await provider.wrap(new, RING, AAD), AAD, None)
+        await provider.retire("0123456789abcdef")
+        assert refs_in(path) == [new, theirs, old]
+        for _ in range(2):
+            await provider.retire(old)
+            assert refs_in(path) == [new, theirs]
         assert await reason_of(provider.wrap(old, RING, AAD)) == "ROOT_KEY_MISSING"
 
-    async def test_a_key_left_over_from_a_crash_is_used_again(self, tmp_path):
+    async def test_retire_refuses_the_line_in_use(self, tmp_path):
         path = tmp_path / "root.key"
         provider = FileRootKey(path)
-        await provider.create(None)
-        assert await provider.prepare_next(None) == await provider.prepare_next(None)
-        assert len(path.read_text().splitlines()) == 2
+        ref = await provider.create(None)
+        await provider.prepare_next(None)
+        assert await reason_of(provider.retire(ref)) == "ROOT_KEY_NOT_ROTATED"
+        assert ref in refs_in(path)
+
+    async def test_retire_refuses_the_last_line(self, tmp_path):
+        path = tmp_path / "root.key"
+        ref = await FileRootKey(path).create(None)
+        assert await reason_of(FileRootKey(path).retire(ref)) == "ROOT_KEY_NOT_ROTATED"
+        assert refs_in(path) == [ref]
+
+    async def test_a_first_line_that_is_not_ours_is_never_taken_for_the_next(self, tmp_path):
+        path = tmp_path / "root.key"
+        provider = FileRootKey(path)
+        ours = await provider.create(None)
+        theirs = await FileRootKey(path).create(None)
+        new = await provider.prepare_next(None)
+        assert refs_in(path) == [new, theirs, ours]
+
+    async def test_a_file_takes_64_lines_and_then_says_that_it_is_full(self, tmp_path):
+        path = private_file(tmp_path / "root.key", "".join(f"{new_root_key_line()}\n" for _ in range(63)))
+        provider = FileRootKey(path)
+        await provider.prepare_next(None)
+        content = path.read_bytes()
+        assert await reason_of(provider.prepare_next(None)) == "ROOT_KEY_FILE_FULL"
+        assert await reason_of(provider.create(None)) == "ROOT_KEY_FILE_FULL"
+        assert path.read_bytes() == content
 
     async def test_a_process_that_knows_no_key_in_use_drops_none(self, tmp_path):
         path = tmp_path / "root.key"
@@ -276,7 +306,8 @@ class TestFile:
         assert opened(await after.unwrap(ref, wrapped, AAD, None)) == opened(RING)
         new = await after.prepare_next(None)
         under_new = await after.wrap(new, RING, AAD)
-        await after.retire(new)
+        await after.unwrap(new, under_new, AAD, None)
+        await after.retire(ref)
         assert opened(await FileRootKey(path).unwrap(new, under_new, AAD, None)) == opened(RING)
         assert {p.name for p in tmp_path.iterdir()} == {"root.key", "root.key.lock"}
 
@@ -349,13 +380,16 @@ class TestPassphrase:
         await unwrapping
         assert await reason_of(provider.wrap(ref, RING, AAD)) == "ROOT_KEY_MISSING"
 
-    async def test_retire_drops_the_others(self):
+    async def test_retire_drops_the_named_key_and_no_other(self):
         provider = PassphraseRootKey(CHEAP)
+        another = Secret(b"another passphrase")
         old = await provider.create(PASSPHRASE)
-        new = await provider.prepare_next(Secret(b"another passphrase"))
-        await provider.retire(new)
+        new = await provider.prepare_next(another)
+        assert await reason_of(provider.retire(old)) == "ROOT_KEY_NOT_ROTATED"
+        await provider.unwrap(new, await provider.wrap(new, RING, AAD), AAD, another)
+        await provider.retire(old)
         assert await reason_of(provider.wrap(old, RING, AAD)) == "ROOT_KEY_MISSING"
-        assert await reason_of(provider.retire(old)) == "ROOT_KEY_MISSING"
+        assert await reason_of(provider.retire(new)) == "ROOT_KEY_NOT_ROTATED"
         await provider.wrap(new, RING, AAD)
 
     @pytest.mark.parametrize(

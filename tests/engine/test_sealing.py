@@ -14,7 +14,7 @@ from vaultd.errors import DataLoss
 from vaultd.secret import Secret
 from vaultd.store.base import Row, RowKey
 
-SEALER = Sealer(KeyRing.create().with_new_term())
+SEALER = Sealer(KeyRing.create().with_new_term(retiring=""))
 KEY = RowKey("key_version", "default", "k", 3)
 PARTS = st.lists(
     st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1), st.binary(max_size=12), st.text(max_size=6)), max_size=6
@@ -119,7 +119,7 @@ def test_no_flipped_bit_of_a_blob_opens():
 
 def test_a_row_of_another_ring_does_not_open():
     with pytest.raises(DataLoss):
-        Sealer(KeyRing.create().with_new_term()).open_row(sealed_row())
+        Sealer(KeyRing.create().with_new_term(retiring="")).open_row(sealed_row())
 
 
 def test_the_error_of_a_tampered_row_names_no_resource():
@@ -142,22 +142,55 @@ def test_the_row_hash_is_keyed():
 
 def test_the_row_hash_survives_new_terms():
     row, ring = sealed_row(), SEALER.ring
-    assert Sealer(ring.with_new_term().without_terms_before(3)).row_hash(row) == SEALER.row_hash(row)
+    assert Sealer(ring.with_new_term(retiring="").without_terms_before(3)).row_hash(row) == SEALER.row_hash(row)
 
 
 def test_a_ring_survives_its_dump():
-    ring = KeyRing.create().with_new_term().with_new_term()
+    ring = KeyRing.create().with_new_term(retiring="").with_new_term(retiring="0123456789abcdef")
     loaded = KeyRing.load(ring.dump())
     assert loaded.dump().expose("test") == ring.dump().expose("test")
     assert (loaded.generation, loaded.term, sorted(loaded.terms)) == (3, 3, [1, 2, 3])
+    assert loaded.retiring == "0123456789abcdef"
 
 
 def test_a_ring_without_its_old_terms_keeps_the_newest():
-    ring = KeyRing.create().with_new_term().without_terms_before(2)
+    ring = KeyRing.create().with_new_term(retiring="").without_terms_before(2)
     assert (ring.generation, ring.term, list(ring.terms)) == (3, 2, [2])
 
 
-@pytest.mark.parametrize("cut", [0, 3, 4, 8, 40, -1])
+def test_a_ring_names_the_root_key_it_replaced_until_that_is_retired():
+    ring = KeyRing.create().with_new_term(retiring="old")
+    assert ring.without_terms_before(2).retiring == "old"
+    done = ring.with_nothing_retiring()
+    assert (done.retiring, done.generation, done.terms) == ("", 3, ring.terms)
+
+
+def test_the_dump_of_a_ring_is_of_the_documented_format():
+    ring = KeyRing(7, Secret(b"d" * 32), {2: Secret(b"b" * 32), 1: Secret(b"a" * 32)}, "ref")
+    terms = b"\0\0\0\1" + b"a" * 32 + b"\0\0\0\2" + b"b" * 32
+    assert ring.dump().expose("test") == b"VRG1\0\0\0\7" + b"d" * 32 + b"\0\3ref" + terms
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"\0\1" + b"\0\0\0\1" + b"a" * 32,
+        b"\0\3a f" + b"\0\0\0\1" + b"a" * 32,
+        b"\0\1\xff" + b"\0\0\0\1" + b"a" * 32,
+        b"\xff\xffref" + b"\0\0\0\1" + b"a" * 32,
+        b"\0\0" + (b"\0\0\0\1" + b"a" * 32) * 2,
+        b"\0\0" + b"\0\0\0\2" + b"a" * 32 + b"\0\0\0\1" + b"a" * 32,
+        b"\0\0",
+    ],
+    ids=["long ref", "space in ref", "ref not ASCII", "length past the end", "term twice", "descending", "no term"],
+)
+def test_a_ring_that_no_vaultd_dumps_is_refused(rest):
+    with pytest.raises(DataLoss) as lost:
+        KeyRing.load(Secret(b"VRG1\0\0\0\1" + b"d" * 32 + rest))
+    assert lost.value.reason == "KEY_RING_CORRUPT"
+
+
+@pytest.mark.parametrize("cut", [0, 3, 4, 8, 40, 41, 42, -1])
 def test_a_damaged_dump_of_a_ring_is_refused(cut):
     dumped = KeyRing.create().dump().expose("test")
     with pytest.raises(DataLoss) as lost:

@@ -54,7 +54,7 @@ ROTATION_FAILPOINTS = (
     "seal.retired",
     "root_key.prepared",
     "root_key.temporary_written",
-    "root_key.retired:2",  # the first is the clean-up at unseal
+    "root_key.retired",
 )
 """Hit while the root key is rotated under the same load.  Those of backup and restore are in the store's own tests."""
 TRY_AGAIN = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}

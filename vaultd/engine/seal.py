@@ -2,7 +2,8 @@
 
 The root key never meets the rows: it wraps the key ring, and the ring's term keys seal the rows.  Whatever changes root keys
 (init, rotation, the clean-up after a crash) does so inside a store transaction, so two processes cannot cross: a root key
-that a committed ring needs is never retired.
+that a committed ring needs is never retired.  The ring itself names the one root key that its rotation replaced; no other
+is ever retired, for it may be of another vault or of a backup.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class Seal:
                 await self._open_ring(passphrase)
                 await self._ledger.check()
                 await self._authority.reload()
-                await self._tidy_root_keys()
+                await self._retire_replaced_root()
             except BaseException:
                 self._close()
                 raise
@@ -156,12 +157,25 @@ class Seal:
             raise DataLoss("KEY_RING_CORRUPT", "the key ring is not the one that its row names; restore from a backup")
         return ring
 
-    async def _tidy_root_keys(self) -> None:
-        """Retire root keys that a crash left over, under the store's write lock."""
+    async def _retire_replaced_root(self) -> None:
+        """Retire the root key that the ring names as replaced, if any, and write the ring without that name.
+
+        Under the store's write lock, and only while the ring is the committed one.  A crash in between repeats it at the
+        next unseal; once done it is not repeated, so an operator may put the old key back for a backup.
+        """
+        old = self._ledger.sealer.ring
+        if not old.retiring:
+            return
         async with self._ledger.change() as changes:
             row = await changes.ring()
-            if row is not None:
-                await self._provider.retire(row.root_ref)
+            if row is None or row.generation != old.generation:
+                return  # another process has done it, or rotated again
+            if old.retiring != row.root_ref:
+                await self._provider.retire(old.retiring)
+            ring = old.with_nothing_retiring()
+            wrapped = await self._provider.wrap(row.root_ref, ring.dump(), _ring_aad(row.root_ref, ring.generation))
+            await changes.put_ring(RingRow(row.root_ref, ring.generation, wrapped))
+        self._ledger.install(Sealer(ring))
 
     def _close(self) -> None:
         self._ledger.install(None)
@@ -193,7 +207,7 @@ class Seal:
                     )
                 ref = await self._provider.prepare_next(passphrase)
                 failpoints.hit("seal.prepared")
-                ring = old.with_new_term()
+                ring = old.with_new_term(retiring=row.root_ref)
                 wrapped = await self._provider.wrap(ref, ring.dump(), _ring_aad(ref, ring.generation))
                 await changes.put_ring(RingRow(ref, ring.generation, wrapped))
                 await changes.remember(intent, None)
@@ -207,7 +221,7 @@ class Seal:
                 self._ledger.install(Sealer(ring))
                 raise
             failpoints.hit("seal.read_back")
-            await self._tidy_root_keys()
+            await self._retire_replaced_root()
             failpoints.hit("seal.retired")
 
     async def _adopt_committed_ring(self, ref: str, passphrase: Secret | None) -> None:

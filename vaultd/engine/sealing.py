@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 NONCE_BYTES: Final = 12
 KEY_BYTES: Final = 32
 _MAGIC: Final = b"VRG1"
+_RING_HEADER_BYTES: Final = len(_MAGIC) + 4 + KEY_BYTES + 2
 _HASH_MODULUS: Final = 2**256
 
 
@@ -70,6 +71,8 @@ class KeyRing:
     generation: int
     digest_key: Secret
     terms: Mapping[int, Secret]
+    retiring: str = ""
+    """The ref of the root key that this ring no longer needs and that is still to be retired; empty when none is."""
 
     @classmethod
     def create(cls) -> KeyRing:
@@ -81,10 +84,14 @@ class KeyRing:
         """The newest term, which seals new rows."""
         return max(self.terms)
 
-    def with_new_term(self) -> KeyRing:
-        """Return the ring of the next generation, with one more term."""
+    def with_new_term(self, *, retiring: str) -> KeyRing:
+        """Return the ring of the next generation, with one more term; the root key `retiring` wraps the one before it."""
         terms = {**self.terms, self.term + 1: Secret(os.urandom(KEY_BYTES))}
-        return replace(self, generation=self.generation + 1, terms=terms)
+        return replace(self, generation=self.generation + 1, terms=terms, retiring=retiring)
+
+    def with_nothing_retiring(self) -> KeyRing:
+        """Return the ring of the next generation, once the root key that it replaced is retired."""
+        return replace(self, generation=self.generation + 1, retiring="")
 
     def without_terms_before(self, term: int) -> KeyRing:
         """Return the ring of the next generation, without terms that nothing is sealed under."""
@@ -94,6 +101,7 @@ class KeyRing:
     def dump(self) -> Secret:
         """Serialise, to be wrapped by a root key."""
         out = _MAGIC + struct.pack(">I", self.generation) + self.digest_key.expose("wrapped by the root key")
+        out += struct.pack(">H", len(self.retiring)) + self.retiring.encode("ascii")
         for number, key in sorted(self.terms.items()):
             out += struct.pack(">I", number) + key.expose("wrapped by the root key")
         return Secret(out)
@@ -102,14 +110,22 @@ class KeyRing:
     def load(cls, dumped: Secret) -> KeyRing:
         """Rebuild from `dump`; raises DataLoss."""
         raw = dumped.expose("rebuild the key ring")
-        body = raw[8 + KEY_BYTES :]
-        if raw[:4] != _MAGIC or not body or len(body) % (4 + KEY_BYTES):
-            raise DataLoss("KEY_RING_CORRUPT", "the key ring is not readable; restore from a backup")
-        terms = {
-            struct.unpack_from(">I", body, at)[0]: Secret(body[at + 4 : at + 4 + KEY_BYTES])
-            for at in range(0, len(body), 4 + KEY_BYTES)
-        }
-        return cls(struct.unpack_from(">I", raw, 4)[0], Secret(raw[8 : 8 + KEY_BYTES]), terms)
+        if raw[:4] != _MAGIC or len(raw) < _RING_HEADER_BYTES:
+            raise _ring_unreadable()
+        ref_end = _RING_HEADER_BYTES + struct.unpack_from(">H", raw, _RING_HEADER_BYTES - 2)[0]
+        ref, body = raw[_RING_HEADER_BYTES:ref_end], raw[ref_end:]
+        if not all(0x20 < byte < 0x7F for byte in ref) or not body or len(body) % (4 + KEY_BYTES):
+            raise _ring_unreadable()
+        numbers = [struct.unpack_from(">I", body, at)[0] for at in range(0, len(body), 4 + KEY_BYTES)]
+        if numbers != sorted(set(numbers)):
+            raise _ring_unreadable()
+        keys = [Secret(body[at + 4 : at + 4 + KEY_BYTES]) for at in range(0, len(body), 4 + KEY_BYTES)]
+        generation, digest_key = struct.unpack_from(">I", raw, 4)[0], Secret(raw[8 : 8 + KEY_BYTES])
+        return cls(generation, digest_key, dict(zip(numbers, keys, strict=True)), ref.decode("ascii"))
+
+
+def _ring_unreadable() -> DataLoss:
+    return DataLoss("KEY_RING_CORRUPT", "the key ring is not readable; restore from a backup")
 
 
 class Sealer:
