@@ -63,8 +63,9 @@ def build_routes(
                 raise RouteMissing(f"{path} has no method in its service")
             routes[path] = _route(path, rule, method, serve)
     served = {descriptor.full_name for descriptor in services}
-    for path in by_method:
-        if path not in routes and path.split("/")[1] in served:
+    for path, rule in by_method.items():
+        # Health and reflection come from packages that add methods over time: a rule may be ahead of them, never behind.
+        if path not in routes and path.split("/")[1] in served and not rule.open:
             raise RouteMissing(f"the rule of {path} has no method in the descriptors")
     for path, target in (aliases or {}).items():
         routes[path] = routes[target]

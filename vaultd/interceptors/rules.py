@@ -188,6 +188,7 @@ RULES: Final = (
     _vaults("UpdateVault", "update", _on("vault.name"), ("vault.name",), mutation=True),
     _vaults("DeleteVault", "delete", _on("name"), ("name",), mutation=True, idempotent=False),
     _open("/grpc.health.v1.Health/Check"),
+    _open("/grpc.health.v1.Health/List"),
     _open("/grpc.health.v1.Health/Watch"),
     _open("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
 )

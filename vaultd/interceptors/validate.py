@@ -230,6 +230,7 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "DeleteVaultRequest": _versioned(_vault),
     # grpc.health.v1 and reflection
     "HealthCheckRequest": {"service": _chars(256)},
+    "HealthListRequest": {},
     "ServerReflectionRequest": {},
 }
 

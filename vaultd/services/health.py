@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from grpc_health.v1 import health_pb2 as pb
 
@@ -55,6 +55,10 @@ class HealthBoard:
             return all(self._components.values()) and not self.draining
         return None
 
+    def names(self) -> list[str]:
+        """Every name that can be asked for."""
+        return [WHOLE, *self._services, *self._components]
+
     async def change(self) -> None:
         """Wait until something changed."""
         await self._changed.wait()
@@ -68,7 +72,7 @@ def _answer(serving: bool | None) -> pb.HealthCheckResponse:
 
 
 class HealthService:
-    """Check and Watch."""
+    """Check, Watch, and List where the installed grpcio-health-checking has it."""
 
     def __init__(self, board: HealthBoard) -> None:
         self._board = board
@@ -80,6 +84,13 @@ class HealthService:
         if serving is None:
             raise NotFound("HEALTH_SERVICE_UNKNOWN", "no such health name; the README lists them")
         return _answer(serving)
+
+    async def List(self, request: Any, context: Context) -> Any:
+        del request, context
+        response = pb.HealthListResponse()
+        for name in self._board.names():
+            response.statuses[name].CopyFrom(_answer(self._board.serving(name)))
+        return response
 
     async def Watch(
         self, requests: AsyncIterator[pb.HealthCheckRequest], context: Context
