@@ -44,6 +44,7 @@ LEAST_RESULT_BYTES: Final = 64
 """Kept for each item of a batch, so that at least its code and reason fit."""
 RESULT_FRAME_BYTES: Final = 10
 """Tags and lengths around one result."""
+_UNDECIDED: Final = object()
 ITEMS_PER_TURN: Final = 1000
 """Items of a batch that one step looks at between two turns of the event loop."""
 
@@ -207,7 +208,7 @@ class Chain:
         slots, requests, results, places = [], [], [], []
         names: list[Any] = []
         errors: dict[int, VaultdError] = {}
-        verdicts: dict[Any, VaultdError | None] = {}  # items that name the same keys share a decision
+        verdicts: dict[Any, Any] = {}  # items that name the same keys share a decision
         name_of, validate = rule.names, route.validate.rest
         next_turn = ITEMS_PER_TURN
         for at, item in enumerate(items):
@@ -217,9 +218,9 @@ class Chain:
             slot = add()
             slots.append(slot)
             name = name_of(item)
-            if name not in verdicts:
-                verdicts[name] = self._verdict(route, principal, item)
-            verdict = verdicts[name]
+            verdict = verdicts.get(name, _UNDECIDED)
+            if verdict is _UNDECIDED:
+                verdict = verdicts[name] = self._verdict(route, principal, item)
             if verdict is not None:
                 errors[at] = verdict
                 continue

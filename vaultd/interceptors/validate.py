@@ -281,10 +281,12 @@ def compile_validator(message: type[Message], *, refuse_unknown: bool) -> Valida
         for name, minimum, maximum in sizes:
             if not minimum <= len(getattr(request, name)) <= maximum:
                 raise _size_error(name, minimum, maximum)
-        for name, check in others:
-            check(getattr(request, name), name)
+        if others:
+            for name, check in others:
+                check(getattr(request, name), name)
+        has = request.HasField
         for name, covered in sums:
-            if request.HasField(name):
+            if has(name):
                 _check_sum(request, name, covered)
         if refuse_unknown:
             _refuse_unknown(request)
