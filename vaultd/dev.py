@@ -58,7 +58,7 @@ def _write(path: Path, document: object) -> None:
 
 
 def grpcurl_line(directory: Path, address: str) -> str:
-    """A command that works as printed: makes a random data key's worth of bytes, so that it needs nothing else."""
+    """A command that works as printed, from the directory where the server was started."""
     tls = directory / "tls"
     return (
         f"grpcurl -cacert {tls}/ca.crt -cert {tls}/admin.crt -key {tls}/admin.key "

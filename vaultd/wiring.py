@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -51,7 +52,7 @@ from vaultd.store.sqlite import SqliteStore
 from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
     from pathlib import Path
 
     from google.protobuf.descriptor import ServiceDescriptor
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from vaultd.config import LimitsSection, RootKeySection, Settings
     from vaultd.engine.clock import Clock
     from vaultd.hosts.grpcio import TlsConfig
-    from vaultd.store.base import RowKey, Store
+    from vaultd.store.base import Store
 
 REFLECTION_V1: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 REFLECTION_V1ALPHA: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
@@ -100,12 +101,12 @@ def read_trust_bundles(settings: Settings) -> list[TrustBundle]:
     return bundles
 
 
-def trust_stamp(settings: Settings) -> tuple[tuple[int, int], ...]:
-    """What changes when a trust bundle's file does; a file that is missing counts as a state of its own."""
+def file_stamps(paths: Iterable[Path]) -> tuple[tuple[int, int], ...]:
+    """What changes when a file does; a file that is missing counts as a state of its own."""
     stamps = []
-    for bundle in settings.trust_bundles:
+    for path in paths:
         try:
-            stat = bundle.ca.stat()
+            stat = path.stat()
             stamps.append((stat.st_mtime_ns, stat.st_ino))
         except OSError:
             stamps.append((0, 0))
@@ -125,25 +126,20 @@ class TlsFiles:
     def _paths(self) -> list[Path]:
         return [self._settings.tls.key, self._settings.tls.certificate, *(b.ca for b in self._settings.trust_bundles)]
 
-    def _stamps(self) -> tuple[tuple[int, int], ...]:
-        return tuple((stat.st_mtime_ns, stat.st_ino) for stat in (path.stat() for path in self._paths()))
-
     def read(self) -> TlsConfig:
         """The files' contents; what is served stays in force when they cannot be read or do not fit together."""
+        self._stamp = file_stamps(self._paths())
         try:
-            stamp = self._stamps()
             key, certificate = self._settings.tls.key.read_bytes(), self._settings.tls.certificate.read_bytes()
             authorities = b"\n".join(bundle.ca.read_bytes() for bundle in self._settings.trust_bundles)
             check_key_pair(key, certificate)
         except (OSError, ValueError) as error:
             self._stale = False  # looked at again when the files change again
-            with suppress(OSError):
-                self._stamp = self._stamps()
             if self._served is None:
                 raise ConfigError("tls: certificate and key must be readable PEM files that belong together") from error
             _log.error("tls_files_refused", advice="the certificate in force stays; mend the files")
             return self._served
-        self._served, self._stamp, self._stale = (key, certificate, authorities), stamp, False
+        self._served, self._stale = (key, certificate, authorities), False
         return self._served
 
     def reload(self) -> None:
@@ -155,17 +151,12 @@ class TlsFiles:
         now_s = time.monotonic()  # handshakes run on threads of grpc
         if not self._stale and now_s - self._checked_s >= 1:
             self._checked_s = now_s
-            try:
-                self._stale = self._stamps() != self._stamp
-            except OSError:
-                self._stale = False
+            self._stale = file_stamps(self._paths()) != self._stamp
         return self._stale
 
 
 def check_key_pair(key: bytes, certificate: bytes) -> None:
     """Raise ValueError unless the private key is that of the certificate."""
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-
     leaf = x509.load_pem_x509_certificates(certificate)[0]
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if load_pem_private_key(key, None).public_key().public_bytes(*form) != leaf.public_key().public_bytes(*form):
@@ -216,8 +207,7 @@ def build_engine(
     software = SoftwareBackend(settings.software.threads or None, settings.software.max_queued)
     backends = {ProtectionLevel.SOFTWARE: software}
     usage = UsageBook(ledger)
-    low: list[Callable[[RowKey], None]] = []
-    budgets = BudgetBook(ledger, lambda key: low[0](key), settings.limits.messages_per_version)
+    budgets = BudgetBook(ledger, settings.limits.messages_per_version)
     catalog = KeyCatalog(ledger, backends, usage, budgets, settings.software.max_cached_keys)
     limits = LifecycleLimits(
         default_destroy_delay_us=settings.lifecycle.default_destroy_delay_s * SECOND_US,
@@ -226,8 +216,7 @@ def build_engine(
     )
     lifecycle = KeyLifecycle(ledger, backends, clock, limits)
     seal = Seal(ledger, provider, authority, catalog.forget_all, on_seal)
-    scheduler = Scheduler(ledger, lifecycle, seal, usage, clock, on_intent, on_event)
-    low.append(scheduler.note_low_budget)
+    scheduler = Scheduler(ledger, lifecycle, seal, usage, budgets, clock, on_intent, on_event)
     return Engine(
         store=store,
         ledger=ledger,
@@ -256,10 +245,10 @@ class Server:
         self._audit = AuditStep(self._audit_log, RefusalFolder(), self._clock)
         self._tls = TlsFiles(settings)
         self._identity = Identity(read_trust_bundles(settings), self._clock)
-        self._services: dict[ServiceDescriptor, object] = {}
         self._stopping = asyncio.Event()
         self._reload_policy = asyncio.Event()
-        self._trust_stamp = trust_stamp(settings)
+        self._authorities = [bundle.ca for bundle in settings.trust_bundles]
+        self._trust_stamp = file_stamps(self._authorities)
         self.board = HealthBoard(["vaultd.v1.CryptoService", "vaultd.v1.KeysService", "vaultd.v1.AdminService"])
         self.engine = build_engine(
             settings,
@@ -428,7 +417,7 @@ class Server:
 
     async def _check_files(self) -> None:
         """Trust bundles that changed on disk are in force without a signal, as the listener's certificates are."""
-        if trust_stamp(self._settings) != self._trust_stamp:
+        if file_stamps(self._authorities) != self._trust_stamp:
             self._reload_files()
         if self._reload_policy.is_set() and self.engine.seal.state is SealState.UNSEALED:
             await self.engine.authority.reload()  # nothing is allowed after a failure: the next turn tries again
@@ -448,7 +437,7 @@ class Server:
 
     def _reload_files(self) -> None:
         self._tls.reload()
-        self._trust_stamp = trust_stamp(self._settings)
+        self._trust_stamp = file_stamps(self._authorities)
         try:
             self._identity.replace(read_trust_bundles(self._settings))
             _log.info("reloaded")

@@ -40,7 +40,7 @@ async def transit_with(vector, directory):
     ledger = Ledger(SqliteStore(directory / "unopened.db"), clock)
     sealer = Sealer(KeyRing.create())
     ledger.install(sealer)
-    usage, budgets = UsageBook(ledger), BudgetBook(ledger, lambda key: None, None)
+    usage, budgets = UsageBook(ledger), BudgetBook(ledger, None)
     catalog = KeyCatalog(ledger, {ProtectionLevel.SOFTWARE: backend}, usage, budgets)
     uid, number, algorithm = raw(vector, "uid"), vector["version"], ALGORITHMS[vector["algorithm"]]
     material = await backend.import_material(algorithm.name, Secret(raw(vector, "key")), "compat")

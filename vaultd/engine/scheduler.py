@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
     from vaultd.engine.seal import Seal
-    from vaultd.engine.usage import UsageBook
+    from vaultd.engine.usage import BudgetBook, UsageBook
     from vaultd.store.base import Row, RowKey
 
 DUE_ROWS: Final = 100
@@ -48,6 +48,7 @@ class Scheduler:
         lifecycle: KeyLifecycle,
         seal: Seal,
         usage: UsageBook,
+        budgets: BudgetBook,
         clock: Clock,
         on_intent: Callable[[str, str], Awaitable[None]],
         on_event: Callable[[str, str, str], None],
@@ -56,10 +57,10 @@ class Scheduler:
         self._lifecycle = lifecycle
         self._seal = seal
         self._usage = usage
+        self._budgets = budgets
         self._clock = clock
         self._on_intent = on_intent
         self._on_event = on_event
-        self._low: set[KeyRef] = set()
         self._retry_at: dict[RowKey, int] = {}
         self._offset_us = self._clock_offset()
         self._replays_dropped_us = 0
@@ -68,10 +69,6 @@ class Scheduler:
     def _clock_offset(self) -> int:
         return self._clock.now_us() - int(self._clock.monotonic_s() * SECOND_US)
 
-    def note_low_budget(self, key: RowKey) -> None:
-        """A version nears its message budget: its key gets a new primary version at the next tick."""
-        self._low.add(KeyRef(key.scope, key.id, key.version))
-
     async def tick(self) -> None:
         """Do everything that is due now.  Errors are reported and do not stop the rest."""
         if self._seal.state is not SealState.UNSEALED:
@@ -79,9 +76,9 @@ class Scheduler:
         self._check_clock()
         now_us = self._clock.now_us()
         await self._do_due(now_us)
-        for ref in list(self._low):
-            self._low.discard(ref)
-            await self._rotate_spent(ref)
+        for spent in list(self._budgets.low):
+            self._budgets.low.discard(spent)
+            await self._rotate_spent(spent)
         await self._lifecycle.scrub_pending()
         await self._usage.flush()
         for _ in range(RESEAL_STEPS):
@@ -140,7 +137,8 @@ class Scheduler:
             self._retry_at[key] = now_us + RETRY_US
             self._on_event(f"{event}_failed", str(ref), error.reason)
 
-    async def _rotate_spent(self, ref: KeyRef) -> None:
+    async def _rotate_spent(self, spent: RowKey) -> None:
+        ref = KeyRef(spent.scope, spent.id, spent.version)
         try:
             key = await self._lifecycle.get_key(ref)
             if key.state is KeyState.ACTIVE and key.primary == ref.version:
@@ -148,5 +146,5 @@ class Scheduler:
                 await self._lifecycle.rotate_key(Intent(PRINCIPAL, "scheduler"), KeyRef(ref.vault, ref.key, 0))
                 self._on_event("rotate", str(ref), "MESSAGE_BUDGET")
         except VaultdError as error:
-            self._low.add(ref)
+            self._budgets.low.add(spent)
             self._on_event("rotate_failed", str(ref), error.reason)

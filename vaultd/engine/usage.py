@@ -14,8 +14,6 @@ from vaultd.errors import FailedPrecondition, VaultdError
 from vaultd.store.base import RowKey, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from vaultd.engine.ledger import Ledger
     from vaultd.names import KeyRef
 
@@ -128,11 +126,12 @@ class Budget:
 
 
 class BudgetBook:
-    """Leases of message budgets.  `on_low` is told of a version that nears its limit."""
+    """Leases of message budgets."""
 
-    def __init__(self, ledger: Ledger, on_low: Callable[[RowKey], None], messages_per_version: int | None) -> None:
+    def __init__(self, ledger: Ledger, messages_per_version: int | None) -> None:
         self._ledger = ledger
-        self._on_low = on_low
+        self.low: set[RowKey] = set()
+        """Versions that near their limit; the scheduler takes them out and rotates their keys."""
         self._ceiling = messages_per_version
         self._budgets: dict[tuple[bytes, int], Budget] = {}
         self.block = (
@@ -159,7 +158,7 @@ class BudgetBook:
         budget.left += max(block, 0)
         budget.exhausted = budget.leased >= budget.limit
         if budget.leased >= budget.limit * ROTATE_AT:
-            self._on_low(budget.key)
+            self.low.add(budget.key)
 
     async def messages_left(self, ref: KeyRef, uid: bytes, max_messages: int) -> int:
         """Messages that a version may still encrypt, counting other processes' leases as spent."""

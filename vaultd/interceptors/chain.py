@@ -108,9 +108,8 @@ class Chain:
             try:
                 now = task.get_loop().time()
                 deadline = self._deadline(call, now)
-                self._deadlines.watch(
-                    task, now + self._limits.receive_s
-                )  # who sends nothing holds a place only so long
+                # Who sends nothing holds a place only so long.
+                self._deadlines.watch(task, now + self._limits.receive_s)
                 body = await call.receive()
                 self._deadlines.watch(task, deadline)
                 entry.bytes_in = len(body or b"")

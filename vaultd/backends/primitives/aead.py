@@ -25,31 +25,26 @@ _ENCRYPT: Final = OpKind.ENCRYPT
 _DECRYPT: Final = OpKind.DECRYPT
 
 _NONCE_BYTES: Final = 12
-_NONCES_DRAWN: Final = 128
 _SHORTEST: Final = _NONCE_BYTES + 16
 
 
 class NonceCipher:
     """A cipher with a random 12-byte nonce: nonce || ciphertext || tag."""
 
-    __slots__ = ("_decrypt", "_encrypt", "_nonces")
+    __slots__ = ("_decrypt", "_encrypt")
     inline: bool = True
 
     def __init__(self, cipher: AESGCM | AESGCMSIV | ChaCha20Poly1305) -> None:
         self._encrypt = cipher.encrypt
         self._decrypt = cipher.decrypt
-        self._nonces: list[bytes] = []
 
     def perform(self, operation: Operation) -> bytes:
         """ENCRYPT or DECRYPT."""
         kind, data, context = operation
         if kind is _ENCRYPT:
-            # Taken from a block, since one call to the system costs as much as an encryption.  `pop` hands a nonce to one
-            # taker only, also between threads; nonces are no secret while they wait.
-            try:
-                nonce = self._nonces.pop()
-            except IndexError:
-                nonce = self._draw_nonces()
+            # Drawn for this message and never kept: a machine that is cloned or put back from a snapshot would use what
+            # waits in memory twice.
+            nonce = urandom(_NONCE_BYTES)
             return nonce + self._encrypt(nonce, data, context)
         if kind is _DECRYPT:
             if len(data) < _SHORTEST:
@@ -59,13 +54,6 @@ class NonceCipher:
             except InvalidTag:
                 raise DecryptionFailed from None
         raise wrong_purpose()
-
-    def _draw_nonces(self) -> bytes:
-        block = urandom(_NONCE_BYTES * _NONCES_DRAWN)
-        drawn = [block[at : at + _NONCE_BYTES] for at in range(0, len(block), _NONCE_BYTES)]
-        nonce = drawn.pop()
-        self._nonces = drawn
-        return nonce
 
 
 class ExtendedNonceCipher:
