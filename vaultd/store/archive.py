@@ -184,7 +184,7 @@ def _inspect(database: Path) -> tuple[int, int, dict[str, int]]:
             connection.execute("PRAGMA cell_size_check=ON")
             sqlite_backup.require_integrity(connection)
             schema = migrations.sqlite_schema(connection)
-            migrations.require_known(schema, len(migrations.load("sqlite")))
+            migrations.require_known(schema, migrations.load("sqlite")[-1].number)
             return schema, queries.revision(connection), queries.count_kinds(connection)
     except sqlite3.DatabaseError as error:
         unreadable = primary_code(error) in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
