@@ -13,8 +13,9 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, cast
 
+from vaultd.backends.backlog import Backlog, too_late
 from vaultd.backends.base import Lane
-from vaultd.errors import DeadlineExceeded, ResourceExhausted, Unavailable, VaultdError
+from vaultd.errors import Unavailable, VaultdError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,12 +24,6 @@ DEFAULT_MAX_QUEUED: Final = 20_000
 _CHUNK_CALLS: Final = 16
 # A worker holds no more than this much estimated work at a time, so that another that falls idle finds some left.
 _VISIT_S: Final = 0.002
-# Of the moving average: the weight of a new measurement, and the most that one stalled call may raise it by.
-_WEIGHT: Final = 0.2
-_LARGEST_STEP: Final = 4.0
-# What an estimate keeps when it alone, with nothing queued, refuses a batch: a wrong one must not refuse for ever.
-_DECAY: Final = 0.8
-_SHORTEST_RETRY_S: Final = 0.05
 
 
 ResultT = TypeVar("ResultT")
@@ -85,15 +80,13 @@ class WorkPool:
         if self._thread_count < 1 or max_queued < 1:
             raise ValueError("a pool has at least one thread and room for one call")
         self._max_generating = max(1, self._thread_count - 1)
-        self._max_queued = max_queued
         self._clock = clock
         self._lock = threading.Lock()
         self._work_arrived = threading.Condition(self._lock)
         # From here on everything is read and written under the lock.
         self._lanes: dict[Lane, deque[_Chunk]] = {lane: deque() for lane in Lane}
-        self._queued_classes: dict[Lane, Counter[str]] = {lane: Counter() for lane in Lane}
-        self._queued = 0
-        self._estimates: dict[str, float] = {}
+        workers = {**dict.fromkeys(Lane, self._thread_count), Lane.KEY_GENERATION: self._max_generating}
+        self._backlog = Backlog(workers, max_queued, clock)
         self._generating = 0
         self._idle = 0
         self._closing = False
@@ -105,7 +98,7 @@ class WorkPool:
     @property
     def queue_depth(self) -> int:
         """Calls that are waiting for a thread."""
-        return self._queued
+        return self._backlog.queued
 
     async def run(self, call: Call[ResultT], deadline: float | None, lane: Lane = Lane.ONLINE) -> ResultT:
         """Do one call and return what it returns.
@@ -134,15 +127,12 @@ class WorkPool:
             return cast("asyncio.Future[list[ResultT | VaultdError]]", ticket.future)
         with self._lock:
             self._start(loop)
-            self._admit(ticket)
             count = len(calls)
+            classes = Counter(call.cost_class for call in calls)
+            self._backlog.admit(classes, -(-count // _CHUNK_CALLS), deadline, lane)
             self._lanes[lane].extend(
                 _Chunk(ticket, start, min(start + _CHUNK_CALLS, count)) for start in range(0, count, _CHUNK_CALLS)
             )
-            classes = self._queued_classes[lane]
-            for call in calls:
-                classes[call.cost_class] += 1
-            self._queued += count
             if self._idle:
                 self._work_arrived.notify((count + _CHUNK_CALLS - 1) // _CHUNK_CALLS)
         return cast("asyncio.Future[list[ResultT | VaultdError]]", ticket.future)
@@ -156,12 +146,11 @@ class WorkPool:
         """Fail what is queued with Unavailable, let what has begun finish, and join the threads.  Idempotent."""
         with self._lock:
             self._closing = True
-            for lane, chunks in self._lanes.items():
+            for chunks in self._lanes.values():
                 for ticket in {chunk.ticket for chunk in chunks}:
                     self._fail(ticket, _closed())
                 chunks.clear()
-                self._queued_classes[lane].clear()
-            self._queued = 0
+            self._backlog.clear()
             self._work_arrived.notify_all()
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
@@ -180,42 +169,6 @@ class WorkPool:
                 thread.start()
         elif self._loop is not loop:
             raise RuntimeError("a pool serves the one event loop that used it first")
-
-    def _admit(self, ticket: _Ticket) -> None:
-        """Raise unless there is room, and time.
-
-        A class that was never measured counts nothing.  A single call with nothing in front of it is let in however
-        long it should take: no estimate, wrong perhaps, can then shut a class of calls out for good.
-        """
-        if self._queued + len(ticket.calls) > self._max_queued:
-            raise _overloaded("too much work is queued; try again later", self._estimate_wait(ticket.lane))
-        if ticket.deadline is None:
-            return
-        left_s = ticket.deadline - self._clock()
-        if left_s <= 0:
-            raise _too_late()
-        wait_s = self._estimate_wait(ticket.lane)
-        nothing_in_front = wait_s <= 0
-        if nothing_in_front and len(ticket.calls) == 1:
-            return
-        if wait_s + self._estimate_service(ticket) > left_s:
-            if nothing_in_front:
-                for cost_class in {call.cost_class for call in ticket.calls} & self._estimates.keys():
-                    self._estimates[cost_class] *= _DECAY
-            raise _overloaded("there is more work than the deadline leaves time for; try again later", wait_s)
-
-    def _estimate_wait(self, lane: Lane) -> float:
-        """Seconds until the calls queued in this lane and those before it have begun."""
-        work_s = 0.0
-        for other, classes in self._queued_classes.items():
-            if other.value <= lane.value:
-                for cost_class, count in classes.items():
-                    work_s += count * self._estimates.get(cost_class, 0.0)
-        return work_s / (self._max_generating if lane is Lane.KEY_GENERATION else self._thread_count)
-
-    def _estimate_service(self, ticket: _Ticket) -> float:
-        work_s = sum(self._estimates.get(call.cost_class, 0.0) for call in ticket.calls)
-        return work_s / min(self._thread_count, -(-len(ticket.calls) // _CHUNK_CALLS))
 
     # Work, on the threads.
 
@@ -261,7 +214,7 @@ class WorkPool:
             chunk = chunks.popleft()
             visit.append(chunk)
             first = chunk.ticket.calls[chunk.start]
-            budget_s -= (chunk.stop - chunk.start) * self._estimates.get(first.cost_class, _VISIT_S)
+            budget_s -= (chunk.stop - chunk.start) * self._backlog.estimate(first.cost_class, _VISIT_S)
         return visit
 
     def _do_chunk(self, chunk: _Chunk) -> None:
@@ -301,27 +254,18 @@ class WorkPool:
             if self._closing:
                 self._fail(ticket, _closed())
                 return False
-            self._queued -= 1
-            classes = self._queued_classes[ticket.lane]
-            classes[call.cost_class] -= 1
-            if not classes[call.cost_class]:
-                del classes[call.cost_class]
+            self._backlog.take(call.cost_class, ticket.lane)
             if ticket.failure is not None or ticket.future.cancelled():
                 return False
             if ticket.deadline is not None and self._clock() >= ticket.deadline:
-                ticket.outcomes[index] = _too_late()
+                ticket.outcomes[index] = too_late()
                 self._count_down(ticket)
                 return False
             return True
 
     def _finish(self, ticket: _Ticket, cost_class: str, service_s: float) -> None:
         with self._lock:
-            known_s = self._estimates.get(cost_class)
-            if known_s is None:
-                self._estimates[cost_class] = service_s
-            else:
-                step_s = min(service_s, known_s * _LARGEST_STEP) if known_s > 0 else service_s
-                self._estimates[cost_class] = known_s + _WEIGHT * (step_s - known_s)
+            self._backlog.measure(cost_class, service_s)
             self._count_down(ticket)
 
     # Delivery.  The first three are called under the lock.
@@ -359,10 +303,6 @@ class WorkPool:
                 ticket.future.set_result(ticket.outcomes)
 
 
-def _overloaded(text: str, wait_s: float) -> ResourceExhausted:
-    return ResourceExhausted("OVERLOADED", text, retry_after_s=max(wait_s, _SHORTEST_RETRY_S))
-
-
 def _fit_for_future(error: BaseException) -> Exception:
     """Wrap what a future does not take (StopIteration), or a loop would die of (KeyboardInterrupt, a panic in Rust)."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
@@ -374,7 +314,3 @@ def _fit_for_future(error: BaseException) -> Exception:
 
 def _closed() -> Unavailable:
     return Unavailable("SHUTTING_DOWN", "the server is shutting down; try another one, or again later")
-
-
-def _too_late() -> DeadlineExceeded:
-    return DeadlineExceeded("DEADLINE_EXCEEDED", "the deadline passed before the work could begin")

@@ -7,11 +7,12 @@ import os
 import time
 from typing import TYPE_CHECKING, final
 
+from vaultd.backends.backlog import too_late
 from vaultd.backends.base import Lane, Material
 from vaultd.backends.pool import DEFAULT_MAX_QUEUED, Call, WorkPool
 from vaultd.backends.primitives.catalogue import SCHEMES
 from vaultd.backends.primitives.scheme import Encoded, SymmetricScheme, material_mismatch
-from vaultd.errors import DeadlineExceeded, InvalidArgument, VaultdError
+from vaultd.errors import InvalidArgument, VaultdError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -186,7 +187,7 @@ class SoftwareBackend:
             if done % _INLINE_RUN == 0:
                 await asyncio.sleep(0)
                 if _is_past(deadline):
-                    late = _too_late()
+                    late = too_late()
 
 
 def _find_scheme(algorithm: str) -> Scheme:
@@ -212,8 +213,4 @@ def _is_past(deadline: float | None) -> bool:
 
 def _check_deadline(deadline: float | None) -> None:
     if _is_past(deadline):
-        raise _too_late()
-
-
-def _too_late() -> DeadlineExceeded:
-    return DeadlineExceeded("DEADLINE_EXCEEDED", "the deadline passed before the work could begin")
+        raise too_late()
