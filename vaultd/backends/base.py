@@ -6,12 +6,12 @@ no resource names and no state of versions; `tests/contract/backend.py` is the c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from vaultd.errors import VaultdError
     from vaultd.secret import Secret
@@ -66,11 +66,21 @@ class Material:
     secret: the material, to be sealed by the caller; None for a key in a token.
     reference: names the key in its token; b"" for software keys.
     public_key: DER SubjectPublicKeyInfo, or the bare encoding where none is standardised; b"" for symmetric keys.
+    attestation: what a token said of the key when it was made or taken over; empty for software keys.
     """
 
     secret: Secret | None
     reference: bytes
     public_key: bytes
+    attestation: Mapping[str, str | bool] = field(default_factory=dict)
+
+
+class TokenKey(NamedTuple):
+    """A key that is in a token already: its CKA_ID, its CKA_LABEL, or both, in the slot of a name ("": the first)."""
+
+    slot: str
+    object_id: bytes
+    label: str
 
 
 class Handle(Protocol):
@@ -96,20 +106,35 @@ class Backend(Protocol):
     """Uses key material.  Every method may raise Unavailable; deadlines are `time.monotonic()` seconds or None."""
 
     protection_level: str
-    """`SOFTWARE` or `HSM`."""
+    """`SOFTWARE`, `HSM` or `HSM_ENVELOPE`."""
 
     def unsupported(self, algorithm: str) -> str | None:
         """Say why the algorithm cannot be used here, or None when it can."""
         ...
 
-    async def generate(self, algorithm: str, label: str) -> Material:
-        """Make a new key.  `label` is what an operator reads in a token."""
+    def reserve(self) -> bytes:
+        """Choose the reference of a key that is about to be made, to be recorded first; b"" where failures leave nothing.
+
+        A key that was made, and whose record was lost in a crash, is found by its reference and destroyed.
+        """
         ...
 
-    async def import_material(self, algorithm: str, secret: Secret, label: str) -> Material:
+    async def generate(self, algorithm: str, label: str, reference: bytes = b"") -> Material:
+        """Make a new key.  `label` is what an operator reads in a token; `reference` is what `reserve` chose."""
+        ...
+
+    async def import_material(self, algorithm: str, secret: Secret, label: str, reference: bytes = b"") -> Material:
         """Take material in: raw bytes for symmetric and raw-encoded keys, PKCS#8 DER for RSA and EC.
 
         Raises InvalidArgument, reason MATERIAL_MISMATCH, when it does not fit the algorithm.
+        """
+        ...
+
+    async def adopt(self, algorithm: str, source: TokenKey) -> Material:
+        """Take over a key that a token holds already.  Nothing in the token changes.
+
+        Raises FailedPrecondition: ADOPTION_UNSUPPORTED where there is no token, TOKEN_KEY_NOT_FOUND, or HSM_REFUSED when
+        the object does not fit the algorithm.
         """
         ...
 

@@ -12,12 +12,12 @@ from vaultd.backends.base import Lane, Material
 from vaultd.backends.pool import DEFAULT_MAX_QUEUED, Call, WorkPool
 from vaultd.backends.primitives.catalogue import SCHEMES
 from vaultd.backends.primitives.scheme import Encoded, SymmetricScheme, material_mismatch
-from vaultd.errors import InvalidArgument, VaultdError
+from vaultd.errors import FailedPrecondition, InvalidArgument, VaultdError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vaultd.backends.base import Handle, Operation
+    from vaultd.backends.base import Handle, Operation, TokenKey
     from vaultd.backends.primitives.catalogue import Scheme
     from vaultd.backends.primitives.scheme import Key
     from vaultd.secret import Secret
@@ -82,21 +82,25 @@ class SoftwareBackend:
         """Say why the algorithm cannot be used here, or None when it can."""
         return None if algorithm in SCHEMES else "no such algorithm is known to this server"
 
-    async def generate(self, algorithm: str, label: str) -> Material:
-        """Make a new key.  A label is for tokens; here it goes unused."""
-        del label
+    def reserve(self) -> bytes:
+        """Nothing: a key whose record was lost exists nowhere."""
+        return b""
+
+    async def generate(self, algorithm: str, label: str, reference: bytes = b"") -> Material:
+        """Make a new key.  Label and reference are for tokens; here they go unused."""
+        del label, reference
         scheme = _find_scheme(algorithm)
         if isinstance(scheme, SymmetricScheme):
             return Material(scheme.generate(), b"", b"")
         call = Call(f"{algorithm}/generate", scheme.generate, ())
         return _to_material(await self._pool.run(call, None, scheme.generation_lane))
 
-    async def import_material(self, algorithm: str, secret: Secret, label: str) -> Material:
+    async def import_material(self, algorithm: str, secret: Secret, label: str, reference: bytes = b"") -> Material:
         """Take material in: raw bytes, or PKCS#8 DER for key pairs, where it is the only form for RSA and EC.
 
         Raises InvalidArgument, reason MATERIAL_MISMATCH, unless it is a sound key of exactly this algorithm.
         """
-        del label
+        del label, reference
         scheme = _find_scheme(algorithm)
         if isinstance(scheme, SymmetricScheme):
             scheme.load(secret)
@@ -104,6 +108,13 @@ class SoftwareBackend:
         # Checking RSA's primes takes a third of a second: as long as making a key.
         call = Call(f"{algorithm}/import", scheme.take_in, (secret,))
         return _to_material(await self._pool.run(call, None, scheme.generation_lane))
+
+    async def adopt(self, algorithm: str, source: TokenKey) -> Material:
+        """Refuse: there is no token."""
+        del algorithm, source
+        raise FailedPrecondition(
+            "ADOPTION_UNSUPPORTED", "only keys of protection level HSM are taken over from a token"
+        )
 
     async def load(self, algorithm: str, material: Material) -> Handle:
         """Make a handle for the private or symmetric part.

@@ -117,12 +117,11 @@ class EcdsaVerifyingKey:
 class EcdhKey:
     """Agrees on the x-coordinate of the shared point."""
 
-    __slots__ = ("_curve", "_key", "_point_bytes")
+    __slots__ = ("_curve", "_key")
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, curve: ec.EllipticCurve) -> None:
         self._key = key
         self._curve = curve
-        self._point_bytes = 1 + 2 * ((curve.key_size + 7) // 8)
 
     def perform(self, operation: Operation) -> bytes:
         """DERIVE."""
@@ -130,29 +129,26 @@ class EcdhKey:
         if kind is not OpKind.DERIVE:
             raise wrong_purpose()
         check_no_context(context)
-        return self._key.exchange(ec.ECDH(), self._read_peer(data))
+        return self._key.exchange(ec.ECDH(), read_peer(self._curve, data))
 
-    def _read_peer(self, data: bytes) -> ec.EllipticCurvePublicKey:
-        # Both ways of reading check that the point is on the curve, which is what invalid-curve attacks rest on.
-        if len(data) == self._point_bytes and data[0] == 4:
-            try:
-                return ec.EllipticCurvePublicKey.from_encoded_point(self._curve, data)
-            except ValueError:
-                raise self._bad_peer() from None
-        try:
-            public = load_public_der(data)
-        except InvalidArgument:
-            raise self._bad_peer() from None
-        if not isinstance(public, ec.EllipticCurvePublicKey) or public.curve.name != self._curve.name:
-            raise self._bad_peer()
-        return public
 
-    def _bad_peer(self) -> InvalidArgument:
-        return InvalidArgument(
+def read_peer(curve: ec.EllipticCurve, data: bytes) -> ec.EllipticCurvePublicKey:
+    """Read the public key of the other side, an uncompressed point or SubjectPublicKeyInfo.  Raises InvalidArgument."""
+    # Both ways of reading check that the point is on the curve, which is what invalid-curve attacks rest on.
+    point_bytes = 1 + 2 * ((curve.key_size + 7) // 8)
+    try:
+        if len(data) == point_bytes and data[0] == 4:
+            return ec.EllipticCurvePublicKey.from_encoded_point(curve, data)
+        public = load_public_der(data)
+    except (ValueError, InvalidArgument):
+        public = None
+    if not isinstance(public, ec.EllipticCurvePublicKey) or public.curve.name != curve.name:
+        raise InvalidArgument(
             "PEER_PUBLIC_KEY",
-            f"the peer's public key must be a point on {self._curve.name}: "
-            f"uncompressed, {self._point_bytes} bytes, or SubjectPublicKeyInfo in DER",
+            f"the peer's public key must be a point on {curve.name}: "
+            f"uncompressed, {point_bytes} bytes, or SubjectPublicKeyInfo in DER",
         )
+    return public
 
 
 def ecdsa(

@@ -1,0 +1,552 @@
+"""A token as the server sees it: a queue that knows deadlines, and a worker process that is replaced when it fails.
+
+What was asked of a worker that failed is asked once more of the next one; nothing here is done twice with two effects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import socket
+import sys
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import structlog
+
+from vaultd.backends.backlog import Backlog, too_late
+from vaultd.backends.base import Lane
+from vaultd.backends.pkcs11.messages import LAST_USE, Hello, Status, Verb, pack, unpacker
+from vaultd.errors import FailedPrecondition, Unavailable, VaultdError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from vaultd.secret import Secret
+
+_log = structlog.get_logger("vaultd.hsm")
+
+_CHUNK_S: Final = 0.001
+_CHUNK_CALLS: Final = 32
+_WINDOW_S: Final = 0.004
+"""Work that each of a worker's threads has before it at most: what arrives online waits behind no more."""
+_UNKNOWN_S: Final = 0.002
+_WATCH_S: Final = 0.1
+_RECOVERY_S: Final = 0.5
+_BACKOFF_S: Final = (0.25, 0.5, 1.0)
+_START_TIMEOUT_S: Final = 60.0
+_SHORT_LIFE_S: Final = 0.5
+_MISS_INTERVAL_S: Final = 1.0
+_MISS_AGAIN_S: Final = 30.0
+_INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
+
+
+@dataclass(frozen=True, slots=True)
+class SlotSettings:
+    """Which token, and how it is entered.
+
+    name: what key versions and the health component call it.  read_pin: reads the PIN from where it is kept; may raise
+    FailedPrecondition.  sessions: for uses, beside the one that makes and destroys keys.  environment: variables for the
+    module.  operation_timeout_s and generation_timeout_s: without an answer for so long a worker is given up.
+    """
+
+    name: str
+    module: str
+    token_label: str
+    token_serial: str
+    read_pin: Callable[[], Secret]
+    sessions: int = field(default_factory=lambda: os.cpu_count() or 1)
+    max_queued: int = 20_000
+    operation_timeout_s: float = 10.0
+    generation_timeout_s: float = 120.0
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class SlotState(Enum):
+    """Whether calls are answered, wait for a moment, or are refused."""
+
+    RECOVERING = "RECOVERING"
+    SERVING = "SERVING"
+    DOWN = "DOWN"
+    CLOSED = "CLOSED"
+
+
+class Request(NamedTuple):
+    """One thing to ask of a worker.  Requests of one cost class take about the same time."""
+
+    cost_class: str
+    verb: Verb
+    arguments: tuple[Any, ...]
+
+
+class _Ticket:
+    """What one submission waits for."""
+
+    __slots__ = ("deadline", "future", "lane", "outcomes", "unfinished")
+
+    def __init__(self, count: int, deadline: float | None, lane: Lane, future: asyncio.Future[list[Any]]) -> None:
+        self.deadline = deadline
+        self.lane = lane
+        self.future = future
+        self.outcomes: list[Any] = [None] * count
+        self.unfinished = count
+
+    def settle(self, index: int, outcome: Any) -> None:
+        self.outcomes[index] = outcome
+        self.unfinished -= 1
+        if self.unfinished == 0 and not self.future.done():
+            self.future.set_result(self.outcomes)
+
+
+class _Work:
+    """One request of a ticket."""
+
+    __slots__ = ("index", "request", "retried", "ticket")
+
+    def __init__(self, ticket: _Ticket, index: int, request: Request) -> None:
+        self.ticket = ticket
+        self.index = index
+        self.request = request
+        self.retried = False
+
+    def settle(self, outcome: Any) -> None:
+        self.ticket.settle(self.index, outcome)
+
+
+class _Connection(asyncio.Protocol):
+    """The socket to one worker."""
+
+    def __init__(self, on_message: Callable[[_Connection, Any], None], on_end: Callable[[_Connection], None]) -> None:
+        self._on_message = on_message
+        self._on_end = on_end
+        self._incoming = unpacker()
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # a stream's transport is one that writes
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._incoming.feed(data)
+            for message in self._incoming:
+                self._on_message(self, message)
+        except Exception:
+            # Not what a worker says: it is not trusted any further.
+            _log.exception("hsm_worker_unintelligible")
+            self.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        del error
+        self._on_end(self)
+
+    def send(self, data: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class TokenSlot:
+    """Sends requests to the worker of one token, and keeps a worker there.
+
+    `on_health` is told when the token begins and ceases to answer.  One event loop.
+    """
+
+    def __init__(
+        self,
+        settings: SlotSettings,
+        on_health: Callable[[str, bool], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.state = SlotState.RECOVERING
+        self.token: dict[str, str] = {}
+        self.lacking: dict[str, str] | None = None
+        """Algorithms that the token cannot do, with the reason; None until it was reached for the first time."""
+        self.logins = 0
+        self.recoveries = 0
+        self._on_health = on_health
+        self._clock = clock
+        self._why = "it was not reached yet"
+        workers = {**dict.fromkeys(Lane, settings.sessions), Lane.KEY_GENERATION: 1}
+        self._backlog = Backlog(workers, settings.max_queued, clock)
+        self._threads = settings.sessions
+        self._lanes: dict[Lane, deque[_Work]] = {lane: deque() for lane in Lane}
+        self._in_flight: dict[int, _Work] = {}
+        self._managing = 0
+        self._managing_since_s = 0.0
+        self._in_flight_s = 0.0
+        self._next_number = 0
+        self._heard_s = 0.0
+        self._pumping = False
+        self._connection: _Connection | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._greeting: asyncio.Future[dict[str, Any]] | None = None
+        self._lost = asyncio.Event()
+        self._first_try = asyncio.Event()
+        self._nudge = asyncio.Event()
+        self._refused_pin: bytes | None = None
+        self._missed: dict[bytes, float] = {}
+        self._missed_s = -_MISS_INTERVAL_S
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- for callers ----------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Start the first worker and return when it serves, or failed to: a token that is away is waited for later."""
+        self._tasks = [asyncio.create_task(self._supervise()), asyncio.create_task(self._watch())]
+        await self._first_try.wait()
+
+    def submit(self, requests: Sequence[Request], deadline: float | None, lane: Lane) -> asyncio.Future[list[Any]]:
+        """Queue requests and return the future of their outcomes, in order: results or VaultdErrors.
+
+        Raises, with nothing queued, Unavailable while the token does not answer, ResourceExhausted when the queue is full
+        or too long for the deadline, DeadlineExceeded when that is past.
+        """
+        self._require_hope(deadline)
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        ticket = _Ticket(len(requests), deadline, lane, future)
+        if not requests:
+            future.set_result([])
+            return future
+        self._backlog.admit(Counter(request.cost_class for request in requests), self._threads, deadline, lane)
+        self._lanes[lane].extend(_Work(ticket, index, request) for index, request in enumerate(requests))
+        self._pump_soon()
+        return future
+
+    async def ask(self, request: Request, deadline: float | None, lane: Lane) -> Any:
+        """Do one request and return its result; raises what `submit` raises, and what the token answers."""
+        (outcome,) = await self.submit((request,), deadline, lane)
+        if isinstance(outcome, VaultdError):
+            raise outcome
+        return outcome
+
+    def reload(self) -> None:
+        """Try the PIN again, even one that was refused: an operator says so."""
+        self._refused_pin = None
+        self._nudge.set()
+
+    async def close(self) -> None:
+        """End the worker; what is queued or under way fails with Unavailable.  Idempotent."""
+        if self.state is SlotState.CLOSED:
+            return
+        self.state = SlotState.CLOSED
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._fail_all(Unavailable("SHUTTING_DOWN", "the server is shutting down; try another one, or again later"))
+        await self._end_worker()
+
+    def unavailable(self) -> Unavailable:
+        """The error of a token that does not answer."""
+        name = self.settings.name
+        return Unavailable(
+            "HSM_UNAVAILABLE",
+            f"the token of HSM slot {name} does not answer now ({self._why}); health component hsm:{name} tells when it does",
+            retry_after_s=1.0,
+        )
+
+    def _require_hope(self, deadline: float | None) -> None:
+        if self.state is SlotState.CLOSED:
+            raise Unavailable("SHUTTING_DOWN", "the server is shutting down; try another one, or again later")
+        if self.state is SlotState.DOWN:
+            raise self.unavailable()
+        if self.state is SlotState.RECOVERING and deadline is not None:
+            left_s = deadline - self._clock()
+            if left_s <= 0:
+                raise too_late()
+            if left_s < _RECOVERY_S:
+                raise self.unavailable()
+
+    # -- sending and receiving ------------------------------------------------------------------------------------------
+
+    def _pump_soon(self) -> None:
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Hand queued work to the worker, as much as it has room for, in one write."""
+        self._pumping = False
+        if self.state is not SlotState.SERVING or self._connection is None:
+            return
+        out: list[bytes] = []
+        if self._managing == 0 and (work := self._take(Lane.KEY_GENERATION)) is not None:
+            out.append(pack([self._launch(work)]))
+        for lane in (Lane.ONLINE, Lane.BATCH):
+            while self._lanes[lane] and self._in_flight_s < self._threads * _WINDOW_S:
+                chunk: list[Any] = []
+                chunk_s = 0.0
+                while chunk_s < _CHUNK_S and len(chunk) < _CHUNK_CALLS and (work := self._take(lane)) is not None:
+                    chunk.append(self._launch(work))
+                    chunk_s += self._backlog.estimate(work.request.cost_class, _UNKNOWN_S)
+                if chunk:
+                    out.append(pack(chunk))
+                    self._in_flight_s += chunk_s
+        if out:
+            self._connection.send(b"".join(out))
+
+    def _take(self, lane: Lane) -> _Work | None:
+        """The next request that somebody still waits for."""
+        queue = self._lanes[lane]
+        while queue:
+            work = queue.popleft()
+            self._backlog.take(work.request.cost_class, lane)
+            ticket = work.ticket
+            if ticket.future.done():
+                continue
+            if ticket.deadline is not None and self._clock() >= ticket.deadline:
+                work.settle(too_late())
+                continue
+            return work
+        return None
+
+    def _launch(self, work: _Work) -> list[Any]:
+        if not self._in_flight:
+            self._heard_s = self._clock()
+        self._next_number = number = self._next_number + 1
+        self._in_flight[number] = work
+        if work.request.verb > LAST_USE:
+            self._managing += 1
+            self._managing_since_s = self._clock()
+        return [number, work.request.verb, *work.request.arguments]
+
+    def _receive(self, connection: _Connection, message: Any) -> None:
+        if connection is not self._connection:
+            return
+        self._heard_s = self._clock()
+        if self._greeting is not None and not self._greeting.done():
+            self._greeting.set_result(dict(message))
+            return
+        for number, status, payload, service_us in message:
+            work = self._in_flight.pop(number, None)
+            if work is None:
+                continue
+            request = work.request
+            if request.verb > LAST_USE:
+                self._managing -= 1
+            if status == Status.DONE:
+                self._backlog.measure(request.cost_class, service_us / 1e6)
+                work.settle(payload)
+            else:
+                self._settle_failure(work, Status(status), payload)
+        self._in_flight_s = sum(
+            self._backlog.estimate(work.request.cost_class, _UNKNOWN_S)
+            for work in self._in_flight.values()
+            if work.request.verb <= LAST_USE
+        )
+        self._pump_soon()
+
+    def _settle_failure(self, work: _Work, status: Status, payload: Any) -> None:
+        if status is Status.BAD_INPUT:
+            work.settle(BadInput())
+        elif status is Status.REFUSED:
+            work.settle(FailedPrecondition("HSM_REFUSED", f"the token refuses: {payload}"))
+        elif status is Status.MISSING:
+            self._settle_missing(work)
+        else:
+            self._again(work)
+            self._lose_worker(str(payload))
+
+    def _settle_missing(self, work: _Work) -> None:
+        """Our row says that the object exists.  A fresh worker looks once more: a token that came back shows it then."""
+        object_id, now_s = bytes(work.request.arguments[0]), self._clock()
+        seen_s = self._missed.get(object_id)
+        if (seen_s is None or now_s - seen_s > _MISS_AGAIN_S) and now_s - self._missed_s > _MISS_INTERVAL_S:
+            if len(self._missed) > 1_000:
+                self._missed.clear()
+            self._missed[object_id] = self._missed_s = now_s
+            self._again(work)
+            self._lose_worker("an object is missing")
+            return
+        _log.error("hsm_key_missing", slot=self.settings.name, object_id=object_id.hex())
+        work.settle(
+            Unavailable(
+                "HSM_KEY_MISSING",
+                f"the token of HSM slot {self.settings.name} does not show this key's object; it must be restored there",
+                retry_after_s=_MISS_AGAIN_S,
+            )
+        )
+
+    def _again(self, work: _Work) -> None:
+        """Put a request back in front, once."""
+        if work.retried:
+            work.settle(self.unavailable())
+            return
+        work.retried = True
+        lane = work.ticket.lane
+        self._lanes[lane].appendleft(work)
+        self._backlog.add(Counter((work.request.cost_class,)), lane)
+
+    def _lose_worker(self, why: str) -> None:
+        """Give the worker up.  What it had not answered is asked again of the next one."""
+        if self.state is not SlotState.SERVING:
+            return
+        _log.warning("hsm_worker_lost", slot=self.settings.name, why=why)
+        self._why = "its worker failed"
+        self.state = SlotState.RECOVERING
+        self._on_health(self.settings.name, False)
+        in_flight = list(self._in_flight.values())
+        self._in_flight.clear()
+        self._managing, self._in_flight_s = 0, 0.0
+        for work in reversed(in_flight):
+            self._again(work)
+        self._lost.set()
+
+    def _fail_all(self, error: VaultdError) -> None:
+        for lane, queue in self._lanes.items():
+            while queue:
+                work = queue.popleft()
+                self._backlog.take(work.request.cost_class, lane)
+                work.settle(error)
+        for work in self._in_flight.values():
+            work.settle(error)
+        self._in_flight.clear()
+        self._managing, self._in_flight_s = 0, 0.0
+
+    # -- keeping a worker -----------------------------------------------------------------------------------------------
+
+    async def _supervise(self) -> None:
+        failures = 0
+        while True:
+            began_s = self._clock()
+            why = await self._start_worker()
+            if why:
+                self._why = why
+                if self.state is not SlotState.DOWN:
+                    _log.error("hsm_down", slot=self.settings.name, why=why)
+                self.state = SlotState.DOWN
+                self._on_health(self.settings.name, False)
+                self._fail_all(self.unavailable())
+            else:
+                began_s = self._clock()
+                _log.info("hsm_serving", slot=self.settings.name, **self.token)
+                self.state = SlotState.SERVING
+                self._on_health(self.settings.name, True)
+                self._first_try.set()
+                self._pump_soon()
+                await self._lost.wait()
+                self.recoveries += 1
+            self._first_try.set()
+            await self._end_worker()
+            if not why and self._clock() - began_s > _SHORT_LIFE_S:
+                failures = 0
+                continue
+            try:
+                await asyncio.wait_for(self._nudge.wait(), _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
+            except TimeoutError:
+                pass
+            self._nudge.clear()
+            failures += 1
+
+    async def _start_worker(self) -> str:
+        """Start a worker and let it enter the token; returns "" when it serves, or why it does not."""
+        settings = self.settings
+        try:
+            pin = await asyncio.to_thread(settings.read_pin)
+        except VaultdError as error:
+            return error.text
+        exposed = pin.expose("log in to the token")
+        if hashlib.sha256(exposed).digest() == self._refused_pin:
+            return "the token refused this PIN; correct it, or send SIGHUP to try it again"
+        self._lost.clear()
+        here, there = socket.socketpair()
+        try:
+            here.setblocking(False)
+            environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "vaultd.backends.pkcs11.worker",
+                str(there.fileno()),
+                pass_fds=(there.fileno(),),
+                env={**environment, **settings.environment},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+            )
+        except OSError as error:
+            here.close()
+            return f"its worker cannot be started ({os.strerror(error.errno or 0)})"
+        finally:
+            there.close()
+        loop = asyncio.get_running_loop()
+        self._greeting = loop.create_future()
+        _, self._connection = await loop.create_unix_connection(
+            lambda: _Connection(self._receive, self._ended), sock=here
+        )
+        hello = Hello(
+            settings.module,
+            settings.token_label,
+            settings.token_serial,
+            exposed.decode("utf-8", "replace"),
+            settings.sessions,
+            self.lacking is None,
+        )
+        self._connection.send(pack(list(hello)))
+        try:
+            greeting = await asyncio.wait_for(self._greeting, _START_TIMEOUT_S)
+        except TimeoutError:
+            return "its module does not answer"
+        if "refused" in greeting:
+            self.logins += 1
+            self._refused_pin = hashlib.sha256(exposed).digest()
+            return str(greeting["refused"])
+        if "token" not in greeting:
+            return f"the token is away or does not work: {greeting.get('absent', 'its worker ended')}"
+        self.logins += 1
+        self.token = greeting["token"]
+        self._threads = int(greeting["threads"])
+        if greeting["lacking"] is not None:
+            self.lacking = greeting["lacking"]
+        return ""
+
+    def _ended(self, connection: _Connection) -> None:
+        if connection is not self._connection:
+            return
+        if self._greeting is not None and not self._greeting.done():
+            self._greeting.set_result({})
+        self._lose_worker("its worker ended")
+
+    async def _end_worker(self) -> None:
+        connection, process = self._connection, self._process
+        self._connection = self._process = None
+        if connection is not None:
+            connection.close()
+        if process is not None and process.returncode is None:
+            # Nothing of it is awaited any more, and a hung module would not go by itself.
+            process.kill()
+        if process is not None:
+            await process.wait()
+
+    async def _watch(self) -> None:
+        """Fail what is queued past its deadline, and give up a worker that has stopped answering."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            now_s = self._clock()
+            for lane, queue in self._lanes.items():
+                if any(work.ticket.deadline is not None and work.ticket.deadline <= now_s for work in queue):
+                    for work in list(queue):
+                        if work.ticket.deadline is not None and work.ticket.deadline <= now_s:
+                            queue.remove(work)
+                            self._backlog.take(work.request.cost_class, lane)
+                            work.settle(too_late())
+            if self.state is SlotState.SERVING:
+                using = len(self._in_flight) > self._managing
+                stuck = using and now_s - self._heard_s > self.settings.operation_timeout_s
+                if stuck or (self._managing and now_s - self._managing_since_s > self.settings.generation_timeout_s):
+                    self._lose_worker("its module does not answer")
+
+
+class BadInput(VaultdError):
+    """The token refused the data, and is sound.  What that means depends on the operation; it never reaches a caller."""
+
+    code = "INVALID_ARGUMENT"
+
+    def __init__(self) -> None:
+        super().__init__("BAD_INPUT", "the token does not accept the data")

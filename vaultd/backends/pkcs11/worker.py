@@ -1,0 +1,244 @@
+"""The worker process: one module, one token, one login.  `python -m vaultd.backends.pkcs11.worker FD`.
+
+Everything it needs, the PIN included, comes over the socket FD.  It ends when the socket does, and after the first fault:
+the server starts another one, and nothing has to be mended in here.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import resource
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from typing import Any, Final
+
+from pkcs11 import Attribute, Mechanism, exceptions
+
+from vaultd.backends.pkcs11 import mechanisms, module, probe
+from vaultd.backends.pkcs11.messages import LAST_USE, Hello, Status, Verb, pack, unpacker
+
+_RECEIVE_BYTES: Final = 256 * 1024
+
+_BAD_DATA: Final = (
+    exceptions.EncryptedDataInvalid,
+    exceptions.EncryptedDataLenRange,
+    exceptions.WrappedKeyInvalid,
+    exceptions.WrappedKeyLenRange,
+    exceptions.DataInvalid,
+    exceptions.DataLenRange,
+)
+# SoftHSM 2.6.1 answers a wrong tag with CKR_GENERAL_ERROR, as it does when it is broken.
+_DOUBTFUL: Final = (exceptions.GeneralError, exceptions.FunctionFailed, exceptions.ArgumentsBad)
+_NEVER: Final = (
+    exceptions.MechanismInvalid,
+    exceptions.MechanismParamInvalid,
+    exceptions.KeyTypeInconsistent,
+    exceptions.KeySizeRange,
+    exceptions.FunctionNotSupported,
+    exceptions.FunctionRejected,
+    exceptions.TokenWriteProtected,
+    exceptions.TemplateInconsistent,
+    exceptions.AttributeValueInvalid,
+)
+
+Request = list[Any]
+Reply = tuple[int, Status, Any, int]
+
+
+class Worker:
+    """Answers requests with a thread per session; those that make or destroy objects take turns in one session."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._uses: queue.SimpleQueue[list[Request]] = queue.SimpleQueue()
+        self._management: queue.SimpleQueue[list[Request]] = queue.SimpleQueue()
+        self._outbox: deque[Reply] = deque()
+        self._sending = threading.Lock()
+        # SoftHSM loses objects from a search while others are made: what is missed is looked for again under this lock.
+        self._objects = threading.Lock()
+        self._token: dict[str, str] = {}
+
+    def run(self) -> None:
+        """Serve until the server closes the socket."""
+        messages = self._messages()
+        hello = Hello(*next(messages))
+        try:
+            token, management, sessions, threaded = module.connect(hello)
+            self._token = module.describe(token)
+            lacking = probe.capabilities(token, management) if hello.probe else None
+        except module.TokenRefused as error:
+            self._connection.sendall(pack({"refused": str(error)}))
+            return
+        except Exception as error:
+            # Whatever a module does on the way in: the server waits, and tries again.
+            self._connection.sendall(pack({"absent": type(error).__name__}))
+            return
+        self._connection.sendall(pack({"token": self._token, "lacking": lacking, "threads": len(sessions)}))
+        uses = self._uses if threaded else self._management
+        if threaded:
+            for session in sessions:
+                threading.Thread(target=self._serve, args=(self._uses, session), daemon=True).start()
+        threading.Thread(target=self._serve, args=(self._management, management), daemon=True).start()
+        for requests in messages:
+            # A list is what one thread is to do; the server divides the work.
+            (self._management if requests[0][1] > LAST_USE else uses).put(requests)
+
+    def _messages(self) -> Any:
+        incoming = unpacker()
+        while received := self._connection.recv(_RECEIVE_BYTES):
+            incoming.feed(received)
+            yield from incoming
+
+    def _serve(self, source: queue.SimpleQueue[list[Request]], session: Any) -> None:
+        finder = module.KeyFinder(session)
+        while True:
+            for request in source.get():
+                number, verb, *arguments = request
+                began = time.perf_counter_ns()
+                status, payload = self._answer(finder, Verb(verb), arguments)
+                self._outbox.append((number, status, payload, (time.perf_counter_ns() - began) // 1000))
+            self._send()
+
+    def _send(self) -> None:
+        """Send all replies that there are: a thread that waits for its turn here finds its own sent along, perhaps."""
+        with self._sending:
+            replies = [self._outbox.popleft() for _ in range(len(self._outbox))]
+            if replies:
+                self._connection.sendall(pack(replies))
+
+    def _answer(self, finder: module.KeyFinder, verb: Verb, arguments: list[Any]) -> tuple[Status, Any]:
+        try:
+            if verb is Verb.RANDOM:
+                return Status.DONE, bytes(finder.session.generate_random(8 * arguments[0]))
+            if verb <= LAST_USE:
+                return self._use(finder, verb, arguments)
+            with self._objects:
+                try:
+                    return Status.DONE, self._manage(finder, verb, arguments)
+                except _DOUBTFUL:
+                    # SoftHSM also fails when another session searches meanwhile; what was half done is undone first.
+                    return Status.DONE, self._manage(finder, verb, arguments)
+        except module.GONE:
+            return Status.MISSING, None
+        except module.ObjectRefused as error:
+            return Status.REFUSED, str(error)
+        except _NEVER as error:
+            return Status.REFUSED, f"the token answers {type(error).__name__}"
+        except Exception as error:  # a module may raise anything; the server looks at nothing but the name
+            return Status.FAULT, type(error).__name__
+
+    def _use(self, finder: module.KeyFinder, verb: Verb, arguments: list[Any]) -> tuple[Status, Any]:
+        object_id, algorithm, *data = arguments
+        try:
+            key = self._find(finder, object_id, algorithm)
+            try:
+                return Status.DONE, mechanisms.perform(finder.session, key, algorithm, verb, data)
+            except module.GONE:
+                # A handle of before: the object may have another one now.
+                finder.forget(object_id, algorithm)
+                key = self._find(finder, object_id, algorithm)
+                return Status.DONE, mechanisms.perform(finder.session, key, algorithm, verb, data)
+        except _BAD_DATA:
+            return Status.BAD_INPUT, None
+        except _DOUBTFUL as error:
+            if verb in {Verb.DECRYPT, Verb.UNWRAP} and self._is_sound(finder, object_id, algorithm):
+                return Status.BAD_INPUT, None
+            return Status.FAULT, type(error).__name__
+        except AttributeError:
+            return Status.REFUSED, "the token's object does not permit this use (CKA_SIGN, CKA_DECRYPT and so on)"
+
+    def _find(self, finder: module.KeyFinder, object_id: bytes, algorithm: str) -> Any:
+        try:
+            return finder.key(object_id, algorithm)
+        except (exceptions.NoSuchKey, exceptions.GeneralError, exceptions.ObjectHandleInvalid):
+            with self._objects:
+                return finder.key(object_id, algorithm)
+
+    @staticmethod
+    def _is_sound(finder: module.KeyFinder, object_id: bytes, algorithm: str) -> bool:
+        """Whether the key works on data that is right, so that it was the caller's that was wrong."""
+        session, way = finder.session, mechanisms.WAYS[algorithm]
+        try:
+            key = finder.key(object_id, algorithm)
+            if way.use is Mechanism.AES_GCM:
+                made = mechanisms.perform(session, key, algorithm, Verb.ENCRYPT, [b"probe", bytes(12), b"probe"])
+                return (
+                    mechanisms.perform(session, key, algorithm, Verb.DECRYPT, [made, bytes(12), b"probe"]) == b"probe"
+                )
+            if way.use is Mechanism.AES_KEY_WRAP_PAD:
+                made = mechanisms.perform(session, key, algorithm, Verb.WRAP, [bytes(16)])
+                return mechanisms.perform(session, key, algorithm, Verb.UNWRAP, [made]) == bytes(16)
+            return key[Attribute.KEY_TYPE] == way.key_type and len(session.generate_random(64)) == 8
+        except exceptions.PKCS11Error:
+            return False
+
+    # -- making and destroying objects, one at a time -------------------------------------------------------------------
+
+    def _manage(self, finder: module.KeyFinder, verb: Verb, arguments: list[Any]) -> Any:
+        session = finder.session
+        if verb is Verb.DESTROY:
+            destroy(session, arguments[0])
+            return None
+        if verb is Verb.FIND:
+            return self._describe_existing(session, *arguments)
+        object_id, algorithm, label, *wrapped = arguments
+        # A worker before this one may have ended between making the object and telling.
+        destroy(session, object_id)
+        if verb is Verb.IMPORT:
+            key = mechanisms.unwrap_into(session, algorithm, object_id, label, *wrapped)
+            return {"attestation": module.attest(key, self._token)}
+        key, public = mechanisms.generate(session, algorithm, object_id, label)
+        made: dict[str, Any] = {"attestation": module.attest(key, self._token)}
+        if public is not None:
+            made["public"] = module.public_parts(session, key, public, object_id)
+        return made
+
+    def _describe_existing(
+        self, session: Any, object_id: bytes, algorithm: str, label: str
+    ) -> dict[str, Any] | None:
+        wanted = {
+            attribute: value for attribute, value in ((Attribute.ID, object_id), (Attribute.LABEL, label)) if value
+        }
+        way = mechanisms.WAYS[algorithm]
+        try:
+            key = module.find_key(session, algorithm, wanted)
+        except exceptions.NoSuchKey:
+            return None
+        found_id = bytes(key[Attribute.ID])
+        if not found_id:
+            raise module.ObjectRefused("the token's object has no CKA_ID; give it one")
+        if len(list(session.get_objects({Attribute.ID: found_id, Attribute.CLASS: way.object_class}))) > 1:
+            raise module.ObjectRefused("more than one object of the token has this CKA_ID; give them different ids")
+        told: dict[str, Any] = {"object_id": found_id, "attestation": module.attest(key, self._token)}
+        if way.symmetric:
+            told["bits"] = 8 * int(key[Attribute.VALUE_LEN])
+        else:
+            told["public"] = module.public_parts(session, key, None, found_id)
+        return told
+
+
+def destroy(session: Any, object_id: bytes) -> None:
+    """Destroy every object of this id; none is no error."""
+    for one in module.objects_of(session, object_id):
+        one.destroy()
+
+
+def main() -> None:
+    """Serve the socket whose number is the argument."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    try:
+        Worker(connection).run()
+    except (OSError, StopIteration):
+        pass  # the server has gone
+    finally:
+        # At once, whatever the module's threads are doing: the kernel closes what it holds.
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
