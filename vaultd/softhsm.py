@@ -30,7 +30,9 @@ def find_module() -> Path:
     for candidate in _MODULES:
         if Path(candidate).exists():
             return Path(candidate)
-    raise SoftHsmMissing("SoftHSM is not installed: `apt-get install softhsm2` (Debian, Ubuntu), or brew install softhsm")
+    raise SoftHsmMissing(
+        "SoftHSM is not installed: `apt-get install softhsm2` (Debian, Ubuntu), or brew install softhsm"
+    )
 
 
 def environment(directory: Path) -> dict[str, str]:

@@ -63,6 +63,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "kem": ("ML_KEM_768", "ML_KEM_1024"),
     "hpke": ("HPKE_X25519", "HPKE_MLKEM768_X25519"),
 }
+CIPHERS = ("AES_256_GCM", "HPKE_X25519")
+"""One that may be inline, one that never is."""
 ALL_ALGORITHMS = tuple(algorithm for family in FAMILIES.values() for algorithm in family)
 
 SYMMETRIC_KEY_BYTES = {
@@ -243,8 +245,8 @@ async def prove_use(keys: KeyCabinet, algorithm: str, key: LoadedKey) -> None:
         code = await keys.use(key.private, OpKind.MAC, MESSAGE)
         assert await keys.use(key.private, OpKind.VERIFY_MAC, MESSAGE, code) == b""
     elif family == "key_wrap":
-        wrapped = await keys.use(key.private, OpKind.WRAP, MESSAGE)
-        assert await keys.use(key.private, OpKind.UNWRAP, wrapped) == MESSAGE
+        wrapped = await keys.use(key.private, OpKind.WRAP, bytes(range(32)))
+        assert await keys.use(key.private, OpKind.UNWRAP, wrapped) == bytes(range(32))
     elif family == "kem":
         made = await keys.use(key.public, OpKind.ENCAPSULATE, b"")
         assert await keys.use(key.private, OpKind.DECAPSULATE, made[32:]) == made[:32]
@@ -260,6 +262,8 @@ class BackendContract:
     """What every backend promises."""
 
     algorithms: ClassVar[tuple[str, ...]] = ALL_ALGORITHMS
+    wrap_multiple: ClassVar[int] = 1
+    """Of how many bytes key material must be to be wrapped: a token may not pad as RFC 5649 does."""
 
     @classmethod
     async def make_backend(cls, directory: Path) -> Backend:
@@ -268,7 +272,7 @@ class BackendContract:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """A test that takes `algorithm` runs for all of them; one that takes `mac`, say, for those of that family."""
-        for name, members in (("algorithm", ALL_ALGORITHMS), *FAMILIES.items()):
+        for name, members in (("algorithm", ALL_ALGORITHMS), ("cipher", CIPHERS), *FAMILIES.items()):
             if name in metafunc.fixturenames:
                 metafunc.parametrize(
                     name,
@@ -412,7 +416,7 @@ class BackendContract:
 
     async def test_key_wrap_opens_what_it_wrapped_at_every_size(self, keys: KeyCabinet, key_wrap: str) -> None:
         key = await keys.get(key_wrap)
-        for size in (*range(1, 41), 4096, 4099):
+        for size in (size for size in (*range(1, 41), 4096, 4099) if size % self.wrap_multiple == 0):
             material = os.urandom(size)
             wrapped = await keys.use(key.private, OpKind.WRAP, material)
             assert len(wrapped) == -(-size // 8) * 8 + 8
@@ -420,7 +424,7 @@ class BackendContract:
 
     async def test_no_altered_wrapping_opens(self, keys: KeyCabinet, key_wrap: str) -> None:
         key = await keys.get(key_wrap)
-        for material in (b"k", b"seven b", bytes(32)):
+        for material in (one for one in (b"k", b"seven b", bytes(32)) if len(one) % self.wrap_multiple == 0):
             wrapped = await keys.use(key.private, OpKind.WRAP, material)
             for altered in flips(wrapped) + cuts(wrapped) + [wrapped + bytes(8)]:
                 await keys.fails(DecryptionFailed, key.private, OpKind.UNWRAP, altered)
@@ -668,11 +672,15 @@ class BackendContract:
 
     async def test_batch_keeps_each_item_with_its_own_answer(self, keys: KeyCabinet) -> None:
         cipher = (await keys.get("AES_256_GCM")).private
-        key = await keys.get("HPKE_X25519")
-        assert key.public is not None
+        key = await keys.get("HPKE_X25519" if "HPKE_X25519" in self.algorithms else "AES_128_GCM")
         texts = [b"%d" % index for index in range(100)]
         sealed = await keys.backend.use_many(
-            [(handle, Operation(OpKind.ENCRYPT, text)) for text in texts for handle in (cipher, key.public)], None
+            [
+                (handle, Operation(OpKind.ENCRYPT, text))
+                for text in texts
+                for handle in (cipher, key.public or key.private)
+            ],
+            None,
         )
         work = [
             ((cipher, key.private)[index % 2], Operation(OpKind.DECRYPT, one))
@@ -684,9 +692,8 @@ class BackendContract:
     async def test_empty_batch_has_no_answers(self, keys: KeyCabinet) -> None:
         assert await keys.backend.use_many([], None) == []
 
-    @pytest.mark.parametrize("name", ["AES_256_GCM", "HPKE_X25519"])
-    async def test_nothing_begins_after_its_deadline(self, keys: KeyCabinet, name: str) -> None:
-        key = await keys.get(name)
+    async def test_nothing_begins_after_its_deadline(self, keys: KeyCabinet, cipher: str) -> None:
+        key = await keys.get(cipher)
         operation = Operation(OpKind.ENCRYPT, MESSAGE)
         handle = key.public or key.private
         past = time.monotonic() - 0.001
@@ -695,12 +702,11 @@ class BackendContract:
         with pytest.raises(DeadlineExceeded):
             await keys.backend.use_many([(handle, operation)] * 3, past)
 
-    @pytest.mark.parametrize("name", ["AES_256_GCM", "HPKE_X25519"])
     @pytest.mark.parametrize("lane", list(Lane))
     async def test_every_lane_gets_through_before_a_late_deadline(
-        self, keys: KeyCabinet, name: str, lane: Lane
+        self, keys: KeyCabinet, cipher: str, lane: Lane
     ) -> None:
-        key = await keys.get(name)
+        key = await keys.get(cipher)
         deadline = time.monotonic() + 60
         operation = Operation(OpKind.ENCRYPT, MESSAGE, CONTEXT)
         sealed = await keys.backend.use(key.public or key.private, operation, deadline, lane)

@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 _OBJECT_ID_BYTES: Final = 16
 _PARTIAL: Final = "multiples of 8 bytes"
-_RAW_PRIVATE: Final[dict[str, Any]] = {
-    "ED25519": ed25519.Ed25519PrivateKey.from_private_bytes,
-    "ED448": ed448.Ed448PrivateKey.from_private_bytes,
-}
 _CURVES: Final[dict[str, ec.EllipticCurve]] = {
     "EC_P256_SHA256": ec.SECP256R1(),
     "EC_P384_SHA384": ec.SECP384R1(),
@@ -129,7 +125,9 @@ class HsmBackend:
         if checked.secret is None:
             raise TypeError("software material without bytes")
         kek = os.urandom(32)
-        wrapped = aes_key_wrap_with_padding(kek, _for_unwrapping(algorithm, checked.secret))
+        wrapped = checked.secret.expose("created in the token that takes it in")
+        if not algorithm.startswith("ED"):
+            wrapped = aes_key_wrap_with_padding(kek, wrapped)
         reference = reference or self.reserve()
         slot, object_id = self._locate(reference)
         request = Request(f"{algorithm}/IMPORT", Verb.IMPORT, (object_id, algorithm, label, kek, wrapped))
@@ -168,8 +166,10 @@ class HsmBackend:
 
     async def load(self, algorithm: str, material: Material) -> TokenHandle:
         """Make a handle.  The token is not asked: its first use finds the object."""
+        use = USES.get(algorithm)
+        if use is None:
+            raise InvalidArgument("UNSUPPORTED_ALGORITHM", "no such algorithm is done in PKCS#11 tokens")
         slot, object_id = self._locate(material.reference)
-        use = USES[algorithm]
         if slot.lacking is not None and slot.lacking.get(algorithm) == _PARTIAL:
             use = PARTIAL_KEY_WRAP
         return TokenHandle(slot, object_id, algorithm, use)
@@ -239,6 +239,9 @@ class HsmBackend:
             await slot.close()
 
     def _require(self, algorithm: str) -> None:
+        unknown = self._software.unsupported(algorithm)
+        if unknown is not None:
+            raise InvalidArgument("UNSUPPORTED_ALGORITHM", unknown)
         reason = self.unsupported(algorithm)
         if reason is not None:
             raise FailedPrecondition("ALGORITHM_UNAVAILABLE", reason, field="key.algorithm")
@@ -294,12 +297,6 @@ def _symmetric_bits(algorithm: str) -> int:
 def _pkcs8(private: Any) -> bytes:
     encoded: bytes = private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     return encoded
-
-
-def _for_unwrapping(algorithm: str, secret: Secret) -> bytes:
-    """What C_UnwrapKey takes: the bytes of a secret key, PKCS#8 of a private one."""
-    material = secret.expose("wrapped for the token that takes it in")
-    return _pkcs8(_RAW_PRIVATE[algorithm](material)) if algorithm in _RAW_PRIVATE else material
 
 
 def _public_key(algorithm: str, parts: dict[str, bytes]) -> bytes:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pkcs11 import MGF, Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
+from pkcs11.constants import DEFAULT
 from pkcs11.mechanisms import GCMParams
 
 from vaultd.backends.pkcs11.messages import Verb
@@ -202,6 +203,22 @@ def generate(session: Any, algorithm: str, object_id: bytes, label: str, *, stor
 def unwrap_into(session: Any, algorithm: str, object_id: bytes, label: str, kek: bytes, wrapped: bytes) -> Any:
     """Import: a passing session key opens the wrapping inside the token, and what comes out never leaves it."""
     way = WAYS[algorithm]
+    hidden: dict[Attribute, Any] = {Attribute.PRIVATE: True, Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
+    if way.key_type is KeyType.EC_EDWARDS:
+        # PKCS#11 2.40 has no PKCS#8 form of these keys to unwrap: `wrapped` is the bare private key.
+        return session.create_object(
+            {
+                Attribute.CLASS: way.object_class,
+                Attribute.KEY_TYPE: way.key_type,
+                Attribute.EC_PARAMS: way.parameters,
+                Attribute.VALUE: wrapped,
+                Attribute.ID: object_id,
+                Attribute.LABEL: label,
+                Attribute.TOKEN: True,
+                Attribute.SIGN: True,
+                **hidden,
+            }
+        )
     passing = session.create_object(
         {
             Attribute.CLASS: ObjectClass.SECRET_KEY,
@@ -213,6 +230,11 @@ def unwrap_into(session: Any, algorithm: str, object_id: bytes, label: str, kek:
             Attribute.EXTRACTABLE: False,
         }
     )
+    template = dict(hidden)
+    if not way.symmetric:
+        # python-pkcs11 writes every use into a template, and a private key knows only those that are private: DEFAULT
+        # takes one out again.
+        template |= dict.fromkeys((Attribute.ENCRYPT, Attribute.WRAP, Attribute.VERIFY), DEFAULT)
     try:
         return passing.unwrap_key(
             way.object_class,
@@ -223,7 +245,7 @@ def unwrap_into(session: Any, algorithm: str, object_id: bytes, label: str, kek:
             store=True,
             mechanism=Mechanism.AES_KEY_WRAP_PAD,
             capabilities=way.capabilities,
-            template={Attribute.PRIVATE: True, Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False},
+            template=template,
         )
     finally:
         passing.destroy()

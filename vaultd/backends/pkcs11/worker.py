@@ -197,9 +197,7 @@ class Worker:
             made["public"] = module.public_parts(session, key, public, object_id)
         return made
 
-    def _describe_existing(
-        self, session: Any, object_id: bytes, algorithm: str, label: str
-    ) -> dict[str, Any] | None:
+    def _describe_existing(self, session: Any, object_id: bytes, algorithm: str, label: str) -> dict[str, Any] | None:
         wanted = {
             attribute: value for attribute, value in ((Attribute.ID, object_id), (Attribute.LABEL, label)) if value
         }
