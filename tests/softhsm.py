@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from vaultd import softhsm
-from vaultd.backends.pkcs11.slot import SlotSettings, TokenSlot
+from vaultd.backends.base import Lane
+from vaultd.backends.pkcs11.messages import Verb
+from vaultd.backends.pkcs11.slot import Request, SlotSettings, TokenSlot
+from vaultd.backends.pkcs11.uri import TokenSelector
 from vaultd.secret import Secret
 
 if TYPE_CHECKING:
@@ -19,9 +23,7 @@ def slot_settings(directory: Path, **changes: Any) -> SlotSettings:
     pin = softhsm.make_token(directory, LABEL)
     settings: dict[str, Any] = {
         "name": "main",
-        "module": str(softhsm.find_module()),
-        "token_label": LABEL,
-        "token_serial": "",
+        "selector": TokenSelector(module=str(softhsm.find_module()), label=LABEL),
         "read_pin": lambda: Secret(pin.read_bytes().strip()),
         "sessions": 2,
         "environment": softhsm.environment(directory),
@@ -34,3 +36,25 @@ async def open_slot(directory: Path, **changes: Any) -> TokenSlot:
     slot = TokenSlot(slot_settings(directory, **changes), lambda name, serving: None)
     await slot.open()
     return slot
+
+
+def hsm_section(directory: Path, **changes: Any) -> dict[str, Any]:
+    """The same slot as a section of the configuration, for `running_server(..., hsm=[...])`."""
+    pin = softhsm.make_token(directory, LABEL)
+    return {
+        "name": "main",
+        "module": softhsm.find_module(),
+        "token_label": LABEL,
+        "pin": {"path": pin},
+        "sessions": 2,
+        "environment": softhsm.environment(directory),
+        **changes,
+    }
+
+
+async def put_key(slot: TokenSlot, algorithm: str, label: str) -> bytes:
+    """Make a key in a token as somebody else would; return its CKA_ID."""
+    object_id = os.urandom(8)
+    request = Request("GENERATE", Verb.GENERATE, (object_id, algorithm, label))
+    await slot.ask(request, None, Lane.KEY_GENERATION)
+    return object_id

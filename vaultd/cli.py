@@ -90,11 +90,16 @@ def main() -> None:
 @main.command()
 @click.option("--dir", "directory", type=click.Path(path_type=Path), default=Path(".vaultd-dev"), show_default=True)
 @click.option("--listen", default="127.0.0.1:7443", show_default=True, metavar="HOST:PORT")
-def dev(directory: Path, listen: str) -> None:
+@click.option("--hsm", is_flag=True, help="Make a SoftHSM token in the directory, for protection_level HSM.")
+def dev(directory: Path, listen: str, hsm: bool) -> None:
     """Make certificates and a vault in a directory (once), and serve."""
     from vaultd.dev import ADMIN, create_dev_directory, grpcurl_line
+    from vaultd.softhsm import SoftHsmMissing
 
-    config = create_dev_directory(directory, listen)
+    try:
+        config = create_dev_directory(directory, listen, hsm=hsm)
+    except SoftHsmMissing as error:
+        raise SystemExit(f"vaultd: {error}") from None
     settings = _load(config)
 
     async def start() -> None:

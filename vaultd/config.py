@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from vaultd.backends.pkcs11.uri import TokenSelector, parse_uri
 from vaultd.errors import VaultdError
 
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024
@@ -55,10 +56,69 @@ class StoreSection(_Section):
     feed_poll_ms: int = Field(default=100, ge=10, le=10_000)
 
 
-class RootKeySection(_Section):
-    """What wraps the key ring: a file (development), a passphrase (given to Unseal), a credential file or a variable."""
+class PinSection(_Section):
+    """Where the PIN of a token is kept: a file, a systemd credential, or a variable."""
 
-    provider: Literal["file", "passphrase", "credential"]
+    path: Path | None = None
+    credential: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,255}$")
+    environment: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]{0,127}$")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PinSection:
+        if [self.path, self.credential, self.environment].count(None) != 2:
+            raise ValueError("set exactly one of path, credential and environment")
+        return self
+
+
+class HsmSection(_Section):
+    """A slot: one token of one PKCS#11 module.  New keys are made in the first slot of the list.
+
+    `name` is stored with the keys: it must not change.  The token is chosen by label, serial number or an RFC 7512 URI; what
+    they say of the same thing must be the same.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")
+    module: Path | None = None
+    token_label: str = Field(default="", max_length=32)
+    token_serial: str = Field(default="", max_length=16)
+    uri: str = Field(default="", max_length=2_048)
+    pin: PinSection | None = None
+    sessions: int = Field(default=0, ge=0, le=256, description="0: as many as there are cores")
+    max_queued: int = Field(default=20_000, ge=1, le=1_000_000)
+    operation_timeout_s: float = Field(default=10.0, gt=0, le=600)
+    generation_timeout_s: float = Field(default=120.0, gt=0, le=3_600)
+    environment: dict[str, str] = Field(default_factory=dict, description="variables for the module")
+
+    @model_validator(mode="after")
+    def _token(self) -> HsmSection:
+        self.resolved()
+        return self
+
+    def resolved(self) -> TokenSelector:
+        """What all the ways of saying it come to; raises ValueError when they contradict each other."""
+        said = TokenSelector(
+            module=str(self.module) if self.module is not None else "",
+            label=self.token_label,
+            serial=self.token_serial,
+            pin_path=str(self.pin.path) if self.pin is not None and self.pin.path is not None else "",
+        )
+        selector = said.merged(parse_uri(self.uri)) if self.uri else said
+        if not selector.module:
+            raise ValueError("set module, or module-path in uri")
+        if not (selector.label or selector.serial):
+            raise ValueError("set token_label or token_serial, or token or serial in uri")
+        if self.pin is None and not selector.pin_path:
+            raise ValueError("set pin, or pin-source in uri")
+        if self.pin is not None and self.pin.path is None and selector.pin_path:
+            raise ValueError("pin and the uri's pin-source contradict each other")
+        return selector
+
+
+class RootKeySection(_Section):
+    """What wraps the key ring: a file (development), a passphrase (given to Unseal), a credential, or a token's key."""
+
+    provider: Literal["file", "passphrase", "credential", "pkcs11"]
+    slot: str | None = Field(default=None, pattern=r"^[a-z0-9-]{1,32}$")
     path: Path | None = None
     credential: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,255}$")
     environment: str | None = Field(default=None, pattern=r"^[A-Z][A-Z0-9_]{0,127}$")
@@ -67,12 +127,19 @@ class RootKeySection(_Section):
     def _source(self) -> RootKeySection:
         given = {
             name
-            for name, value in (("path", self.path), ("credential", self.credential), ("environment", self.environment))
+            for name, value in (
+                ("path", self.path),
+                ("credential", self.credential),
+                ("environment", self.environment),
+                ("slot", self.slot),
+            )
             if value
         }
-        wanted = {"file": 1, "passphrase": 0, "credential": 1}[self.provider]
-        if len(given) != wanted or (self.provider == "file" and given != {"path"}):
+        allowed = {"file": {"path"}, "pkcs11": {"slot"}, "credential": {"path", "credential", "environment"}}
+        wanted = {"file": 1, "passphrase": 0, "credential": 1, "pkcs11": 1}[self.provider]
+        if len(given) != wanted or not given <= allowed.get(self.provider, set()):
             needs = {
+                "pkcs11": "provider `pkcs11` needs slot, the name of one of hsm",
                 "file": "provider `file` needs path",
                 "passphrase": "provider `passphrase` takes nothing else",
                 "credential": "provider `credential` needs exactly one of path, credential, environment",
@@ -156,6 +223,7 @@ class Settings(BaseSettings):
     limits: LimitsSection = LimitsSection()
     lifecycle: LifecycleSection = LifecycleSection()
     software: BackendSection = BackendSection()
+    hsm: tuple[HsmSection, ...] = ()
     log: LogSection = LogSection()
     reflection: bool = False
     drain_grace_s: float = Field(default=20.0, ge=0, le=600)
@@ -166,6 +234,15 @@ class Settings(BaseSettings):
         if int(value.rpartition(":")[2]) > 65_535:
             raise ValueError("the port must be 0 to 65535")
         return value
+
+    @model_validator(mode="after")
+    def _slots(self) -> Settings:
+        names = [section.name for section in self.hsm]
+        if len(names) != len(set(names)):
+            raise ValueError("hsm: two slots have one name")
+        if self.root_key.provider == "pkcs11" and self.root_key.slot not in names:
+            raise ValueError("root_key.slot: no slot of this name in hsm")
+        return self
 
     @field_validator("operators")
     @classmethod

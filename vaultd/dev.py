@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import yaml
 
+from vaultd import softhsm
 from vaultd.devpki import create_dev_pki
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 ADMIN: Final = "spiffe://dev.vaultd/admin"
 APP: Final = "spiffe://dev.vaultd/app"
 TRUST_DOMAIN: Final = "dev.vaultd"
+HSM_LABEL: Final = "vaultd dev"
 
 POLICY: Final = {
     "bindings": [
@@ -23,8 +25,11 @@ POLICY: Final = {
 }
 
 
-def create_dev_directory(directory: Path, listen: str) -> Path:
-    """Make what is missing; returns the path of config.yaml, which is all that is in force."""
+def create_dev_directory(directory: Path, listen: str, *, hsm: bool = False) -> Path:
+    """Make what is missing; returns the path of config.yaml, which is all that is in force.
+
+    `hsm` adds a SoftHSM token, once; raises SoftHsmMissing where SoftHSM is not installed.
+    """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     host = listen.rpartition(":")[0].strip("[]")
     create_dev_pki(directory / "tls", hosts=[host])
@@ -44,6 +49,18 @@ def create_dev_directory(directory: Path, listen: str) -> Path:
     if config.exists():
         kept = yaml.safe_load(config.read_text())
         document = {**document, **kept, "listen": listen}
+    if hsm and not document.get("hsm"):
+        token = directory / "hsm"
+        softhsm.make_token(token, HSM_LABEL)
+        document["hsm"] = [
+            {
+                "name": "dev",
+                "module": str(softhsm.find_module()),
+                "token_label": HSM_LABEL,
+                "pin": {"path": "hsm/pin"},
+                "environment": softhsm.environment(token.resolve()),
+            }
+        ]
     _write(config, document)
     if not (directory / "policy.yaml").exists():
         _write(directory / "policy.yaml", POLICY)

@@ -56,7 +56,7 @@ def make_token(directory: Path, label: str) -> Path:
     )
     pin = secrets.token_hex(8)
     order = {"module": str(module), "label": label, "so_pin": secrets.token_hex(8), "pin": pin}
-    subprocess.run(  # noqa: S603  # ourselves
+    subprocess.run(
         [sys.executable, "-m", "vaultd.backends.pkcs11.initialize"],
         input=json.dumps(order).encode(),
         env={**os.environ, **environment(directory)},

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -17,6 +19,11 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from vaultd.audit.folding import RefusalFolder
 from vaultd.audit.log import AuditLog
+from vaultd.backends.pkcs11.backend import HsmBackend
+from vaultd.backends.pkcs11.envelope import EnvelopeBackend
+from vaultd.backends.pkcs11.pin import PinSource
+from vaultd.backends.pkcs11.root_key import Pkcs11RootKey
+from vaultd.backends.pkcs11.slot import SlotSettings, TokenSlot
 from vaultd.backends.rootkeys import CredentialRootKey, FileRootKey, PassphraseRootKey
 from vaultd.backends.software import SoftwareBackend
 from vaultd.config import ConfigError
@@ -31,10 +38,11 @@ from vaultd.engine.quotas import InFlight, Limit, RateLimiter, Window
 from vaultd.engine.scheduler import PRINCIPAL as SCHEDULER
 from vaultd.engine.scheduler import Scheduler
 from vaultd.engine.seal import Seal, SealState
+from vaultd.engine.tokens import TokenObjects
 from vaultd.engine.transit import Transit
 from vaultd.engine.usage import BudgetBook, UsageBook
 from vaultd.engine.vaults import Vaults
-from vaultd.errors import DataLoss, VaultdError
+from vaultd.errors import DataLoss, Unavailable, VaultdError
 from vaultd.hosts.grpcio import GrpcHost
 from vaultd.interceptors.audit import AuditStep
 from vaultd.interceptors.chain import Chain, ChainLimits
@@ -52,14 +60,13 @@ from vaultd.store.sqlite import SqliteStore
 from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from google.protobuf.descriptor import ServiceDescriptor
 
     from vaultd.backends.base import Backend
     from vaultd.backends.rootkeys import RootKeyProvider
-    from vaultd.config import LimitsSection, RootKeySection, Settings
+    from vaultd.config import HsmSection, LimitsSection, RootKeySection, Settings
     from vaultd.engine.clock import Clock
     from vaultd.hosts.grpcio import TlsConfig
     from vaultd.store.base import Store
@@ -73,8 +80,32 @@ HEALTH_NOTICE_S: Final = 0.1
 _log = structlog.get_logger("vaultd")
 
 
-def open_root_key(section: RootKeySection) -> RootKeyProvider:
+def make_slot(section: HsmSection, on_health: Callable[[str, bool], None]) -> TokenSlot:
+    """A slot as it is configured.  Nothing runs yet."""
+    selector = section.resolved()
+    pin = section.pin
+    source = PinSource(
+        Path(selector.pin_path) if selector.pin_path else None,
+        pin.credential if pin is not None else None,
+        pin.environment if pin is not None else None,
+    )
+    settings = SlotSettings(
+        name=section.name,
+        selector=selector,
+        read_pin=source.read,
+        sessions=section.sessions or os.cpu_count() or 1,
+        max_queued=section.max_queued,
+        operation_timeout_s=section.operation_timeout_s,
+        generation_timeout_s=section.generation_timeout_s,
+        environment=section.environment,
+    )
+    return TokenSlot(settings, on_health)
+
+
+def open_root_key(section: RootKeySection, slots: Sequence[TokenSlot] = ()) -> RootKeyProvider:
     """The provider that the configuration names."""
+    if section.provider == "pkcs11":
+        return Pkcs11RootKey(next(slot for slot in slots if slot.settings.name == section.slot))
     if section.provider == "passphrase":
         return PassphraseRootKey()
     if section.provider == "file" and section.path is not None:
@@ -200,12 +231,17 @@ def build_engine(
     on_seal: Callable[[SealState], None],
     on_intent: Callable[[str, str], Awaitable[None]],
     on_event: Callable[[str, str, str], None],
+    slots: Sequence[TokenSlot] = (),
 ) -> Engine:
     """Connect the parts.  Nothing runs yet."""
     ledger = Ledger(store, clock)
     authority = Authority(ledger, frozenset(settings.operators))
     software = SoftwareBackend(settings.software.threads or None, settings.software.max_queued)
-    backends = {ProtectionLevel.SOFTWARE: software}
+    backends: dict[ProtectionLevel, Backend] = {ProtectionLevel.SOFTWARE: software}
+    if slots:
+        hsm = HsmBackend(slots, software)
+        backends |= {ProtectionLevel.HSM: hsm, ProtectionLevel.HSM_ENVELOPE: EnvelopeBackend(hsm, software)}
+    tokens = TokenObjects(ledger, backends)
     usage = UsageBook(ledger)
     budgets = BudgetBook(ledger, settings.limits.messages_per_version)
     catalog = KeyCatalog(ledger, backends, usage, budgets, settings.software.max_cached_keys)
@@ -214,9 +250,9 @@ def build_engine(
         min_destroy_delay_us=settings.lifecycle.min_destroy_delay_s * SECOND_US,
         deletion_retention_us=settings.lifecycle.deletion_retention_s * SECOND_US,
     )
-    lifecycle = KeyLifecycle(ledger, backends, clock, limits)
+    lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits)
     seal = Seal(ledger, provider, authority, catalog.forget_all, on_seal)
-    scheduler = Scheduler(ledger, lifecycle, seal, usage, budgets, clock, on_intent, on_event)
+    scheduler = Scheduler(ledger, lifecycle, seal, usage, budgets, tokens, clock, on_intent, on_event)
     return Engine(
         store=store,
         ledger=ledger,
@@ -249,18 +285,29 @@ class Server:
         self._reload_policy = asyncio.Event()
         self._authorities = [bundle.ca for bundle in settings.trust_bundles]
         self._trust_stamp = file_stamps(self._authorities)
-        self.board = HealthBoard(["vaultd.v1.CryptoService", "vaultd.v1.KeysService", "vaultd.v1.AdminService"])
+        self.board = HealthBoard(
+            ["vaultd.v1.CryptoService", "vaultd.v1.KeysService", "vaultd.v1.AdminService"],
+            [f"hsm:{section.name}" for section in settings.hsm],
+        )
+        self.slots = [make_slot(section, self._on_slot) for section in settings.hsm]
+        self._unseal_again = False
         self.engine = build_engine(
             settings,
             open_store(settings),
-            open_root_key(settings.root_key),
+            open_root_key(settings.root_key, self.slots),
             self._clock,
             self._on_seal,
             self._on_intent,
             self._on_event,
+            self.slots,
         )
         self.chain = self._build_chain()
         self.port = 0
+
+    def _on_slot(self, name: str, serving: bool) -> None:
+        if self.board.components().get(f"hsm:{name}") is not serving:
+            self._audit.event("hsm_serving" if serving else "hsm_not_serving", resource=f"hsm:{name}")
+        self.board.set(f"hsm:{name}", serving)
 
     def _on_seal(self, state: SealState) -> None:
         self.board.set("seal", state is SealState.UNSEALED)
@@ -335,6 +382,7 @@ class Server:
             stack.push_async_callback(self.engine.store.close)
             self.board.set("storage", True)
             stack.push_async_callback(self._close_engine)
+            await asyncio.gather(*(slot.open() for slot in self.slots))
             await self.engine.feed.start()
             await self._start_seal()
             host = GrpcHost(self.chain, self._tls.read, self._tls.changed)
@@ -348,6 +396,7 @@ class Server:
                 ),
                 asyncio.create_task(self._every(AUDIT_CHECK_S, self._check_audit)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._check_files)),
+                asyncio.create_task(self._every(FILES_CHECK_S, self._retry_unseal)),
             ]
             stack.push_async_callback(self._end, tasks)
             # What start-up made lives as long as the process: the collector need not look at it again and again.
@@ -364,6 +413,7 @@ class Server:
             await self.engine.store.open()
             stack.push_async_callback(self.engine.store.close)
             stack.push_async_callback(self._close_engine)
+            await asyncio.gather(*(slot.open() for slot in self.slots))
             yield self
 
     async def audit_event(self, event: str, **fields: str) -> None:
@@ -377,6 +427,16 @@ class Server:
             # Sealed, and saying why: an operator can look, restore, or unseal.
             _log.error("unseal_failed", reason=error.reason, text=error.text)
             self._audit.event("unseal_failed", reason=error.reason)
+            self._unseal_again = isinstance(error, Unavailable)
+
+    async def _retry_unseal(self) -> None:
+        """A root key that was out of reach at the start may be back: nobody has to come and unseal."""
+        if self._unseal_again and self.engine.seal.state is SealState.SEALED:
+            try:
+                await self.engine.seal.unseal(None)
+            except Unavailable:
+                return
+        self._unseal_again = False
 
     async def _close_engine(self) -> None:
         await self.engine.usage.flush()
@@ -434,6 +494,8 @@ class Server:
         """Read certificates, trust bundles and the policy again; what cannot be read leaves what is in force."""
         self._reload_policy.set()
         self._reload_files()
+        for slot in self.slots:
+            slot.reload()
 
     def _reload_files(self) -> None:
         self._tls.reload()

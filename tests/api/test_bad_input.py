@@ -39,6 +39,7 @@ from wire import (
 )
 
 from harness import running_server
+from softhsm import hsm_section
 from vaultd.interceptors.validate import crc32c
 from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, resources_pb2
 
@@ -85,7 +86,8 @@ def policy():
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(tmp_path_factory):
-    async with running_server(tmp_path_factory.mktemp("bad"), policy=policy(), **GENEROUS) as server:
+    directory = tmp_path_factory.mktemp("bad")
+    async with running_server(directory, policy=policy(), hsm=[hsm_section(directory / "hsm")], **GENEROUS) as server:
         made = World(server)
         await made.furnish("default")
         await made.create("default", "forbidden", key_of("ENCRYPT_DECRYPT"))
@@ -102,7 +104,7 @@ KEY_PATHS = [
     if path.startswith((CRYPTO, KEYS))
     and short(path)
     not in {
-        *("CreateKey", "ListKeys", "GetCapabilities", "GenerateRandomBytes"),
+        *("CreateKey", "AdoptKey", "ListKeys", "GetCapabilities", "GenerateRandomBytes"),
         *("GetKey", "ListKeyVersions", "GetKeyVersion", "GetKeyUsage"),
     }
 ]
@@ -317,13 +319,14 @@ async def test_an_algorithm_of_another_purpose_is_refused(world):
     assert outcome.reason == "ALGORITHM_PURPOSE_MISMATCH"
 
 
-async def test_a_protection_level_without_a_backend_is_refused(world):
+async def test_a_protection_level_without_a_backend_is_refused(tmp_path):
     request = keys_pb2.CreateKeyRequest(
         parent="vaults/default",
         key_id="hard",
         key=key_of("MAC", protection_level=resources_pb2.PROTECTION_LEVEL_HSM),
     )
-    outcome = await call(world.admin, f"{KEYS}CreateKey", request)
+    async with running_server(tmp_path, **GENEROUS) as server:
+        outcome = await call(server.admin, f"{KEYS}CreateKey", request)
     assert (outcome.code, outcome.reason) == (FAILED_PRECONDITION, "PROTECTION_LEVEL_UNAVAILABLE")
 
 
@@ -455,7 +458,7 @@ NUMBERS = {
 }
 TESTED_ELSEWHERE = {
     *("name", "parent", "source_name", "destination_name", "key_id", "vault_id", "etag", "items", "page_size"),
-    *("key", "vault", "update_mask", "admin_principals"),
+    *("key", "token_key", "vault", "update_mask", "admin_principals"),
 }
 
 

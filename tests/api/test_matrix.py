@@ -26,6 +26,7 @@ from wire import (
 
 from harness import ADMIN as ADMIN_PRINCIPAL
 from harness import running_server
+from softhsm import hsm_section
 from vaultd.engine.permissions import PERMISSIONS
 from vaultd.interceptors.routes import RouteMissing, build_routes
 from vaultd.interceptors.rules import RULES
@@ -61,6 +62,7 @@ TABLE = {
     f"{CRYPTO}BatchWrapKey": "crypto.wrap",
     f"{CRYPTO}BatchUnwrapKey": "crypto.unwrap",
     f"{KEYS}CreateKey": "keys.create",
+    f"{KEYS}AdoptKey": "keys.adopt",
     f"{KEYS}GetKey": "keys.get",
     f"{KEYS}ListKeys": "keys.list",
     f"{KEYS}UpdateKey": "keys.update",
@@ -129,7 +131,8 @@ def policy() -> dict[str, list[dict[str, object]]]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(tmp_path_factory):
-    async with running_server(tmp_path_factory.mktemp("matrix"), policy=policy(), **GENEROUS) as server:
+    directory = tmp_path_factory.mktemp("matrix")
+    async with running_server(directory, policy=policy(), hsm=[hsm_section(directory / "hsm")], **GENEROUS) as server:
         made = World(server)
         await made.furnish("default")
         await server.admin.admin.CreateVault(admin_pb2.CreateVaultRequest(vault_id="other"))

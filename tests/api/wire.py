@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
+from softhsm import put_key
 from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, resources_pb2
 
 if TYPE_CHECKING:
@@ -32,7 +33,10 @@ METHODS: dict[str, MethodDescriptor] = {
 BATCHES = [path for path in METHODS if path.startswith(f"{CRYPTO}Batch")]
 SINGLES = [path for path in METHODS if path not in BATCHES]
 MUTATIONS = [
-    *(f"{KEYS}{name}" for name in ("CreateKey", "UpdateKey", "RotateKey", "SetPrimaryVersion", "EnableKeyVersion")),
+    *(
+        f"{KEYS}{name}"
+        for name in ("CreateKey", "AdoptKey", "UpdateKey", "RotateKey", "SetPrimaryVersion", "EnableKeyVersion")
+    ),
     *(f"{KEYS}{name}" for name in ("DisableKeyVersion", "DestroyKeyVersion", "RestoreKeyVersion", "DeleteKey")),
     *(f"{KEYS}{name}" for name in ("UndeleteKey", "PurgeKey")),
     *(f"{ADMIN}{name}" for name in ("Init", "Seal", "Unseal", "RotateRootKey", "CreateVault", "UpdateVault")),
@@ -307,6 +311,12 @@ class World:
         make = getattr(keys_pb2, f"{name}Request")
         if name == "CreateKey":
             return make(parent=f"vaults/{vault}", key_id=self.fresh_id(), key=key_of("MAC"))
+        if name == "AdoptKey":
+            slots = self.server.server.slots
+            object_id = await put_key(slots[0], "HMAC_SHA256", "of somebody else") if slots else b"no token here"
+            key = key_of("MAC", "HMAC_SHA256", protection_level=resources_pb2.PROTECTION_LEVEL_HSM)
+            token_key = keys_pb2.TokenKey(object_id=object_id)
+            return make(parent=f"vaults/{vault}", key_id=self.fresh_id(), key=key, token_key=token_key)
         if name in {"ListKeys", "GetCapabilities"}:
             return make(parent=f"vaults/{vault}")
         if name == "ListKeyVersions":

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import softhsm
 from contract.root_key import AAD, RING, RootKeyContract, opened
+from vaultd.backends.base import Lane
+from vaultd.backends.pkcs11.messages import Verb
+from vaultd.backends.pkcs11.root_key import Pkcs11RootKey
+from vaultd.backends.pkcs11.slot import Request, TokenSlot
 from vaultd.backends.rootkeys import (
     Argon2Cost,
     CredentialRootKey,
@@ -559,3 +564,55 @@ class TestCredential:
     def test_no_two_new_lines_are_alike(self):
         lines = [new_root_key_line().split() for _ in range(100)]
         assert len({line[1] for line in lines}) == len({line[2] for line in lines}) == 100
+
+
+class TokenPlace:
+    """A SoftHSM token.  Each process has a worker of its own; all of them are ended after the test."""
+
+    passphrase = None
+
+    def __init__(self, directory: Path) -> None:
+        self._settings = softhsm.slot_settings(directory)
+        self.slots: list[TokenSlot] = []
+
+    def connect(self):
+        self.slots.append(TokenSlot(self._settings, lambda name, serving: None))
+        return OpenedLater(self.slots[-1])
+
+    def operator_rotates(self):
+        pass
+
+
+class OpenedLater(Pkcs11RootKey):
+    """Opens its slot with the first request: `connect` is not a coroutine, and the server opens slots beforehand."""
+
+    async def _ask(self, request, lane):
+        if not self._slot._tasks:
+            await self._slot.open()
+        return await super()._ask(request, lane)
+
+
+class TestPkcs11RootKey(RootKeyContract):
+    @pytest.fixture
+    async def place(self, tmp_path_factory, request):
+        directory = tmp_path_factory.getbasetemp() / "root-token"
+        place = TokenPlace(directory)
+        yield place
+        for slot in place.slots:
+            await slot.close()
+
+    async def test_root_key_that_the_token_lost_is_missing(self, place):
+        provider = place.connect()
+        ref = await provider.create(None)
+        wrapped = await provider.wrap(ref, RING, AAD)
+        with pytest.raises(FailedPrecondition) as error:
+            await provider.unwrap("00" * 16, wrapped, AAD, None)
+        assert error.value.reason == "ROOT_KEY_MISSING"
+        assert opened(await provider.unwrap(ref, wrapped, AAD, None)) == opened(RING)
+
+    async def test_root_key_never_leaves_the_token(self, place):
+        provider = place.connect()
+        ref = await provider.create(None)
+        request = Request("FIND", Verb.FIND, (bytes.fromhex(ref), "AES_256_GCM", ""))
+        told = (await place.slots[0].ask(request, None, Lane.KEY_GENERATION))["attestation"]
+        assert (told["sensitive"], told["extractable"], told["local"]) == (True, False, True)

@@ -36,6 +36,7 @@ class ProtectionLevel(Enum):
 
     SOFTWARE = "SOFTWARE"
     HSM = "HSM"
+    HSM_ENVELOPE = "HSM_ENVELOPE"
 
 
 @dataclass(frozen=True, slots=True)

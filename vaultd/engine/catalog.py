@@ -44,6 +44,15 @@ def version_not_found() -> NotFound:
     return NotFound("KEY_VERSION_NOT_FOUND", "no such key version; ListKeyVersions shows the versions of a key")
 
 
+def no_backend(level: ProtectionLevel) -> FailedPrecondition:
+    """The error for a protection level that this server is not configured for."""
+    return FailedPrecondition(
+        "PROTECTION_LEVEL_UNAVAILABLE",
+        f"this server has no backend for {level.value} keys; GetCapabilities lists what it has",
+        field="key.protection_level",
+    )
+
+
 class LoadedVersion:
     """A version with everything that its use needs, computed once per revision."""
 
@@ -210,6 +219,9 @@ class KeyCatalog:
         loaded: Key = row.resource()
         versions: dict[int, LoadedVersion] = {}
         algorithm = loaded.algorithm
+        backend = self._backends.get(loaded.protection_level)
+        if backend is None:
+            raise no_backend(loaded.protection_level)
         for at, stored in enumerate(await self._ledger.versions("key_version", vault, key), start=1):
             if at % ROWS_PER_TURN == 0:
                 await asyncio.sleep(0)
@@ -220,7 +232,7 @@ class KeyCatalog:
             versions[version.number] = LoadedVersion(
                 version,
                 stored.row,
-                self._backends[loaded.protection_level],
+                backend,
                 self._backends[ProtectionLevel.SOFTWARE],
                 self._usage.counter(loaded.uid, version.number),
                 budget,

@@ -11,11 +11,10 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from vaultd.backends.base import Material
 from vaultd.engine.algorithms import Algorithm, ProtectionLevel, Purpose, choose_algorithm
-from vaultd.engine.catalog import key_not_found, version_not_found
+from vaultd.engine.catalog import key_not_found, no_backend, version_not_found
 from vaultd.engine.clock import DAY_US, SECOND_US
 from vaultd.engine.model import Key, KeyState, KeyVersion, VersionState
 from vaultd.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
@@ -23,12 +22,14 @@ from vaultd.names import KeyRef, version_name
 from vaultd.store.base import RowKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
-    from vaultd.backends.base import Backend
+    from vaultd.backends.base import Backend, Material, TokenKey
     from vaultd.engine.clock import Clock
     from vaultd.engine.ledger import Changes, Intent, Ledger
+    from vaultd.engine.tokens import TokenObjects
 
+R = TypeVar("R")
 MIN_ROTATION_US: Final = 3600 * SECOND_US
 MAX_ROTATION_US: Final = 36_525 * DAY_US
 MAX_DESTROY_DELAY_US: Final = 120 * DAY_US
@@ -81,11 +82,13 @@ class KeyLifecycle:
         self,
         ledger: Ledger,
         backends: Mapping[ProtectionLevel, Backend],
+        tokens: TokenObjects,
         clock: Clock,
         limits: LifecycleLimits,
     ) -> None:
         self._ledger = ledger
         self._backends = backends
+        self._tokens = tokens
         self._clock = clock
         self._limits = limits
         self._scrub_pending = True  # a crash may have come between a destruction and its scrub
@@ -130,22 +133,23 @@ class KeyLifecycle:
     def _backend(self, level: ProtectionLevel) -> Backend:
         backend = self._backends.get(level)
         if backend is None:
-            raise FailedPrecondition(
-                "PROTECTION_LEVEL_UNAVAILABLE",
-                f"this server has no backend for {level.value} keys; GetCapabilities lists what it has",
-                field="key.protection_level",
-            )
+            raise no_backend(level)
         return backend
 
-    async def create_key(self, intent: Intent, vault: str, key_id: str, spec: KeySpec) -> Key:
-        """Create a key and its first version.  Raises AlreadyExists for a name that is or ever was."""
+    async def create_key(
+        self, intent: Intent, vault: str, key_id: str, spec: KeySpec, adopted: TokenKey | None = None
+    ) -> Key:
+        """Create a key and its first version.  Raises AlreadyExists for a name that is or ever was.
+
+        With `adopted` the first version is a key that a token holds already; nothing is made in the token.
+        """
         # Before the checks: a retry gets its answer even when a time in the request has passed meanwhile.
         known, answer = await self._ledger.answered(intent)
         if known:
             return answer  # type: ignore[no-any-return]  # what create_key stored
         algorithm = choose_algorithm(spec.purpose, spec.algorithm, spec.protection_level)
         backend = self._backend(spec.protection_level)
-        reason = backend.unsupported(algorithm.name)
+        reason = backend.unsupported(algorithm.name) if adopted is None else None
         if reason is not None:
             raise FailedPrecondition("ALGORITHM_UNAVAILABLE", reason, field="key.algorithm")
         now_us = self._clock.now_us()
@@ -156,11 +160,8 @@ class KeyLifecycle:
         await self._require_vault(vault)
         if await self._ledger.read(RowKey("key", vault, key_id, 0)) is not None:
             raise _key_exists()
-        material = await backend.generate(algorithm.name, version_name(vault, key_id, 1))
-        used = False
 
-        async def body(changes: Changes) -> Key:
-            nonlocal used
+        async def body(changes: Changes, material: Material) -> Key:
             at = RowKey("key", vault, key_id, 0)
             if await changes.get(at) is not None:
                 raise _key_exists()
@@ -186,18 +187,37 @@ class KeyLifecycle:
                 create_us=changes.now_us,
                 update_us=changes.now_us,
             )
-            used = True
-            await self._put_version(changes, key, 1, material)
+            await self._put_version(changes, key, 1, material, adopted=adopted is not None)
             return await changes.put_resource("key", key)
 
-        try:
-            return await self._ledger.mutate(intent, body)
-        finally:
-            # Once a commit may have named the material it is never destroyed here: an orphan is better than a lost key.
-            if not used:
-                await backend.destroy(material)
+        if adopted is not None:
+            taken = await backend.adopt(algorithm.name, adopted)
+            return await self._ledger.mutate(intent, lambda changes: body(changes, taken))
+        return await self._with_new_material(intent, algorithm, spec.protection_level, (vault, key_id, 1), body)
 
-    async def _put_version(self, changes: Changes, key: Key, number: int, material: Material) -> KeyVersion:
+    async def _with_new_material(
+        self,
+        intent: Intent,
+        algorithm: Algorithm,
+        level: ProtectionLevel,
+        version: tuple[str, str, int],
+        body: Callable[[Changes, Material], Awaitable[R]],
+    ) -> R:
+        """Make material for a version, and mutate with it; what the change did not take is destroyed.
+
+        What it did take stays claimed, whatever became of the commit: an object nobody uses is better than a lost key.
+        """
+        reference = await self._tokens.reserve(level)
+        try:
+            material = await self._backend(level).generate(algorithm.name, version_name(*version), reference)
+            return await self._ledger.mutate(intent, lambda changes: body(changes, material))
+        finally:
+            await self._tokens.abandon(reference, level)
+
+    async def _put_version(
+        self, changes: Changes, key: Key, number: int, material: Material, *, adopted: bool = False
+    ) -> KeyVersion:
+        await self._tokens.claim(changes, material.reference, key.protection_level, adopted=adopted)
         version = KeyVersion(
             vault=key.vault,
             key=key.id,
@@ -208,8 +228,9 @@ class KeyLifecycle:
             protection_level=key.protection_level,
             public_key=material.public_key,
             reference=material.reference,
-            imported=False,
+            imported=adopted,
             create_us=changes.now_us,
+            attestation=material.attestation,
         )
         return await changes.put_resource("key_version", version, secret=material.secret)
 
@@ -338,6 +359,7 @@ class KeyLifecycle:
     async def _purge(self, changes: Changes, key: Key) -> list[KeyVersion]:
         versions = [row.resource() for row in await changes.versions("key_version", key.vault, key.id)]
         for version in versions:
+            await self._tokens.condemn(changes, version.reference, version.protection_level)
             await changes.delete(RowKey("key_version", key.vault, key.id, version.number))
             budget = RowKey("budget", key.vault, key.id, version.number)
             if await changes.get(budget) is not None:
@@ -357,9 +379,9 @@ class KeyLifecycle:
     async def _erase(self, versions: list[KeyVersion]) -> None:
         """Take destroyed material out of tokens and out of the store's journals.  Repeating it is harmless."""
         for version in versions:
-            if version.state is not VersionState.DESTROYED:
-                backend = self._backend(version.protection_level)
-                await backend.destroy(Material(None, version.reference, version.public_key))
+            if version.reference and version.protection_level is ProtectionLevel.HSM:
+                with suppress(Unavailable):  # the scheduler goes on when the token is back
+                    await self._tokens.erase(version.reference)
         if versions:
             self._scrub_pending = True
             await self.scrub_pending()
@@ -390,13 +412,8 @@ class KeyLifecycle:
         if known:
             return answer  # type: ignore[no-any-return]  # what _rotate stored
         before = await self.get_key(ref)
-        backend = self._backend(before.protection_level)
-        label = version_name(ref.vault, ref.key, before.newest + 1)
-        material = await backend.generate(before.algorithm.name, label)
-        used = False
 
-        async def body(changes: Changes) -> KeyVersion:
-            nonlocal used
+        async def body(changes: Changes, material: Material) -> KeyVersion:
             key = await self._active_key_in(changes, ref)
             check_etag(etag, key.etag)
             if due_before_us is not None and (key.next_rotation_us is None or key.next_rotation_us > due_before_us):
@@ -406,7 +423,6 @@ class KeyLifecycle:
                 raise FailedPrecondition(
                     "TOO_MANY_VERSIONS", f"a key has at most {MAX_VERSIONS} versions; create another key"
                 )
-            used = True
             number = key.newest + 1
             version = await self._put_version(changes, key, number, material)
             next_us = changes.now_us + key.rotation_period_us if key.rotation_period_us is not None else None
@@ -420,11 +436,8 @@ class KeyLifecycle:
             await changes.put_resource("key", rotated)
             return version
 
-        try:
-            return await self._ledger.mutate(intent, body)
-        finally:
-            if not used:
-                await backend.destroy(material)
+        next_version = (ref.vault, ref.key, before.newest + 1)
+        return await self._with_new_material(intent, before.algorithm, before.protection_level, next_version, body)
 
     async def set_primary(self, intent: Intent, ref: KeyRef, etag: str) -> Key:
         """Make an ENABLED version the primary one."""
@@ -523,6 +536,7 @@ class KeyLifecycle:
                 version, state=VersionState.DESTROYED, destroy_us=None, destroyed_us=changes.now_us, reference=b""
             )
             await changes.put_resource("key_version", gone)
+            await self._tokens.condemn(changes, version.reference, version.protection_level)
             erased.append(version)
 
         await self._ledger.mutate(intent, body)

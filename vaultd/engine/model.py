@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +113,7 @@ class KeyVersion:
     create_us: int
     destroy_us: int | None = None
     destroyed_us: int | None = None
+    attestation: Mapping[str, str | bool] = field(default_factory=dict)
     revision: int = 0
 
     @property
@@ -144,7 +145,7 @@ def encode_resource(resource: Resource) -> dict[str, Any]:
             values[name] = value.value
         elif isinstance(value, Algorithm):
             values[name] = value.name
-        elif name == "labels":
+        elif name in {"labels", "attestation"}:
             values[name] = dict(value)
         else:
             values[name] = value

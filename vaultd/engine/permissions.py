@@ -46,10 +46,12 @@ KEYS: Final = frozenset(
         "keys.update",
     }
 )
+TOKENS: Final = frozenset({"keys.adopt"})
+"""Not for those who administer a vault: a token's objects belong to all vaults."""
 VAULTS: Final = frozenset({"vaults.create", "vaults.delete", "vaults.get", "vaults.list", "vaults.update"})
 ADMIN: Final = frozenset({"admin.get_status", "admin.rotate_root_key", "admin.seal"})
 
-PERMISSIONS: Final = CRYPTO | KEYS | VAULTS | ADMIN
+PERMISSIONS: Final = CRYPTO | KEYS | TOKENS | VAULTS | ADMIN
 
 # Of the roles of use only crypto-user holds crypto.derive: an agreed secret encrypts and decrypts, so it fits no other.
 # crypto.reencrypt_from goes with decrypt and never with encrypt: whoever holds it and a key of their own can read.

@@ -12,6 +12,7 @@ from vaultd.engine.clock import SECOND_US
 from vaultd.engine.ledger import Intent
 from vaultd.engine.model import KeyState, VersionState
 from vaultd.engine.seal import SealState
+from vaultd.engine.tokens import KIND as TOKEN_OBJECT
 from vaultd.errors import VaultdError
 from vaultd.names import KeyRef
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
     from vaultd.engine.seal import Seal
+    from vaultd.engine.tokens import TokenObjects
     from vaultd.engine.usage import BudgetBook, UsageBook
     from vaultd.store.base import Row, RowKey
 
@@ -49,6 +51,7 @@ class Scheduler:
         seal: Seal,
         usage: UsageBook,
         budgets: BudgetBook,
+        tokens: TokenObjects,
         clock: Clock,
         on_intent: Callable[[str, str], Awaitable[None]],
         on_event: Callable[[str, str, str], None],
@@ -58,6 +61,7 @@ class Scheduler:
         self._seal = seal
         self._usage = usage
         self._budgets = budgets
+        self._tokens = tokens
         self._clock = clock
         self._on_intent = on_intent
         self._on_event = on_event
@@ -132,6 +136,11 @@ class Scheduler:
                 await self._on_intent(event, str(ref))
                 await self._lifecycle.rotate_if_due(intent, ref, now_us)
                 self._on_event(event, str(ref), "")
+            elif key.kind == TOKEN_OBJECT:
+                event = "erase_token_object"
+                await self._on_intent(event, key.id)
+                await self._tokens.erase_if_due(key, now_us)
+                self._on_event(event, key.id, "")
             self._retry_at.pop(key, None)
         except VaultdError as error:
             self._retry_at[key] = now_us + RETRY_US

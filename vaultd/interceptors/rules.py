@@ -97,7 +97,7 @@ def _keys(
     idempotent: bool = True,
 ) -> Rule:
     access = (Access(f"keys.{permission}", _on(field), visible_by),)
-    audited = (field, "key_id") if method == "CreateKey" else (field,)
+    audited = (field, "key_id") if method in {"CreateKey", "AdoptKey"} else (field,)
     cost = "mutation" if mutation else "read"
     return Rule(f"/vaultd.v1.KeysService/{method}", access, cost, audited, idempotent, mutation=mutation)
 
@@ -160,6 +160,7 @@ RULES: Final = (
         idempotent=False,
     ),
     _keys("CreateKey", "create", field="parent", visible_by="vaults.get", mutation=True, idempotent=False),
+    _keys("AdoptKey", "adopt", field="parent", visible_by="vaults.get", mutation=True, idempotent=False),
     _keys("GetKey", "get"),
     _keys("ListKeys", "list", field="parent", visible_by="vaults.get"),
     _keys("UpdateKey", "update", field="key.name", mutation=True),

@@ -42,6 +42,11 @@ class _Size(NamedTuple):
     maximum: int
     minimum: int = 0
 
+    def __call__(self, value: bytes, field: str) -> None:
+        """Check a field of a message within the request."""
+        if not self.minimum <= len(value) <= self.maximum:
+            raise _size_error(field, self.minimum, self.maximum)
+
 
 def _size_error(field: str, minimum: int, maximum: int) -> InvalidArgument:
     span = f"{minimum} to {maximum}" if minimum else f"at most {maximum}"
@@ -184,6 +189,13 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "parent": _vault,
         "key_id": _id,
         "key": _resource(_LABELED),
+        "request_id": _request_id,
+    },
+    "AdoptKeyRequest": {
+        "parent": _vault,
+        "key_id": _id,
+        "key": _resource(_LABELED),
+        "token_key": _resource({"slot": _chars(32), "object_id": _Size(64), "object_label": _chars(256)}),
         "request_id": _request_id,
     },
     "GetKeyRequest": {"name": _key},

@@ -100,6 +100,10 @@ def version_message(version: KeyVersion) -> pb.KeyVersion:
     set_time(message.create_time, version.create_us)
     set_time(message.destroy_time, version.destroy_us)
     set_time(message.destroy_event_time, version.destroyed_us)
+    if version.attestation:
+        told: dict[str, Any] = dict(version.attestation)
+        told["object_id"] = bytes.fromhex(told["object_id"])
+        message.attestation.CopyFrom(pb.KeyAttestation(**told))
     return message
 
 

@@ -1,4 +1,4 @@
-"""grpc.health.v1: the server as a whole (``), each service, and each component (`storage`, `audit`, `seal`)."""
+"""grpc.health.v1: the server as a whole (``), each service, and each component (`storage`, `audit`, `seal`, `hsm:NAME`)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ MAX_WATCHED: Final = 100
 
 
 class HealthBoard:
-    """What is serving.  The whole serves when every component does and the server is not draining."""
+    """What is serving.  The whole serves when every component does and the server is not draining.
 
-    def __init__(self, services: Iterable[str]) -> None:
+    A slot's token (`hsm:NAME`) is a component that the whole does without: only the keys in it are out of reach.
+    """
+
+    def __init__(self, services: Iterable[str], slots: Iterable[str] = ()) -> None:
+        slots = tuple(slots)
         self._services = tuple(services)
-        self._components = dict.fromkeys(COMPONENTS, False)
+        self._components = dict.fromkeys((*COMPONENTS, *slots), False)
+        self._slots = frozenset(slots)
         self.draining = False
         self._changed = asyncio.Event()
 
@@ -52,7 +57,8 @@ class HealthBoard:
         if name in self._components:
             return self._components[name] and not self.draining
         if name == WHOLE or name in self._services:
-            return all(self._components.values()) and not self.draining
+            needed = (serving for name, serving in self._components.items() if name not in self._slots)
+            return all(needed) and not self.draining
         return None
 
     def names(self) -> list[str]:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.empty_pb2 import Empty
 
-from vaultd.engine.algorithms import ALGORITHMS, default_algorithm
+from vaultd.backends.base import TokenKey
+from vaultd.engine.algorithms import ALGORITHMS, ProtectionLevel, default_algorithm
 from vaultd.engine.lifecycle import KeySpec, KeyUpdate
 from vaultd.engine.paging import page_length, page_limit, page_start, page_token
 from vaultd.engine.public_keys import encode_public_key
-from vaultd.errors import InvalidArgument
+from vaultd.errors import InvalidArgument, Unavailable
 from vaultd.names import KeyRef, parse_key_name, parse_key_or_version_name, parse_vault_name, parse_version_name
 from vaultd.services.convert import (
     ALGORITHM_NAMES,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vaultd.backends.base import Backend
-    from vaultd.engine.algorithms import ProtectionLevel
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
     from vaultd.engine.usage import BudgetBook, UsageBook
@@ -102,6 +102,25 @@ class KeysService:
         vault = parse_vault_name(request.parent, "parent")
         spec = _spec(request.key)
         return key_message(await self._lifecycle.create_key(context.intent(request), vault, request.key_id, spec))
+
+    async def AdoptKey(self, request: pb.AdoptKeyRequest, context: Context) -> resources_pb2.Key:
+        vault = parse_vault_name(request.parent, "parent")
+        spec = _spec(request.key)
+        if spec.protection_level is not ProtectionLevel.HSM:
+            raise InvalidArgument(
+                "PROTECTION_LEVEL_REQUIRED",
+                "key.protection_level must be HSM for a key that stays in its token",
+                field="key.protection_level",
+            )
+        source = TokenKey(request.token_key.slot, request.token_key.object_id, request.token_key.object_label)
+        if not (source.object_id or source.label):
+            raise InvalidArgument(
+                "TOKEN_KEY_REQUIRED",
+                "token_key must name the object by object_id, object_label or both",
+                field="token_key",
+            )
+        intent = context.intent(request)
+        return key_message(await self._lifecycle.create_key(intent, vault, request.key_id, spec, source))
 
     async def GetKey(self, request: pb.GetKeyRequest, context: Context) -> resources_pb2.Key:
         del context
@@ -203,16 +222,20 @@ class KeysService:
         del request, context
         response = pb.GetCapabilitiesResponse()
         for level, backend in self._backends.items():
-            for algorithm in ALGORITHMS.values():
-                if backend.unsupported(algorithm.name) is None:
-                    response.capabilities.add(
-                        algorithm=ALGORITHM_NUMBERS[algorithm.name],
-                        purpose=PURPOSE_NUMBERS[algorithm.purpose],
-                        protection_level=LEVEL_NUMBERS[level],
-                        purpose_default=default_algorithm(algorithm.purpose, level) is algorithm,
-                        max_input_bytes=algorithm.max_input_bytes,
-                        max_messages=algorithm.max_messages or 0,
-                    )
+            try:
+                usable = [one for one in ALGORITHMS.values() if backend.unsupported(one.name) is None]
+            except Unavailable:
+                response.unavailable_levels.append(LEVEL_NUMBERS[level])
+                continue
+            for algorithm in usable:
+                response.capabilities.add(
+                    algorithm=ALGORITHM_NUMBERS[algorithm.name],
+                    purpose=PURPOSE_NUMBERS[algorithm.purpose],
+                    protection_level=LEVEL_NUMBERS[level],
+                    purpose_default=default_algorithm(algorithm.purpose, level) is algorithm,
+                    max_input_bytes=algorithm.max_input_bytes,
+                    max_messages=algorithm.max_messages or 0,
+                )
         return response
 
     async def GetKeyUsage(self, request: pb.GetKeyUsageRequest, context: Context) -> pb.GetKeyUsageResponse:

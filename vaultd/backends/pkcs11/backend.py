@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _OBJECT_ID_BYTES: Final = 16
 _PARTIAL: Final = "multiples of 8 bytes"
+_OUR_OWN: Final = ("vaultd root key", "vaultd envelope key")
 _CURVES: Final[dict[str, ec.EllipticCurve]] = {
     "EC_P256_SHA256": ec.SECP256R1(),
     "EC_P384_SHA384": ec.SECP384R1(),
@@ -114,7 +115,7 @@ class HsmBackend:
         request = Request(f"{algorithm}/GENERATE", Verb.GENERATE, (object_id, algorithm, label))
         made = await slot.ask(request, None, Lane.KEY_GENERATION)
         public_key = _public_key(algorithm, made["public"]) if "public" in made else b""
-        material = Material(None, reference, public_key, made["attestation"])
+        material = Material(None, reference, public_key, _attestation(slot, made))
         await self._prove(algorithm, material)
         return material
 
@@ -135,7 +136,7 @@ class HsmBackend:
             made = await slot.ask(request, None, Lane.KEY_GENERATION)
         except BadInput:
             raise FailedPrecondition("HSM_REFUSED", "the token does not take this material in") from None
-        material = Material(None, reference, checked.public_key, made["attestation"])
+        material = Material(None, reference, checked.public_key, _attestation(slot, made))
         await self._prove(algorithm, material)
         return material
 
@@ -155,12 +156,15 @@ class HsmBackend:
             raise NotFound(
                 "TOKEN_KEY_NOT_FOUND", "the token shows no such key; `pkcs11-tool -O --login` lists what it has"
             )
+        attestation = _attestation(slot, found)
+        if str(attestation["object_label"]).startswith(_OUR_OWN):
+            raise FailedPrecondition("HSM_REFUSED", "the token's key is one that vaultd itself lives by")
         if "bits" in found and found["bits"] != _symmetric_bits(algorithm):
             raise FailedPrecondition("HSM_REFUSED", "the token's key is of another length than the algorithm's")
         public_key = _public_key(algorithm, found["public"]) if "public" in found else b""
         if public_key:
             self._software.load_public(algorithm, public_key)  # raises unless size and curve are the algorithm's
-        material = Material(None, _reference(slot, bytes(found["object_id"])), public_key, found["attestation"])
+        material = Material(None, _reference(slot, bytes(found["object_id"])), public_key, attestation)
         await self._prove(algorithm, material)
         return material
 
@@ -286,6 +290,10 @@ class HsmBackend:
 
 def _reference(slot: TokenSlot, object_id: bytes) -> bytes:
     return f"{slot.settings.name}/{object_id.hex()}".encode("ascii")
+
+
+def _attestation(slot: TokenSlot, told: dict[str, Any]) -> dict[str, str | bool]:
+    return {"slot": slot.settings.name, **told["attestation"]}
 
 
 def _symmetric_bits(algorithm: str) -> int:

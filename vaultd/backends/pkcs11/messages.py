@@ -67,6 +67,8 @@ class Hello(NamedTuple):
     module: str
     token_label: str
     token_serial: str
+    manufacturer: str
+    model: str
     pin: str
     sessions: int
     probe: bool

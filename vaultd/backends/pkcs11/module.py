@@ -62,14 +62,18 @@ def open_module(path: str) -> tuple[Any, bool]:
     return library, False
 
 
-def find_token(library: Any, label: str, serial: str) -> Any:
-    """Find the one token of this label and serial number; an empty one is not looked at."""
+def find_token(library: Any, hello: Hello) -> Any:
+    """Find the one token that fits; what is empty is not looked at."""
     wanted: dict[str, Any] = {}
-    if label:
-        wanted["token_label"] = label
-    if serial:
-        wanted["token_serial"] = serial.encode()
-    tokens = list(library.get_tokens(**wanted))
+    if hello.token_label:
+        wanted["token_label"] = hello.token_label
+    if hello.token_serial:
+        wanted["token_serial"] = hello.token_serial.encode()
+    tokens = [
+        token
+        for token in library.get_tokens(**wanted)
+        if hello.manufacturer in {"", token.manufacturer_id} and hello.model in {"", token.model}
+    ]
     if not tokens:
         raise LookupError("the token is not there")
     if len(tokens) > 1:
@@ -184,7 +188,7 @@ def describe(token: Any) -> dict[str, str]:
 def connect(hello: Hello) -> tuple[Any, Any, list[Any], bool]:
     """Enter the token: returns it, the management session, the sessions for uses, and whether several threads may run."""
     library, threads = open_module(hello.module)
-    token = find_token(library, hello.token_label, hello.token_serial)
+    token = find_token(library, hello)
     management = log_in(token, hello.pin)
     if not threads:
         return token, management, [management], False

@@ -26,6 +26,7 @@ from vaultd.errors import FailedPrecondition, Unavailable, VaultdError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from vaultd.backends.pkcs11.uri import TokenSelector
     from vaultd.secret import Secret
 
 _log = structlog.get_logger("vaultd.hsm")
@@ -55,9 +56,7 @@ class SlotSettings:
     """
 
     name: str
-    module: str
-    token_label: str
-    token_serial: str
+    selector: TokenSelector
     read_pin: Callable[[], Secret]
     sessions: int = field(default_factory=lambda: os.cpu_count() or 1)
     max_queued: int = 20_000
@@ -480,10 +479,13 @@ class TokenSlot:
         _, self._connection = await loop.create_unix_connection(
             lambda: _Connection(self._receive, self._ended), sock=here
         )
+        selector = settings.selector
         hello = Hello(
-            settings.module,
-            settings.token_label,
-            settings.token_serial,
+            selector.module,
+            selector.label,
+            selector.serial,
+            selector.manufacturer,
+            selector.model,
             exposed.decode("utf-8", "replace"),
             settings.sessions,
             self.lacking is None,

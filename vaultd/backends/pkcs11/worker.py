@@ -6,6 +6,7 @@ the server starts another one, and nothing has to be mended in here.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import queue
 import resource
@@ -228,6 +229,9 @@ def destroy(session: Any, object_id: bytes) -> None:
 def main() -> None:
     """Serve the socket whose number is the argument."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        set_dumpable = 4  # no other process of this user reads this memory
+        ctypes.CDLL(None).prctl(set_dumpable, 0, 0, 0, 0)
     connection = socket.socket(fileno=int(sys.argv[1]))
     try:
         Worker(connection).run()

@@ -35,7 +35,7 @@ class RootKeyProvider(Protocol):
     """
 
     kind: str
-    """`file`, `passphrase` or `credential`."""
+    """`file`, `passphrase`, `credential` or `pkcs11`."""
     needs_passphrase: bool
     """Whether create, unwrap and prepare_next want a passphrase; the others ignore it."""
 
@@ -89,7 +89,7 @@ def find_key(keys: Sequence[RootKey], ref: str) -> RootKey:
 def wrap_with(key: RootKey, plaintext: Secret, aad: bytes) -> bytes:
     salt, nonce = os.urandom(SALT_BYTES), os.urandom(_NONCE_BYTES)
     cipher = AESGCM(derive(key.key, _WRAP_INFO, KEY_BYTES, salt))
-    sealed = cipher.encrypt(nonce, plaintext.expose("sealed under the root key"), _bound(key.ref, aad))
+    sealed = cipher.encrypt(nonce, plaintext.expose("sealed under the root key"), bound(key.ref, aad))
     return _WRAP_FORMAT + salt + nonce + sealed
 
 
@@ -101,12 +101,12 @@ def unwrap_with(key: RootKey, wrapped: bytes, aad: bytes) -> Secret:
     nonce = wrapped[len(_WRAP_FORMAT) + SALT_BYTES : header_bytes]
     cipher = AESGCM(derive(key.key, _WRAP_INFO, KEY_BYTES, salt))
     try:
-        return Secret(cipher.decrypt(nonce, wrapped[header_bytes:], _bound(key.ref, aad)))
+        return Secret(cipher.decrypt(nonce, wrapped[header_bytes:], bound(key.ref, aad)))
     except InvalidTag as e:
         raise mismatch("the key ring does not open with the root key that it names") from e
 
 
-def _bound(ref: str, aad: bytes) -> bytes:
+def bound(ref: str, aad: bytes) -> bytes:
     name = ref.encode()
     return _WRAP_INFO + len(name).to_bytes(2, "big") + name + aad
 

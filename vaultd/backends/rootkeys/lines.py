@@ -7,10 +7,10 @@ import binascii
 import hashlib
 import os
 import re
-import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from vaultd.backends.private_files import NotPrivate, read_private_file
 from vaultd.backends.rootkeys.base import KEY_BYTES, RootKey, derive, file_invalid, file_mode, missing, new_root_key
 from vaultd.errors import Unavailable
 from vaultd.secret import Secret
@@ -96,23 +96,15 @@ def _decode_hex_key(text: str) -> Secret | None:
 
 
 def read_key_file(path: Path, flags: int, *, forbidden_mode: int, owners: Sequence[int]) -> bytes:
-    """Read a whole key file after checking the opened file itself, so that it cannot be exchanged in between."""
+    """Read a whole key file that nobody else can have read or written."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
+        content = read_private_file(
+            path, flags=flags, forbidden_mode=forbidden_mode, owners=owners, max_bytes=_MAX_FILE_BYTES
+        )
     except FileNotFoundError as e:
         raise missing("the root key file does not exist") from e
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise file_mode("the root key file is not a regular file")
-        if status.st_uid not in owners:
-            raise file_mode("the root key file belongs to another user")
-        if status.st_mode & forbidden_mode:
-            raise file_mode("the root key file is open to other users: chmod 600 it, and rotate the root key")
-        with os.fdopen(fd, "rb", closefd=False) as file:
-            content = file.read(_MAX_FILE_BYTES + 1)
-    finally:
-        os.close(fd)
+    except NotPrivate as e:
+        raise file_mode(f"the root key file {e}") from None
     if len(content) > _MAX_FILE_BYTES:
         raise file_invalid("it is too long")
     return content

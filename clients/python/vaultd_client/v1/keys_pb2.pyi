@@ -25,6 +25,30 @@ class CreateKeyRequest(_message.Message):
     request_id: str
     def __init__(self, parent: _Optional[str] = ..., key_id: _Optional[str] = ..., key: _Optional[_Union[_resources_pb2.Key, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
+class AdoptKeyRequest(_message.Message):
+    __slots__ = ("parent", "key_id", "key", "token_key", "request_id")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_KEY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    key_id: str
+    key: _resources_pb2.Key
+    token_key: TokenKey
+    request_id: str
+    def __init__(self, parent: _Optional[str] = ..., key_id: _Optional[str] = ..., key: _Optional[_Union[_resources_pb2.Key, _Mapping]] = ..., token_key: _Optional[_Union[TokenKey, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class TokenKey(_message.Message):
+    __slots__ = ("slot", "object_id", "object_label")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_LABEL_FIELD_NUMBER: _ClassVar[int]
+    slot: str
+    object_id: bytes
+    object_label: str
+    def __init__(self, slot: _Optional[str] = ..., object_id: _Optional[bytes] = ..., object_label: _Optional[str] = ...) -> None: ...
+
 class GetKeyRequest(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -208,7 +232,7 @@ class GetCapabilitiesRequest(_message.Message):
     def __init__(self, parent: _Optional[str] = ...) -> None: ...
 
 class GetCapabilitiesResponse(_message.Message):
-    __slots__ = ("capabilities",)
+    __slots__ = ("capabilities", "unavailable_levels")
     class Capability(_message.Message):
         __slots__ = ("algorithm", "purpose", "protection_level", "purpose_default", "max_input_bytes", "max_messages")
         ALGORITHM_FIELD_NUMBER: _ClassVar[int]
@@ -225,8 +249,10 @@ class GetCapabilitiesResponse(_message.Message):
         max_messages: int
         def __init__(self, algorithm: _Optional[_Union[_resources_pb2.Algorithm, str]] = ..., purpose: _Optional[_Union[_resources_pb2.KeyPurpose, str]] = ..., protection_level: _Optional[_Union[_resources_pb2.ProtectionLevel, str]] = ..., purpose_default: bool = ..., max_input_bytes: _Optional[int] = ..., max_messages: _Optional[int] = ...) -> None: ...
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
+    UNAVAILABLE_LEVELS_FIELD_NUMBER: _ClassVar[int]
     capabilities: _containers.RepeatedCompositeFieldContainer[GetCapabilitiesResponse.Capability]
-    def __init__(self, capabilities: _Optional[_Iterable[_Union[GetCapabilitiesResponse.Capability, _Mapping]]] = ...) -> None: ...
+    unavailable_levels: _containers.RepeatedScalarFieldContainer[_resources_pb2.ProtectionLevel]
+    def __init__(self, capabilities: _Optional[_Iterable[_Union[GetCapabilitiesResponse.Capability, _Mapping]]] = ..., unavailable_levels: _Optional[_Iterable[_Union[_resources_pb2.ProtectionLevel, str]]] = ...) -> None: ...
 
 class GetKeyUsageRequest(_message.Message):
     __slots__ = ("name",)

@@ -46,6 +46,11 @@ class KeysServiceStub(object):
                 request_serializer=vaultd_dot_v1_dot_keys__pb2.CreateKeyRequest.SerializeToString,
                 response_deserializer=vaultd_dot_v1_dot_resources__pb2.Key.FromString,
                 _registered_method=True)
+        self.AdoptKey = channel.unary_unary(
+                '/vaultd.v1.KeysService/AdoptKey',
+                request_serializer=vaultd_dot_v1_dot_keys__pb2.AdoptKeyRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_resources__pb2.Key.FromString,
+                _registered_method=True)
         self.GetKey = channel.unary_unary(
                 '/vaultd.v1.KeysService/GetKey',
                 request_serializer=vaultd_dot_v1_dot_keys__pb2.GetKeyRequest.SerializeToString,
@@ -144,6 +149,16 @@ class KeysServiceServicer(object):
     def CreateKey(self, request, context):
         """Creates a key and its first version, which becomes primary. Caller needs `keys.create` on the vault. Idempotent with
         request_id. A name that exists, or ever existed, is ALREADY_EXISTS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdoptKey(self, request, context):
+        """Creates a key whose first version is a key that a PKCS#11 token holds already; nothing in the token changes. Caller needs
+        `keys.adopt` on the vault, which only the role admin has: the tokens belong to all vaults. Idempotent with request_id. The
+        key is proved by a use before it is taken over. An object that a key version uses already is ALREADY_EXISTS, reason
+        TOKEN_KEY_IN_USE; rotation makes new versions in the first slot's token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -258,7 +273,7 @@ class KeysServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetCapabilities(self, request, context):
-        """Lists the algorithms that can be created, by protection level. Caller needs `keys.get_capabilities` on the vault.
+        """Lists the algorithms that can be created, by protection level: for HSM what the first slot's token can do. Caller needs `keys.get_capabilities` on the vault.
         Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -279,6 +294,11 @@ def add_KeysServiceServicer_to_server(servicer, server):
             'CreateKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateKey,
                     request_deserializer=vaultd_dot_v1_dot_keys__pb2.CreateKeyRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_resources__pb2.Key.SerializeToString,
+            ),
+            'AdoptKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdoptKey,
+                    request_deserializer=vaultd_dot_v1_dot_keys__pb2.AdoptKeyRequest.FromString,
                     response_serializer=vaultd_dot_v1_dot_resources__pb2.Key.SerializeToString,
             ),
             'GetKey': grpc.unary_unary_rpc_method_handler(
@@ -398,6 +418,33 @@ class KeysService(object):
             target,
             '/vaultd.v1.KeysService/CreateKey',
             vaultd_dot_v1_dot_keys__pb2.CreateKeyRequest.SerializeToString,
+            vaultd_dot_v1_dot_resources__pb2.Key.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdoptKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.KeysService/AdoptKey',
+            vaultd_dot_v1_dot_keys__pb2.AdoptKeyRequest.SerializeToString,
             vaultd_dot_v1_dot_resources__pb2.Key.FromString,
             options,
             channel_credentials,

@@ -76,6 +76,7 @@ class ProtectionLevel(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PROTECTION_LEVEL_UNSPECIFIED: _ClassVar[ProtectionLevel]
     PROTECTION_LEVEL_SOFTWARE: _ClassVar[ProtectionLevel]
     PROTECTION_LEVEL_HSM: _ClassVar[ProtectionLevel]
+    PROTECTION_LEVEL_HSM_ENVELOPE: _ClassVar[ProtectionLevel]
 
 class KeyState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -153,6 +154,7 @@ ALGORITHM_HPKE_MLKEM768_X25519: Algorithm
 PROTECTION_LEVEL_UNSPECIFIED: ProtectionLevel
 PROTECTION_LEVEL_SOFTWARE: ProtectionLevel
 PROTECTION_LEVEL_HSM: ProtectionLevel
+PROTECTION_LEVEL_HSM_ENVELOPE: ProtectionLevel
 KEY_STATE_UNSPECIFIED: KeyState
 KEY_STATE_ACTIVE: KeyState
 KEY_STATE_DELETED: KeyState
@@ -240,7 +242,7 @@ class Key(_message.Message):
     def __init__(self, name: _Optional[str] = ..., uid: _Optional[bytes] = ..., purpose: _Optional[_Union[KeyPurpose, str]] = ..., algorithm: _Optional[_Union[Algorithm, str]] = ..., protection_level: _Optional[_Union[ProtectionLevel, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., rotation_period: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., next_rotation_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., exportable: bool = ..., destroy_scheduled_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., purge_protection: bool = ..., state: _Optional[_Union[KeyState, str]] = ..., primary_version: _Optional[str] = ..., newest_version: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purge_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class KeyVersion(_message.Message):
-    __slots__ = ("name", "state", "algorithm", "protection_level", "create_time", "destroy_time", "destroy_event_time", "imported", "etag")
+    __slots__ = ("name", "state", "algorithm", "protection_level", "create_time", "destroy_time", "destroy_event_time", "imported", "etag", "attestation")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ALGORITHM_FIELD_NUMBER: _ClassVar[int]
@@ -250,6 +252,7 @@ class KeyVersion(_message.Message):
     DESTROY_EVENT_TIME_FIELD_NUMBER: _ClassVar[int]
     IMPORTED_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
+    ATTESTATION_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: KeyVersionState
     algorithm: Algorithm
@@ -259,7 +262,38 @@ class KeyVersion(_message.Message):
     destroy_event_time: _timestamp_pb2.Timestamp
     imported: bool
     etag: str
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[KeyVersionState, str]] = ..., algorithm: _Optional[_Union[Algorithm, str]] = ..., protection_level: _Optional[_Union[ProtectionLevel, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., destroy_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., destroy_event_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., imported: bool = ..., etag: _Optional[str] = ...) -> None: ...
+    attestation: KeyAttestation
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[KeyVersionState, str]] = ..., algorithm: _Optional[_Union[Algorithm, str]] = ..., protection_level: _Optional[_Union[ProtectionLevel, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., destroy_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., destroy_event_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., imported: bool = ..., etag: _Optional[str] = ..., attestation: _Optional[_Union[KeyAttestation, _Mapping]] = ...) -> None: ...
+
+class KeyAttestation(_message.Message):
+    __slots__ = ("slot", "token_label", "token_serial", "manufacturer", "model", "firmware_version", "object_id", "object_label", "sensitive", "always_sensitive", "extractable", "never_extractable", "local")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_LABEL_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_SERIAL_FIELD_NUMBER: _ClassVar[int]
+    MANUFACTURER_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    FIRMWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_LABEL_FIELD_NUMBER: _ClassVar[int]
+    SENSITIVE_FIELD_NUMBER: _ClassVar[int]
+    ALWAYS_SENSITIVE_FIELD_NUMBER: _ClassVar[int]
+    EXTRACTABLE_FIELD_NUMBER: _ClassVar[int]
+    NEVER_EXTRACTABLE_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_FIELD_NUMBER: _ClassVar[int]
+    slot: str
+    token_label: str
+    token_serial: str
+    manufacturer: str
+    model: str
+    firmware_version: str
+    object_id: bytes
+    object_label: str
+    sensitive: bool
+    always_sensitive: bool
+    extractable: bool
+    never_extractable: bool
+    local: bool
+    def __init__(self, slot: _Optional[str] = ..., token_label: _Optional[str] = ..., token_serial: _Optional[str] = ..., manufacturer: _Optional[str] = ..., model: _Optional[str] = ..., firmware_version: _Optional[str] = ..., object_id: _Optional[bytes] = ..., object_label: _Optional[str] = ..., sensitive: bool = ..., always_sensitive: bool = ..., extractable: bool = ..., never_extractable: bool = ..., local: bool = ...) -> None: ...
 
 class AuditReceipt(_message.Message):
     __slots__ = ("chain_id", "sequence", "leaf_hash")
