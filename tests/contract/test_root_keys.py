@@ -19,7 +19,7 @@ from contract.root_key import AAD, RING, RootKeyContract, opened
 from vaultd.backends.base import Lane
 from vaultd.backends.pkcs11.messages import Verb
 from vaultd.backends.pkcs11.root_key import Pkcs11RootKey
-from vaultd.backends.pkcs11.slot import Request, TokenSlot
+from vaultd.backends.pkcs11.slot import Request
 from vaultd.backends.rootkeys import (
     Argon2Cost,
     CredentialRootKey,
@@ -573,10 +573,10 @@ class TokenPlace:
 
     def __init__(self, directory: Path) -> None:
         self._settings = softhsm.slot_settings(directory)
-        self.slots: list[TokenSlot] = []
+        self.slots = []
 
     def connect(self):
-        self.slots.append(TokenSlot(self._settings, lambda name, serving: None))
+        self.slots.append(softhsm.make_slot(self._settings, lambda name, serving: None))
         return OpenedLater(self.slots[-1])
 
     def operator_rotates(self):

@@ -35,7 +35,7 @@ def capabilities(token: Any, session: Any) -> dict[str, str]:
     """For each algorithm that cannot be used the reason, and `PARTIAL_KWP` where that is the case."""
     listed = token.slot.get_mechanisms()
     lacking: dict[str, str] = {}
-    rsa: dict[Mechanism, Any] = {}
+    rsa: dict[int, Any] = {}
     for algorithm, way in WAYS.items():
         missing = [mechanism for mechanism in (way.generate, way.use) if mechanism not in listed]
         if missing:
@@ -56,15 +56,15 @@ def _name(mechanism: Mechanism) -> str:
     return f"CKM_{mechanism.name}"
 
 
-def _try(session: Any, algorithm: str, rsa: dict[Mechanism, Any]) -> str:
+def _try(session: Any, algorithm: str, rsa: dict[int, Any]) -> str:
     way = WAYS[algorithm]
     try:
         if way.key_type is KeyType.RSA:
-            # 2048 bits serve for all sizes, and one key for all hashes: larger ones would take seconds.
-            smallest = algorithm.replace("3072", "2048").replace("4096", "2048")
-            if way.use not in rsa:
-                rsa[way.use] = generate(session, _known(smallest), b"\0", "vaultd probe", stored=False)
-            key, public = rsa[way.use]
+            # 2048 bits serve for all sizes, one key for all that sign: larger ones, and more of them, would take seconds.
+            if way.capabilities not in rsa:
+                smallest = algorithm.replace("3072", "2048").replace("4096", "2048")
+                rsa[way.capabilities] = generate(session, smallest, b"\0", "vaultd probe", stored=False)
+            key, public = rsa[way.capabilities]
         else:
             key, public = generate(session, algorithm, b"\0", "vaultd probe", stored=False)
     except (exceptions.SessionReadOnly, exceptions.TemplateInconsistent, exceptions.FunctionNotSupported):
@@ -78,10 +78,6 @@ def _try(session: Any, algorithm: str, rsa: dict[Mechanism, Any]) -> str:
     finally:
         if way.key_type is not KeyType.RSA:
             key.destroy()
-
-
-def _known(algorithm: str) -> str:
-    return algorithm if algorithm in WAYS else algorithm.replace("SHA512", "SHA256")
 
 
 def _exercise(session: Any, algorithm: str, key: Any, public: Any) -> str:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import socket
-import sys
 import time
 from collections import Counter, deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -20,7 +19,8 @@ import structlog
 
 from vaultd.backends.backlog import Backlog, too_late
 from vaultd.backends.base import Lane
-from vaultd.backends.pkcs11.messages import LAST_USE, Hello, Status, Verb, pack, unpacker
+from vaultd.backends.pkcs11.messages import LAST_USE, Hello, Status, Verb, pack
+from vaultd.backends.pkcs11.process import WorkerProcess
 from vaultd.errors import FailedPrecondition, Unavailable, VaultdError
 
 if TYPE_CHECKING:
@@ -39,11 +39,9 @@ _UNKNOWN_S: Final = 0.002
 _WATCH_S: Final = 0.1
 _RECOVERY_S: Final = 0.5
 _BACKOFF_S: Final = (0.25, 0.5, 1.0)
-_START_TIMEOUT_S: Final = 60.0
 _SHORT_LIFE_S: Final = 0.5
 _MISS_INTERVAL_S: Final = 1.0
 _MISS_AGAIN_S: Final = 30.0
-_INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,41 +114,6 @@ class _Work:
         self.ticket.settle(self.index, outcome)
 
 
-class _Connection(asyncio.Protocol):
-    """The socket to one worker."""
-
-    def __init__(self, on_message: Callable[[_Connection, Any], None], on_end: Callable[[_Connection], None]) -> None:
-        self._on_message = on_message
-        self._on_end = on_end
-        self._incoming = unpacker()
-        self.transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # a stream's transport is one that writes
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._incoming.feed(data)
-            for message in self._incoming:
-                self._on_message(self, message)
-        except Exception:
-            # Not what a worker says: it is not trusted any further.
-            _log.exception("hsm_worker_unintelligible")
-            self.close()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        del error
-        self._on_end(self)
-
-    def send(self, data: bytes) -> None:
-        if self.transport is not None:
-            self.transport.write(data)
-
-    def close(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
-
-
 class TokenSlot:
     """Sends requests to the worker of one token, and keeps a worker there.
 
@@ -184,9 +147,7 @@ class TokenSlot:
         self._next_number = 0
         self._heard_s = 0.0
         self._pumping = False
-        self._connection: _Connection | None = None
-        self._process: asyncio.subprocess.Process | None = None
-        self._greeting: asyncio.Future[dict[str, Any]] | None = None
+        self._worker: WorkerProcess | None = None
         self._lost = asyncio.Event()
         self._first_try = asyncio.Event()
         self._nudge = asyncio.Event()
@@ -194,6 +155,15 @@ class TokenSlot:
         self._missed: dict[bytes, float] = {}
         self._missed_s = -_MISS_INTERVAL_S
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def _closed(self) -> bool:
+        return self.state is SlotState.CLOSED
+
+    @property
+    def worker_pid(self) -> int:
+        """Of the worker's process; 0 when there is none."""
+        return self._worker.pid if self._worker is not None else 0
 
     # -- for callers ----------------------------------------------------------------------------------------------------
 
@@ -233,14 +203,16 @@ class TokenSlot:
 
     async def close(self) -> None:
         """End the worker; what is queued or under way fails with Unavailable.  Idempotent."""
-        if self.state is SlotState.CLOSED:
+        if self._closed:
             return
         self.state = SlotState.CLOSED
+        self._fail_all(_shut_down())
+        self._lost.set()
+        self._nudge.set()
+        if self._worker is not None:
+            self._worker.hang_up()
         for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._fail_all(Unavailable("SHUTTING_DOWN", "the server is shutting down; try another one, or again later"))
-        await self._end_worker()
+            await task
 
     def unavailable(self) -> Unavailable:
         """The error of a token that does not answer."""
@@ -253,7 +225,7 @@ class TokenSlot:
 
     def _require_hope(self, deadline: float | None) -> None:
         if self.state is SlotState.CLOSED:
-            raise Unavailable("SHUTTING_DOWN", "the server is shutting down; try another one, or again later")
+            raise _shut_down()
         if self.state is SlotState.DOWN:
             raise self.unavailable()
         if self.state is SlotState.RECOVERING and deadline is not None:
@@ -273,7 +245,7 @@ class TokenSlot:
     def _pump(self) -> None:
         """Hand queued work to the worker, as much as it has room for, in one write."""
         self._pumping = False
-        if self.state is not SlotState.SERVING or self._connection is None:
+        if self.state is not SlotState.SERVING or self._worker is None:
             return
         out: list[bytes] = []
         if self._managing == 0 and (work := self._take(Lane.KEY_GENERATION)) is not None:
@@ -289,7 +261,7 @@ class TokenSlot:
                     out.append(pack(chunk))
                     self._in_flight_s += chunk_s
         if out:
-            self._connection.send(b"".join(out))
+            self._worker.send(b"".join(out))
 
     def _take(self, lane: Lane) -> _Work | None:
         """The next request that somebody still waits for."""
@@ -316,14 +288,11 @@ class TokenSlot:
             self._managing_since_s = self._clock()
         return [number, work.request.verb, *work.request.arguments]
 
-    def _receive(self, connection: _Connection, message: Any) -> None:
-        if connection is not self._connection:
+    def _receive(self, worker: WorkerProcess, replies: Any) -> None:
+        if worker is not self._worker:
             return
         self._heard_s = self._clock()
-        if self._greeting is not None and not self._greeting.done():
-            self._greeting.set_result(dict(message))
-            return
-        for number, status, payload, service_us in message:
+        for number, status, payload, service_us in replies:
             work = self._in_flight.pop(number, None)
             if work is None:
                 continue
@@ -413,36 +382,41 @@ class TokenSlot:
 
     async def _supervise(self) -> None:
         failures = 0
-        while True:
+        while not self._closed:
             began_s = self._clock()
             why = await self._start_worker()
-            if why:
-                self._why = why
-                if self.state is not SlotState.DOWN:
-                    _log.error("hsm_down", slot=self.settings.name, why=why)
-                self.state = SlotState.DOWN
-                self._on_health(self.settings.name, False)
-                self._fail_all(self.unavailable())
-            else:
+            if not self._closed:
                 began_s = self._clock()
-                _log.info("hsm_serving", slot=self.settings.name, **self.token)
-                self.state = SlotState.SERVING
-                self._on_health(self.settings.name, True)
-                self._first_try.set()
-                self._pump_soon()
-                await self._lost.wait()
-                self.recoveries += 1
+                if why:
+                    self._go_down(why)
+                else:
+                    await self._serve()
             self._first_try.set()
             await self._end_worker()
             if not why and self._clock() - began_s > _SHORT_LIFE_S:
                 failures = 0
                 continue
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._nudge.wait(), _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
-            except TimeoutError:
-                pass
             self._nudge.clear()
             failures += 1
+
+    def _go_down(self, why: str) -> None:
+        self._why = why
+        if self.state is not SlotState.DOWN:
+            _log.error("hsm_down", slot=self.settings.name, why=why)
+        self.state = SlotState.DOWN
+        self._on_health(self.settings.name, False)
+        self._fail_all(self.unavailable())
+
+    async def _serve(self) -> None:
+        _log.info("hsm_serving", slot=self.settings.name, **self.token)
+        self.state = SlotState.SERVING
+        self._on_health(self.settings.name, True)
+        self._first_try.set()
+        self._pump_soon()
+        await self._lost.wait()
+        self.recoveries += 1
 
     async def _start_worker(self) -> str:
         """Start a worker and let it enter the token; returns "" when it serves, or why it does not."""
@@ -454,31 +428,6 @@ class TokenSlot:
         exposed = pin.expose("log in to the token")
         if hashlib.sha256(exposed).digest() == self._refused_pin:
             return "the token refused this PIN; correct it, or send SIGHUP to try it again"
-        self._lost.clear()
-        here, there = socket.socketpair()
-        try:
-            here.setblocking(False)
-            environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "vaultd.backends.pkcs11.worker",
-                str(there.fileno()),
-                pass_fds=(there.fileno(),),
-                env={**environment, **settings.environment},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-            )
-        except OSError as error:
-            here.close()
-            return f"its worker cannot be started ({os.strerror(error.errno or 0)})"
-        finally:
-            there.close()
-        loop = asyncio.get_running_loop()
-        self._greeting = loop.create_future()
-        _, self._connection = await loop.create_unix_connection(
-            lambda: _Connection(self._receive, self._ended), sock=here
-        )
         selector = settings.selector
         hello = Hello(
             selector.module,
@@ -490,17 +439,20 @@ class TokenSlot:
             settings.sessions,
             self.lacking is None,
         )
-        self._connection.send(pack(list(hello)))
+        self._lost.clear()
+        self._worker = WorkerProcess(self._receive, self._ended)
         try:
-            greeting = await asyncio.wait_for(self._greeting, _START_TIMEOUT_S)
-        except TimeoutError:
-            return "its module does not answer"
+            greeting = await self._worker.start(settings.environment, hello)
+        except OSError as error:
+            return f"its worker cannot be started ({os.strerror(error.errno or 0)})"
         if "refused" in greeting:
             self.logins += 1
             self._refused_pin = hashlib.sha256(exposed).digest()
             return str(greeting["refused"])
         if "token" not in greeting:
-            return f"the token is away or does not work: {greeting.get('absent', 'its worker ended')}"
+            return (
+                f"the token is away or does not work: {greeting.get('absent', 'its worker ended, or does not answer')}"
+            )
         self.logins += 1
         self.token = greeting["token"]
         self._threads = int(greeting["threads"])
@@ -508,27 +460,18 @@ class TokenSlot:
             self.lacking = greeting["lacking"]
         return ""
 
-    def _ended(self, connection: _Connection) -> None:
-        if connection is not self._connection:
-            return
-        if self._greeting is not None and not self._greeting.done():
-            self._greeting.set_result({})
-        self._lose_worker("its worker ended")
+    def _ended(self, worker: WorkerProcess) -> None:
+        if worker is self._worker:
+            self._lose_worker("its worker ended")
 
     async def _end_worker(self) -> None:
-        connection, process = self._connection, self._process
-        self._connection = self._process = None
-        if connection is not None:
-            connection.close()
-        if process is not None and process.returncode is None:
-            # Nothing of it is awaited any more, and a hung module would not go by itself.
-            process.kill()
-        if process is not None:
-            await process.wait()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.end()
 
     async def _watch(self) -> None:
         """Fail what is queued past its deadline, and give up a worker that has stopped answering."""
-        while True:
+        while not self._closed:
             await asyncio.sleep(_WATCH_S)
             now_s = self._clock()
             for lane, queue in self._lanes.items():
@@ -543,6 +486,10 @@ class TokenSlot:
                 stuck = using and now_s - self._heard_s > self.settings.operation_timeout_s
                 if stuck or (self._managing and now_s - self._managing_since_s > self.settings.generation_timeout_s):
                     self._lose_worker("its module does not answer")
+
+
+def _shut_down() -> Unavailable:
+    return Unavailable("SHUTTING_DOWN", "the server is shutting down; try another one, or again later")
 
 
 class BadInput(VaultdError):
