@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
 
+from vaultd.engine.caller import Caller
 from vaultd.errors import (
     DataLoss,
     DeadlineExceeded,
@@ -45,6 +46,8 @@ LEAST_RESULT_BYTES: Final = 64
 RESULT_FRAME_BYTES: Final = 10
 """Tags and lengths around one result."""
 _UNDECIDED: Final = object()
+NOBODY: Final = Caller("")
+"""Who asks for the server's own health: nobody looked."""
 ITEMS_PER_TURN: Final = 1000
 """Items of a batch that one step looks at between two turns of the event loop."""
 
@@ -102,7 +105,8 @@ class Chain:
             route = entry.route = self._find(call.method)  # unknown method: UNIMPLEMENTED, recorded all the same
             if route.rule.open:
                 return await self._serve_open(route, call, entry)
-            principal = entry.principal = self._identity.identify(call.peer)
+            caller = self._identity.identify(call)
+            principal = entry.principal = caller.principal
             in_flight = self._throttle.unary
             in_flight.enter(principal)
             try:
@@ -115,18 +119,18 @@ class Chain:
                 entry.bytes_in = len(body or b"")
                 self._throttle.admit_message(principal, route.rule.cost, entry.bytes_in)
                 request = parse(route, body)
-                context = Context(principal, call.method, deadline)
+                context = Context(caller, call.method, deadline)
                 if route.batch:
                     return self._finish(entry, await self._serve_batch(route, request, context, entry))
                 route.validate.names(request)
                 route.validate.rest(request)
                 entry.name(request)
-                self._policy.require(principal, route.rule, request)
+                self._policy.require(caller, route.rule, request)
                 if not route.rule.mutation:
                     try:
                         response = await route.serve(request, context)
                     except NotFound as error:
-                        raise self._policy.disguise(error, principal, route.rule, request) from None
+                        raise self._policy.disguise(error, caller, route.rule, request) from None
                     return self._finish(entry, response)
                 # No deadline from here on: a mutation that began is finished and recorded, whoever still waits for it.
                 self._deadlines.leave(task)
@@ -172,7 +176,7 @@ class Chain:
                 try:
                     response = await route.serve(request, context)
                 except NotFound as error:
-                    raise self._policy.disguise(error, context.principal, route.rule, request) from None
+                    raise self._policy.disguise(error, context.caller, route.rule, request) from None
                 body = _body(entry, response)
                 receipt = await self._audit.durable_outcome(entry, "OK", "", len(body))
                 return Reply(body, 0, "", _trailing(entry, receipt))
@@ -200,8 +204,8 @@ class Chain:
         items = request.items
         if not 1 <= len(items) <= MAX_ITEMS:
             raise InvalidArgument("BATCH_SIZE", f"items must be 1 to {MAX_ITEMS}", field="items")
-        principal, rule = context.principal, route.rule
-        self._throttle.admit_items(principal, rule.cost, len(items))
+        caller, rule = context.caller, route.rule
+        self._throttle.admit_items(caller.principal, rule.cost, len(items))
         response: Any = route.response()
         add = response.results.add
         slots, requests, results, places = [], [], [], []
@@ -219,7 +223,7 @@ class Chain:
             name = name_of(item)
             verdict = verdicts.get(name, _UNDECIDED)
             if verdict is _UNDECIDED:
-                verdict = verdicts[name] = self._verdict(route, principal, item)
+                verdict = verdicts[name] = self._verdict(route, caller, item)
             if verdict is not None:
                 errors[at] = verdict
                 continue
@@ -238,7 +242,7 @@ class Chain:
             if at % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
                 await asyncio.sleep(0)
             if isinstance(outcome, VaultdError):
-                errors[at] = self._policy.disguise(outcome, principal, rule, items[at])
+                errors[at] = self._policy.disguise(outcome, caller, rule, items[at])
                 if isinstance(outcome, DataLoss):
                     self._on_data_loss(outcome)
             else:
@@ -250,11 +254,11 @@ class Chain:
         entry.name_items(names, versions, len(items), errors)
         return response
 
-    def _verdict(self, route: Route, principal: str, item: Any) -> VaultdError | None:
+    def _verdict(self, route: Route, caller: Caller, item: Any) -> VaultdError | None:
         """Why items with these names are refused, or None."""
         try:
             route.validate.names(item)
-            self._policy.require(principal, route.rule, item)
+            self._policy.require(caller, route.rule, item)
         except VaultdError as error:
             return error
         return None
@@ -267,7 +271,7 @@ class Chain:
             async with asyncio.timeout(self._limits.receive_s):
                 request = parse(route, await call.receive())
             route.validate.rest(request)
-            response = await route.serve(request, Context("", call.method, call.deadline))
+            response = await route.serve(request, Context(NOBODY, call.method, call.deadline))
         finally:
             self._throttle.streams.leave(peer)
         return Reply(response.SerializeToString(), 0, "", ((REQUEST_ID_KEY, entry.request_id),))
@@ -308,7 +312,7 @@ class Chain:
             peer = host_of(call.peer.address)
             streams.enter(peer)
             try:
-                async for response in route.serve(self._requests(route, call), Context("", call.method, None)):
+                async for response in route.serve(self._requests(route, call), Context(NOBODY, call.method, None)):
                     yield Reply(response.SerializeToString(), 0, "", ())
             finally:
                 streams.leave(peer)

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
+from vaultd.engine.caller import Caller
 from vaultd.errors import Unauthenticated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vaultd.engine.clock import Clock
-    from vaultd.interceptors.call import Peer
+    from vaultd.interceptors.call import Call
 
 MAX_CACHED: Final = 10_000
 MAX_CHAIN: Final = 6
@@ -101,12 +102,12 @@ def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    principal: str
+    caller: Caller
     not_after_us: int
 
 
 class Identity:
-    """Turns peers into principals; a certificate is looked into once."""
+    """Turns peers into callers; a certificate is looked into once."""
 
     def __init__(self, bundles: Sequence[TrustBundle], clock: Clock) -> None:
         self._clock = clock
@@ -118,17 +119,18 @@ class Identity:
         self._bundles = tuple(bundles)
         self._known = {}
 
-    def identify(self, peer: Peer) -> str:
-        """The principal; raises Unauthenticated."""
-        known = self._known.get(peer.certificates)
+    def identify(self, call: Call) -> Caller:
+        """Who calls; raises Unauthenticated."""
+        certificates = call.peer.certificates
+        known = self._known.get(certificates)
         if known is None:
-            known = self._examine(peer.certificates)
+            known = self._examine(certificates)
             if len(self._known) >= MAX_CACHED:
                 self._known.clear()
-            self._known[peer.certificates] = known
+            self._known[certificates] = known
         if self._clock.now_us() >= known.not_after_us:
             raise Unauthenticated("CERTIFICATE_EXPIRED", "the client certificate has expired; connect with a fresh one")
-        return known.principal
+        return known.caller
 
     def _examine(self, pem: bytes) -> _Known:
         if not pem:
@@ -145,4 +147,4 @@ class Identity:
                 "the client certificate must carry exactly one SAN that its trust bundle may vouch for",
             )
         (principal,) = names
-        return _Known(str(principal), int(not_after.timestamp() * 1_000_000))
+        return _Known(Caller(str(principal)), int(not_after.timestamp() * 1_000_000))

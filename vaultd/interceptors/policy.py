@@ -8,6 +8,7 @@ from vaultd.errors import NotFound, PermissionDenied, VaultdError
 
 if TYPE_CHECKING:
     from vaultd.engine.authority import Authority
+    from vaultd.engine.caller import Caller
     from vaultd.interceptors.rules import Rule
 
 
@@ -31,9 +32,9 @@ class PolicyStep:
     def __init__(self, authority: Authority) -> None:
         self._authority = authority
 
-    def require(self, principal: str, rule: Rule, request: Any) -> None:
+    def require(self, caller: Caller, rule: Rule, request: Any) -> None:
         """Raise PermissionDenied unless every access of the rule is allowed."""
-        if rule.operator and principal in self._authority.operators:
+        if rule.operator and caller.principal in self._authority.operators:
             return
         if rule.operator_only:
             raise PermissionDenied(
@@ -41,15 +42,15 @@ class PolicyStep:
             )
         allows = self._authority.engine.allows
         for access in rule.access:
-            if not allows(principal, access.permission, access.resource(request)):
+            if not allows(caller.principal, access.permission, access.resource(request)):
                 raise denied(rule)
 
-    def disguise(self, error: VaultdError, principal: str, rule: Rule, request: Any) -> VaultdError:
+    def disguise(self, error: VaultdError, caller: Caller, rule: Rule, request: Any) -> VaultdError:
         """A NotFound that the caller may not see becomes the answer that a forbidden resource gives."""
         if not isinstance(error, NotFound) or not self._authority.loaded:
             return error
         allows = self._authority.engine.allows
         for access in rule.access:
-            if not allows(principal, access.visible_by, access.resource(request)):
+            if not allows(caller.principal, access.visible_by, access.resource(request)):
                 return denied(rule)
         return error

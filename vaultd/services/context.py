@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vaultd.engine.ledger import Intent
+
+if TYPE_CHECKING:
+    from vaultd.engine.caller import Caller
 
 
 @dataclass(slots=True)
 class Context:
     """Who calls what, and until when (`time.monotonic()` seconds, None for no limit)."""
 
-    principal: str
+    caller: Caller
     method: str
     deadline: float | None
+
+    @property
+    def principal(self) -> str:
+        """The caller's name."""
+        return self.caller.principal
 
     def intent(self, request: Any) -> Intent:
         """The mutation that a request asks for.  Hashes its canonical encoding, since a retry may order maps anew."""
