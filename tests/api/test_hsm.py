@@ -295,6 +295,10 @@ async def test_bad_descriptions_of_a_token_key_are_refused(world, token_key, rea
         ("AES_128_GCM", "ENCRYPT_DECRYPT", "AES_256_GCM"),
         ("ECDH_P256", "SIGN", "EC_P256_SHA256"),
         ("HMAC_SHA256", "MAC", "HMAC_SHA512"),
+        # Of the right type and length; what the object is permitted shows only when it is used.
+        ("AES_256_KWP", "ENCRYPT_DECRYPT", "AES_256_GCM"),
+        ("AES_256_GCM", "WRAP", "AES_256_KWP"),
+        ("AES_256_GCM", "MAC", "AES_256_CMAC"),
     ],
 )
 async def test_object_that_does_not_fit_the_algorithm_is_refused(world, made, purpose, algorithm):

@@ -254,6 +254,22 @@ async def test_wrong_tag_is_told_from_a_sick_token(rig):
     assert rig.slot.recoveries == 1
 
 
+async def test_token_that_is_down_costs_a_batch_no_item_of_another_token(rig, tmp_path):
+    other = softhsm.make_slot(softhsm.slot_settings(tmp_path / "other", name="other"), lambda name, serving: None)
+    await other.open()
+    backend = HsmBackend([other, rig.slot], rig.software)
+    try:
+        there = await backend.generate("EC_P256_SHA256", "there")
+        work = [(await backend.load("EC_P256_SHA256", material), MESSAGE) for material in (there, rig.material)]
+        await other.close()
+        refused, signature = await backend.use_many(work, None)
+        assert isinstance(refused, Unavailable)
+        verify = Operation(OpKind.VERIFY_MESSAGE, MESSAGE.data, signature)
+        await rig.software.use(rig.public, verify, None)
+    finally:
+        await other.close()
+
+
 async def test_key_of_a_slot_that_is_not_configured_is_unavailable(rig):
     with pytest.raises(Unavailable) as caught:
         await rig.backend.load("EC_P256_SHA256", Material(None, b"elsewhere/00", b""))

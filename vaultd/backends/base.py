@@ -157,7 +157,8 @@ class Backend(Protocol):
     ) -> list[bytes | VaultdError]:
         """Do many operations, spread over the workers; one outcome each, in order.  An item fails by itself.
 
-        Raises, with nothing done, what `use` raises at once: a deadline that is past or cannot be met, a full queue.
+        Raises, with nothing done, what `use` raises at once: a deadline that is past or cannot be met, a full queue.  Where
+        only some of the handles are affected, that is their items' outcome.
         """
         ...
 

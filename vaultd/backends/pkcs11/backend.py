@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _OBJECT_ID_BYTES: Final = 16
 _PARTIAL: Final = "multiples of 8 bytes"
+_PROOF: Final = b"proof of a key.."  # of a length that every key wrap takes
 _OUR_OWN: Final = ("vaultd root key", "vaultd envelope key")
 _CURVES: Final[dict[str, ec.EllipticCurve]] = {
     "EC_P256_SHA256": ec.SECP256R1(),
@@ -199,7 +200,7 @@ class HsmBackend:
     async def use_many(
         self, work: Sequence[tuple[Handle, Operation]], deadline: float | None
     ) -> list[bytes | VaultdError]:
-        """Do many operations, a submission a slot; one outcome each, in order."""
+        """Do many operations, a submission a slot; one outcome each, in order.  Slots fail by themselves."""
         outcomes: list[bytes | VaultdError] = [b""] * len(work)
         in_software: list[int] = []
         asked_of: dict[TokenSlot, list[tuple[int, TokenHandle, Operation, Any, Request]]] = {}
@@ -213,10 +214,16 @@ class HsmBackend:
                 outcomes[index] = error
                 continue
             asked_of.setdefault(handle.slot, []).append((index, handle, operation, asked, request))
-        pending = [
-            (items, slot.submit([request for *_, request in items], deadline, Lane.BATCH))
-            for slot, items in asked_of.items()
-        ]
+        pending = []
+        for slot, items in asked_of.items():
+            try:
+                pending.append((items, slot.submit([request for *_, request in items], deadline, Lane.BATCH)))
+            except VaultdError as error:
+                if len(items) == len(work):
+                    raise
+                # A token that does not answer is no reason to refuse what is for others.
+                for index, *_ in items:
+                    outcomes[index] = error
         done = await self._software.use_many([work[index] for index in in_software], deadline)
         for index, outcome in zip(in_software, done, strict=True):
             outcomes[index] = outcome
@@ -260,32 +267,48 @@ class HsmBackend:
         return slot, bytes.fromhex(object_id)
 
     async def _prove(self, algorithm: str, material: Material) -> None:
-        """Use a new key once: what its public part does not confirm is never handed out."""
+        """Use a new key once: one that does not do what it is for, or what its public part says, is never handed out."""
         handle = await self.load(algorithm, material)
-        if not material.public_key:
-            return
+        sound = await (
+            self._agrees_with_public(algorithm, handle, material.public_key)
+            if material.public_key
+            else self._opens_what_it_makes(algorithm, handle)
+        )
+        if not sound:
+            raise FailedPrecondition(
+                "HSM_REFUSED", "the token's key does not do what the algorithm or its public key says"
+            )
+
+    async def _opens_what_it_makes(self, algorithm: str, handle: TokenHandle) -> bool:
+        if algorithm.endswith("_GCM"):
+            make, undo = OpKind.ENCRYPT, OpKind.DECRYPT
+        elif algorithm == "AES_256_KWP":
+            make, undo = OpKind.WRAP, OpKind.UNWRAP
+        else:
+            return bool(await self.use(handle, Operation(OpKind.MAC, _PROOF), None))
+        return (
+            await self.use(handle, Operation(undo, await self.use(handle, Operation(make, _PROOF), None)), None)
+            == _PROOF
+        )
+
+    async def _agrees_with_public(self, algorithm: str, handle: TokenHandle, public_key: bytes) -> bool:
         if algorithm.startswith("ECDH"):
             passing = ec.generate_private_key(_CURVES[algorithm])
             mine = await self.use(handle, Operation(OpKind.DERIVE, write_public(passing.public_key())), None)
             from_public = await self._software.load(
                 algorithm, (await self._software.import_material(algorithm, Secret(_pkcs8(passing)), ""))
             )
-            theirs = await self._software.use(from_public, Operation(OpKind.DERIVE, material.public_key), None)
-            sound = mine == theirs
-        elif "OAEP" in algorithm:
-            public = self.load_public(algorithm, material.public_key)
-            sealed = await self._software.use(public, Operation(OpKind.ENCRYPT, b"proof"), None)
-            sound = await self.use(handle, Operation(OpKind.DECRYPT, sealed), None) == b"proof"
-        else:
-            public = self.load_public(algorithm, material.public_key)
-            signature = await self.use(handle, Operation(OpKind.SIGN_MESSAGE, b"proof"), None)
-            try:
-                await self._software.use(public, Operation(OpKind.VERIFY_MESSAGE, b"proof", signature), None)
-                sound = True
-            except InvalidArgument:
-                sound = False
-        if not sound:
-            raise FailedPrecondition("HSM_REFUSED", "the token's key does not do what its public key says")
+            return mine == await self._software.use(from_public, Operation(OpKind.DERIVE, public_key), None)
+        public = self.load_public(algorithm, public_key)
+        if "OAEP" in algorithm:
+            sealed = await self._software.use(public, Operation(OpKind.ENCRYPT, _PROOF), None)
+            return await self.use(handle, Operation(OpKind.DECRYPT, sealed), None) == _PROOF
+        signature = await self.use(handle, Operation(OpKind.SIGN_MESSAGE, _PROOF), None)
+        try:
+            await self._software.use(public, Operation(OpKind.VERIFY_MESSAGE, _PROOF, signature), None)
+        except InvalidArgument:
+            return False
+        return True
 
 
 def _reference(slot: TokenSlot, object_id: bytes) -> bytes:

@@ -161,7 +161,10 @@ class Worker:
 
     @staticmethod
     def _is_sound(finder: module.KeyFinder, object_id: bytes, algorithm: str) -> bool:
-        """Whether the key works on data that is right, so that it was the caller's that was wrong."""
+        """Whether the key works on data that is right, so that it was the caller's that was wrong.
+
+        The nonce is always the same, and so is all that is encrypted with it; nothing of that leaves this process.
+        """
         session, way = finder.session, mechanisms.WAYS[algorithm]
         try:
             key = finder.key(object_id, algorithm)
@@ -174,7 +177,7 @@ class Worker:
                 made = mechanisms.perform(session, key, algorithm, Verb.WRAP, [bytes(16)])
                 return mechanisms.perform(session, key, algorithm, Verb.UNWRAP, [made]) == bytes(16)
             return key[Attribute.KEY_TYPE] == way.key_type and len(session.generate_random(64)) == 8
-        except exceptions.PKCS11Error:
+        except (exceptions.PKCS11Error, AttributeError):
             return False
 
     # -- making and destroying objects, one at a time -------------------------------------------------------------------
