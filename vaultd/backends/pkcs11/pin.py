@@ -50,6 +50,8 @@ class PinSource:
         pin = content.rstrip(b"\r\n")
         if not pin:
             raise _missing("the PIN file is empty")
+        if len(pin) > _MAX_BYTES:
+            raise _missing("the PIN file holds more than a PIN")
         return Secret(pin)
 
 
