@@ -189,6 +189,19 @@ async def test_capabilities_are_those_of_the_token(world):
     assert not answer.unavailable_levels
 
 
+async def test_capabilities_name_what_the_token_lacks_in_the_words_of_the_refusal(world):
+    answer = await world.admin.keys.GetCapabilities(keys_pb2.GetCapabilitiesRequest(parent="vaults/default"))
+    able = {(one.protection_level, one.algorithm) for one in answer.capabilities}
+    unable = {(one.protection_level, one.algorithm): one.reason for one in answer.unsupported}
+    assert not able & unable.keys()
+    assert len(able) + len(unable) == 3 * (len(resources_pb2.Algorithm.values()) - 1)
+    assert all(unable.values())
+    key = key_of("ASYMMETRIC_DECRYPT", "RSA_OAEP_3072_SHA256", protection_level=HSM)
+    request = keys_pb2.CreateKeyRequest(parent="vaults/default", key_id=world.fresh_id(), key=key)
+    refused = await call(world.admin, f"{KEYS}CreateKey", request)
+    assert refused.text == unable[HSM, resources_pb2.ALGORITHM_RSA_OAEP_3072_SHA256]
+
+
 async def test_token_that_pads_otherwise_wraps_whole_blocks_only(world):
     name = await world.create("default", world.fresh_id(), key_of("WRAP", protection_level=HSM))
     wrapped = await world.admin.crypto.WrapKey(crypto_pb2.WrapKeyRequest(name=name, key_material=bytes(32)))

@@ -223,15 +223,19 @@ class KeysService:
         response = pb.GetCapabilitiesResponse()
         for level, backend in self._backends.items():
             try:
-                usable = [one for one in ALGORITHMS.values() if backend.unsupported(one.name) is None]
+                reasons = {name: backend.unsupported(name) for name in ALGORITHMS}
             except Unavailable:
                 response.unavailable_levels.append(LEVEL_NUMBERS[level])
                 continue
-            for algorithm in usable:
+            for name, reason in reasons.items():
+                algorithm, number, at = ALGORITHMS[name], ALGORITHM_NUMBERS[name], LEVEL_NUMBERS[level]
+                if reason is not None:
+                    response.unsupported.add(algorithm=number, protection_level=at, reason=reason)
+                    continue
                 response.capabilities.add(
-                    algorithm=ALGORITHM_NUMBERS[algorithm.name],
+                    algorithm=number,
                     purpose=PURPOSE_NUMBERS[algorithm.purpose],
-                    protection_level=LEVEL_NUMBERS[level],
+                    protection_level=at,
                     purpose_default=default_algorithm(algorithm.purpose, level) is algorithm,
                     max_input_bytes=algorithm.max_input_bytes,
                     max_messages=algorithm.max_messages or 0,

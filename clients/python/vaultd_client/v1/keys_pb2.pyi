@@ -232,7 +232,7 @@ class GetCapabilitiesRequest(_message.Message):
     def __init__(self, parent: _Optional[str] = ...) -> None: ...
 
 class GetCapabilitiesResponse(_message.Message):
-    __slots__ = ("capabilities", "unavailable_levels")
+    __slots__ = ("capabilities", "unavailable_levels", "unsupported")
     class Capability(_message.Message):
         __slots__ = ("algorithm", "purpose", "protection_level", "purpose_default", "max_input_bytes", "max_messages")
         ALGORITHM_FIELD_NUMBER: _ClassVar[int]
@@ -248,11 +248,22 @@ class GetCapabilitiesResponse(_message.Message):
         max_input_bytes: int
         max_messages: int
         def __init__(self, algorithm: _Optional[_Union[_resources_pb2.Algorithm, str]] = ..., purpose: _Optional[_Union[_resources_pb2.KeyPurpose, str]] = ..., protection_level: _Optional[_Union[_resources_pb2.ProtectionLevel, str]] = ..., purpose_default: bool = ..., max_input_bytes: _Optional[int] = ..., max_messages: _Optional[int] = ...) -> None: ...
+    class Unsupported(_message.Message):
+        __slots__ = ("algorithm", "protection_level", "reason")
+        ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+        PROTECTION_LEVEL_FIELD_NUMBER: _ClassVar[int]
+        REASON_FIELD_NUMBER: _ClassVar[int]
+        algorithm: _resources_pb2.Algorithm
+        protection_level: _resources_pb2.ProtectionLevel
+        reason: str
+        def __init__(self, algorithm: _Optional[_Union[_resources_pb2.Algorithm, str]] = ..., protection_level: _Optional[_Union[_resources_pb2.ProtectionLevel, str]] = ..., reason: _Optional[str] = ...) -> None: ...
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     UNAVAILABLE_LEVELS_FIELD_NUMBER: _ClassVar[int]
+    UNSUPPORTED_FIELD_NUMBER: _ClassVar[int]
     capabilities: _containers.RepeatedCompositeFieldContainer[GetCapabilitiesResponse.Capability]
     unavailable_levels: _containers.RepeatedScalarFieldContainer[_resources_pb2.ProtectionLevel]
-    def __init__(self, capabilities: _Optional[_Iterable[_Union[GetCapabilitiesResponse.Capability, _Mapping]]] = ..., unavailable_levels: _Optional[_Iterable[_Union[_resources_pb2.ProtectionLevel, str]]] = ...) -> None: ...
+    unsupported: _containers.RepeatedCompositeFieldContainer[GetCapabilitiesResponse.Unsupported]
+    def __init__(self, capabilities: _Optional[_Iterable[_Union[GetCapabilitiesResponse.Capability, _Mapping]]] = ..., unavailable_levels: _Optional[_Iterable[_Union[_resources_pb2.ProtectionLevel, str]]] = ..., unsupported: _Optional[_Iterable[_Union[GetCapabilitiesResponse.Unsupported, _Mapping]]] = ...) -> None: ...
 
 class GetKeyUsageRequest(_message.Message):
     __slots__ = ("name",)

@@ -273,8 +273,8 @@ class KeysServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetCapabilities(self, request, context):
-        """Lists the algorithms that can be created, by protection level: for HSM what the first slot's token can do. Caller needs `keys.get_capabilities` on the vault.
-        Idempotent.
+        """Lists the algorithms that can be created, by protection level, and those that cannot, with the reason: for HSM what the
+        first slot's token does when it is tried. Caller needs `keys.get_capabilities` on the vault. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
