@@ -3,6 +3,8 @@
  * FAULT_MODULE: path of the real module.  FAULT_DIR: a directory; a file in it that is named after a fault makes the next use of
  * a key fail that way, once, and is taken away.  Logins are counted in FAULT_DIR/logins, a byte each.
  * FAULT_NO_LOCKING: refuse CKF_OS_LOCKING_OK, as modules without mutexes do.
+ * FAULT_OWN_NONCE: encrypt with another nonce than the caller's, written over the caller's, as some HSMs do with AES-GCM.
+ * FAULT_NO_SESSION_KEYS: make no key whose CKA_TOKEN is false, as some HSMs do.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -15,10 +17,13 @@ typedef unsigned long CK_ULONG;
 typedef CK_ULONG (*function)();
 typedef struct { unsigned char version[2]; function functions[68]; } function_list;
 typedef struct { void *mutexes[4]; CK_ULONG flags; void *reserved; } initialize_arguments;
+typedef struct { CK_ULONG kind; void *parameter; CK_ULONG length; } mechanism;
+typedef struct { CK_ULONG kind; void *value; CK_ULONG length; } attribute;
 
 enum { INITIALIZE = 0, FINALIZE = 1, GET_FUNCTION_LIST = 3, CLOSE_ALL = 14, SESSION_INFO = 15, LOGIN = 18, LOGOUT = 19,
-       ENCRYPT_INIT = 29, DECRYPT_INIT = 33, SIGN_INIT = 42 };
-enum { CKR_OK = 0, CKR_CANT_LOCK = 0x0a, CKR_DEVICE_ERROR = 0x30, CKR_DEVICE_REMOVED = 0x32, CKF_OS_LOCKING_OK = 2 };
+       ENCRYPT_INIT = 29, DECRYPT_INIT = 33, SIGN_INIT = 42, GENERATE_KEY = 58, GENERATE_KEY_PAIR = 59 };
+enum { CKR_OK = 0, CKR_CANT_LOCK = 0x0a, CKR_ATTRIBUTE_VALUE_INVALID = 0x13, CKR_DEVICE_ERROR = 0x30, CKR_DEVICE_REMOVED = 0x32,
+       CKF_OS_LOCKING_OK = 2, CKM_AES_GCM = 0x1087, CKA_TOKEN = 1 };
 
 static function_list list;
 static function_list *real;
@@ -46,12 +51,35 @@ static CK_ULONG fail(CK_ULONG session) {
     return CKR_OK;
 }
 
+static CK_ULONG encrypt_init(CK_ULONG session, mechanism *how, CK_ULONG key) {
+    CK_ULONG result = fail(session);
+    if (result != CKR_OK) return result;
+    if (getenv("FAULT_OWN_NONCE") != NULL && how->kind == CKM_AES_GCM) **(unsigned char **)how->parameter ^= 0x55;
+    return real->functions[ENCRYPT_INIT](session, how, key);
+}
+
+static int is_session_key(attribute *template, CK_ULONG count) {
+    for (CK_ULONG at = 0; getenv("FAULT_NO_SESSION_KEYS") != NULL && at < count; at++)
+        if (template[at].kind == CKA_TOKEN && *(unsigned char *)template[at].value == 0) return 1;
+    return 0;
+}
+
+static CK_ULONG generate_key(CK_ULONG session, void *how, attribute *template, CK_ULONG count, CK_ULONG *key) {
+    if (is_session_key(template, count)) return CKR_ATTRIBUTE_VALUE_INVALID;
+    return real->functions[GENERATE_KEY](session, how, template, count, key);
+}
+
+static CK_ULONG generate_key_pair(CK_ULONG session, void *how, attribute *public, CK_ULONG publics, attribute *private,
+                                  CK_ULONG privates, CK_ULONG *public_key, CK_ULONG *private_key) {
+    if (is_session_key(private, privates)) return CKR_ATTRIBUTE_VALUE_INVALID;
+    return real->functions[GENERATE_KEY_PAIR](session, how, public, publics, private, privates, public_key, private_key);
+}
+
 #define USE(name, index) \
-    static CK_ULONG name(CK_ULONG session, void *mechanism, CK_ULONG key) { \
+    static CK_ULONG name(CK_ULONG session, void *how, CK_ULONG key) { \
         CK_ULONG result = fail(session); \
-        return result != CKR_OK ? result : real->functions[index](session, mechanism, key); \
+        return result != CKR_OK ? result : real->functions[index](session, how, key); \
     }
-USE(encrypt_init, ENCRYPT_INIT)
 USE(decrypt_init, DECRYPT_INIT)
 USE(sign_init, SIGN_INIT)
 
@@ -83,6 +111,8 @@ CK_ULONG C_GetFunctionList(function_list **out) {
         list.functions[ENCRYPT_INIT] = (function)encrypt_init;
         list.functions[DECRYPT_INIT] = (function)decrypt_init;
         list.functions[SIGN_INIT] = (function)sign_init;
+        list.functions[GENERATE_KEY] = (function)generate_key;
+        list.functions[GENERATE_KEY_PAIR] = (function)generate_key_pair;
     }
     *out = &list;
     return CKR_OK;

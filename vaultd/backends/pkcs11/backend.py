@@ -269,11 +269,14 @@ class HsmBackend:
     async def _prove(self, algorithm: str, material: Material) -> None:
         """Use a new key once: one that does not do what it is for, or what its public part says, is never handed out."""
         handle = await self.load(algorithm, material)
-        sound = await (
-            self._agrees_with_public(algorithm, handle, material.public_key)
-            if material.public_key
-            else self._opens_what_it_makes(algorithm, handle)
-        )
+        try:
+            sound = await (
+                self._agrees_with_public(algorithm, handle, material.public_key)
+                if material.public_key
+                else self._opens_what_it_makes(algorithm, handle)
+            )
+        except InvalidArgument:  # of data that is right: what it made does not open, or does not verify
+            sound = False
         if not sound:
             raise FailedPrecondition(
                 "HSM_REFUSED", "the token's key does not do what the algorithm or its public key says"
@@ -304,11 +307,7 @@ class HsmBackend:
             sealed = await self._software.use(public, Operation(OpKind.ENCRYPT, _PROOF), None)
             return await self.use(handle, Operation(OpKind.DECRYPT, sealed), None) == _PROOF
         signature = await self.use(handle, Operation(OpKind.SIGN_MESSAGE, _PROOF), None)
-        try:
-            await self._software.use(public, Operation(OpKind.VERIFY_MESSAGE, _PROOF, signature), None)
-        except InvalidArgument:
-            return False
-        return True
+        return await self._software.use(public, Operation(OpKind.VERIFY_MESSAGE, _PROOF, signature), None) == b""
 
 
 def _reference(slot: TokenSlot, object_id: bytes) -> bytes:

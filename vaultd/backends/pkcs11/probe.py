@@ -1,7 +1,8 @@
 """What a token can do, found out by trying.  Worker side.
 
 A mechanism in a token's list says little: SoftHSM lists OAEP and does it with SHA-1 only.  So each family is tried with a
-session key, which leaves nothing behind.  A token that makes no session keys is believed its list.
+session key, which leaves nothing behind.  A token that makes no session keys is believed its list; each key is tried when it
+is made, too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from pkcs11 import KeyType, Mechanism, exceptions
 from vaultd.backends.pkcs11.mechanisms import WAYS, generate, perform
 from vaultd.backends.pkcs11.messages import Verb
 
-_NONCE: Final = bytes(12)
 _POINTS: Final = {
     "ECDH_P256": bytes.fromhex(
         "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
@@ -26,6 +26,14 @@ _POINTS: Final = {
 }
 """The base points, as peers for a trial agreement."""
 _DIGEST_BYTES: Final = {"SHA256": 32, "SHA384": 48, "SHA512": 64}
+
+_NO_SESSION_KEYS: Final = (
+    exceptions.SessionReadOnly,
+    exceptions.TemplateInconsistent,
+    exceptions.FunctionNotSupported,
+    exceptions.AttributeValueInvalid,  # YubiHSM 2, of CKA_TOKEN
+)
+"""What a token answers that keeps every key."""
 
 PARTIAL_KWP: Final = "multiples of 8 bytes"
 """What is said of a token whose padded key wrap does not pad as RFC 5649 does."""
@@ -60,14 +68,13 @@ def _try(session: Any, algorithm: str, rsa: dict[int, Any]) -> str:
     way = WAYS[algorithm]
     try:
         if way.key_type is KeyType.RSA:
-            # 2048 bits serve for all sizes, one key for all that sign: larger ones, and more of them, would take seconds.
+            # The smallest serves for all sizes, one key for all that sign: larger ones, and more of them, would take seconds.
             if way.capabilities not in rsa:
-                smallest = algorithm.replace("3072", "2048").replace("4096", "2048")
-                rsa[way.capabilities] = generate(session, smallest, b"\0", "vaultd probe", stored=False)
+                rsa[way.capabilities] = generate(session, algorithm, b"\0", "vaultd probe", stored=False)
             key, public = rsa[way.capabilities]
         else:
             key, public = generate(session, algorithm, b"\0", "vaultd probe", stored=False)
-    except (exceptions.SessionReadOnly, exceptions.TemplateInconsistent, exceptions.FunctionNotSupported):
+    except _NO_SESSION_KEYS:
         return ""
     except exceptions.PKCS11Error:
         return f"the token lists {_name(way.generate)} and does not make such a key"
@@ -83,8 +90,10 @@ def _try(session: Any, algorithm: str, rsa: dict[int, Any]) -> str:
 def _exercise(session: Any, algorithm: str, key: Any, public: Any) -> str:
     way = WAYS[algorithm]
     if way.use is Mechanism.AES_GCM:
-        sealed = perform(session, key, algorithm, Verb.ENCRYPT, [b"probe", _NONCE, b"aad"])
-        opened = perform(session, key, algorithm, Verb.DECRYPT, [sealed, _NONCE, b"aad"])
+        # Two nonces, equal and not the same bytes: some HSMs draw their own and write it over the one that they were given.
+        nonce, again = (bytes.fromhex("000102030405060708090a0b") for _ in range(2))
+        sealed = perform(session, key, algorithm, Verb.ENCRYPT, [b"probe", nonce, b"aad"])
+        opened = perform(session, key, algorithm, Verb.DECRYPT, [sealed, again, b"aad"])
         return "" if opened == b"probe" and len(sealed) == 21 else "the token's AES-GCM does not open what it sealed"
     if way.use is Mechanism.AES_KEY_WRAP_PAD:
         for length in (16, 9):

@@ -11,7 +11,7 @@ from vaultd.backends.base import Lane
 from vaultd.backends.pkcs11.messages import Verb
 from vaultd.backends.pkcs11.slot import BadInput, Request
 from vaultd.backends.rootkeys.base import bound, mismatch, missing, still_in_use
-from vaultd.errors import Unavailable
+from vaultd.errors import FailedPrecondition, Unavailable
 from vaultd.secret import Secret
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ _ALGORITHM: Final = "AES_256_GCM"
 _FORMAT: Final = b"\x02"
 _NONCE_BYTES: Final = 12
 _SHORTEST: Final = len(_FORMAT) + _NONCE_BYTES + 16
+_PROOF: Final = b"proof of a root key"
 _REF: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -76,11 +77,27 @@ class Pkcs11RootKey:
             await self._ask(Request("DESTROY", Verb.DESTROY, (bytes.fromhex(ref),)), Lane.KEY_GENERATION)
 
     async def _make(self) -> str:
+        lacking = self._slot.lacking
+        if lacking is not None and _ALGORITHM in lacking:
+            raise FailedPrecondition("HSM_REFUSED", f"the token cannot hold a root key: {lacking[_ALGORITHM]}")
         object_id = os.urandom(16)
         label = f"{ROOT_LABEL} {object_id.hex()[:8]}"
         request = Request("root/GENERATE", Verb.GENERATE, (object_id, _ALGORITHM, label))
         await self._ask(request, Lane.KEY_GENERATION)
-        return object_id.hex()
+        ref = object_id.hex()
+        if not await self._opens_what_it_seals(ref):
+            await self.retire(ref)
+            raise FailedPrecondition("HSM_REFUSED", "the token's AES-GCM does not open what it sealed")
+        return ref
+
+    async def _opens_what_it_seals(self, ref: str) -> bool:
+        """No ring is wrapped by a key that was not tried: some HSMs draw their own nonce, and do not say so."""
+        nonce = os.urandom(_NONCE_BYTES)
+        try:
+            sealed = await self._use(Verb.ENCRYPT, ref, _PROOF, nonce, b"")
+            return await self._use(Verb.DECRYPT, ref, sealed, nonce, b"") == _PROOF
+        except BadInput:
+            return False
 
     async def _use(self, verb: Verb, ref: str, *arguments: bytes) -> bytes:
         if not _REF.fullmatch(ref):
