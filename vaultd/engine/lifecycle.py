@@ -17,7 +17,15 @@ from vaultd.engine.algorithms import Algorithm, ProtectionLevel, Purpose, choose
 from vaultd.engine.catalog import key_not_found, no_backend, version_not_found
 from vaultd.engine.clock import DAY_US, SECOND_US
 from vaultd.engine.model import Key, KeyState, KeyVersion, VersionState
-from vaultd.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from vaultd.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+    VaultdError,
+)
 from vaultd.names import KeyRef, version_name
 from vaultd.store.base import RowKey
 
@@ -380,7 +388,7 @@ class KeyLifecycle:
         """Take destroyed material out of tokens and out of the store's journals.  Repeating it is harmless."""
         for version in versions:
             if version.reference and version.protection_level is ProtectionLevel.HSM:
-                with suppress(Unavailable):  # the scheduler goes on when the token is back
+                with suppress(VaultdError):  # the scheduler tries again, and records why it cannot
                     await self._tokens.erase(version.reference)
         if versions:
             self._scrub_pending = True

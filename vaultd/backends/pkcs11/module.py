@@ -127,9 +127,19 @@ def find_key(session: Any, algorithm: str, wanted: dict[Attribute, Any]) -> Any:
     return found[0]
 
 
-def objects_of(session: Any, object_id: bytes) -> list[Any]:
-    """Every object of this id, of whatever class."""
-    return list(session.get_objects({Attribute.ID: object_id}))
+def objects_of(session: Any, object_id: bytes) -> tuple[list[Any], list[Any]]:
+    """The secret and private keys of this id, and the public ones.  One search: it takes longer the more a token holds."""
+    found = [(one[Attribute.CLASS], one) for one in session.get_objects({Attribute.ID: object_id})]
+    keys = [one for kind, one in found if kind in {pkcs11.ObjectClass.SECRET_KEY, pkcs11.ObjectClass.PRIVATE_KEY}]
+    return keys, [one for kind, one in found if kind == pkcs11.ObjectClass.PUBLIC_KEY]
+
+
+def may_be_destroyed(key: Any) -> bool:
+    """CKA_DESTROYABLE; modules before PKCS#11 2.40 do not tell."""
+    try:
+        return key[Attribute.DESTROYABLE] is not False
+    except exceptions.PKCS11Error:
+        return True
 
 
 _ATTESTED: Final = {
@@ -157,9 +167,7 @@ def attest(key: Any, token: dict[str, str]) -> dict[str, Any]:
 def public_parts(session: Any, private: Any, public: Any | None, object_id: bytes) -> dict[str, bytes]:
     """The public key as the token has it: `modulus` and `exponent`, or `point` (CKA_EC_POINT) and `parameters`."""
     if public is None:
-        beside = [
-            one for one in objects_of(session, object_id) if one[Attribute.CLASS] == pkcs11.ObjectClass.PUBLIC_KEY
-        ]
+        _, beside = objects_of(session, object_id)
         public = beside[0] if beside else private
     names = (
         {"modulus": Attribute.MODULUS, "exponent": Attribute.PUBLIC_EXPONENT}

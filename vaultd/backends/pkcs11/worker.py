@@ -213,8 +213,8 @@ class Worker:
         found_id = bytes(key[Attribute.ID])
         if not found_id:
             raise module.ObjectRefused("the token's object has no CKA_ID; give it one")
-        if len(list(session.get_objects({Attribute.ID: found_id, Attribute.CLASS: way.object_class}))) > 1:
-            raise module.ObjectRefused("more than one object of the token has this CKA_ID; give them different ids")
+        if len(module.objects_of(session, found_id)[0]) > 1:
+            raise module.ObjectRefused("more than one key of the token has this CKA_ID; give them different ids")
         told: dict[str, Any] = {"object_id": found_id, "attestation": module.attest(key, self._token)}
         if way.symmetric:
             told["bits"] = 8 * int(key[Attribute.VALUE_LEN])
@@ -224,8 +224,18 @@ class Worker:
 
 
 def destroy(session: Any, object_id: bytes) -> None:
-    """Destroy every object of this id; none is no error."""
-    for one in module.objects_of(session, object_id):
+    """Destroy the key of this id and its public part; none is no error.  Raises ObjectRefused, with nothing destroyed.
+
+    Ids that are drawn here are random.  When two keys have one, it was taken over, and the other key is not ours.
+    """
+    keys, public = module.objects_of(session, object_id)
+    if len(keys) > 1:
+        raise module.ObjectRefused(
+            "another key of the token has the same CKA_ID, and neither is destroyed; change its id"
+        )
+    if not all(module.may_be_destroyed(one) for one in keys):
+        raise module.ObjectRefused("the token's object may not be destroyed (CKA_DESTROYABLE)")
+    for one in keys + public:
         one.destroy()
 
 
