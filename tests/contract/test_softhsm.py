@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 import softhsm
-from contract.backend import ALL_ALGORITHMS, BackendContract
+from contract.backend import ALL_ALGORITHMS, BackendContract, outside_material
 from vaultd.backends.pkcs11.backend import HsmBackend
 from vaultd.backends.pkcs11.uses import USES
 from vaultd.backends.software import SoftwareBackend
+from vaultd.errors import FailedPrecondition
+from vaultd.secret import Secret
 
 LACKS = {
     line.split()[0]
@@ -35,19 +37,17 @@ class TestSoftHsm(BackendContract):
     async def make_backend(cls, directory: Path) -> HsmBackend:
         return _OwnSoftware([await softhsm.open_slot(directory)], SoftwareBackend())
 
-
-@pytest.fixture(scope="module")
-def token(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("token")
-    softhsm.slot_settings(directory)
-    return directory
-
-
-@pytest.fixture
-async def slot(token):
-    slot = await softhsm.open_slot(token)
-    yield slot
-    await slot.close()
+    @pytest.mark.parametrize("lacking", sorted(LACKS))
+    async def test_what_the_token_lacks_is_refused_with_the_reason(self, keys, lacking):
+        reason = keys.backend.unsupported(lacking)
+        assert "CKM_" in reason
+        for refused in (
+            keys.backend.generate(lacking, "lacking"),
+            keys.backend.import_material(lacking, Secret(outside_material(lacking)), "lacking"),
+        ):
+            with pytest.raises(FailedPrecondition) as caught:
+                await refused
+            assert (caught.value.reason, caught.value.text) == ("ALGORITHM_UNAVAILABLE", reason)
 
 
 def test_list_of_what_the_token_lacks_names_known_algorithms_only():
