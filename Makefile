@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEV_DIR ?= .vaultd-dev
 LISTEN  ?= 127.0.0.1:7443
+DEV_FLAGS ?=
 
 .DEFAULT_GOAL := help
 
@@ -27,8 +28,8 @@ install: $(STAMP) ## make .venv with vaultd in it
 
 dev-install: $(VENV)/.installed-dev ## make .venv with the tools of developers, too
 
-run: $(STAMP) ## serve a development vault on 127.0.0.1:7443
-	$(BIN)/vaultd dev --dir $(DEV_DIR) --listen $(LISTEN)
+run: $(STAMP) ## serve a development vault on 127.0.0.1:7443; with a SoftHSM token: DEV_FLAGS=--hsm
+	$(BIN)/vaultd dev --dir $(DEV_DIR) --listen $(LISTEN) $(DEV_FLAGS)
 
 generate: $(VENV)/.installed-dev ## write the stubs, and the generated parts of the docs
 	$(PY) clients/python/generate.py
@@ -49,7 +50,7 @@ types: $(VENV)/.installed-dev ## mypy --strict
 	$(BIN)/mypy
 
 test: $(VENV)/.installed-dev system-packages .bin/grpcurl ## every test, from a bare machine
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n 2 --dist loadscope
 
 .bin/grpcurl: | system-packages
 	GOBIN=$(CURDIR)/.bin GOFLAGS=-mod=mod go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
