@@ -138,16 +138,70 @@ async def test_token_that_is_taken_away_and_comes_back(rig):
     assert rig.token.logins - logins <= 2
 
 
+async def test_token_that_comes_and_goes_is_down_each_time_that_it_is_away(rig):
+    for _ in range(3):
+        rig.token.take_away()
+        try:
+            with pytest.raises(Unavailable) as caught:
+                await rig.sign()
+            assert caught.value.reason == "HSM_UNAVAILABLE"
+            assert rig.health[-1] == ("main", False)
+        finally:
+            rig.token.bring_back()
+        await until(lambda: rig.slot.state is SlotState.SERVING)
+        assert await rig.sign()
+
+
+async def test_session_that_hangs_is_noticed_though_others_answer(rig):
+    going = [asyncio.create_task(sign_for_ever(rig)) for _ in range(4)]
+    try:
+        rig.token.tell("hang")
+        await until(lambda: rig.token.took("hang"))
+        async with asyncio.timeout(5):
+            assert all(await asyncio.gather(*(rig.sign() for _ in range(32))))
+            await until(lambda: rig.slot.recoveries == 1)
+    finally:
+        for task in going:
+            task.cancel()
+        ended = await asyncio.gather(*going, return_exceptions=True)
+    assert all(isinstance(one, asyncio.CancelledError) for one in ended)
+
+
+async def sign_for_ever(rig):
+    while await rig.sign():
+        pass
+
+
+async def test_key_that_is_destroyed_while_it_is_used_harms_no_other(rig):
+    ended = await rig.backend.generate("EC_P256_SHA256", "ended")
+    handle = await rig.backend.load("EC_P256_SHA256", ended)
+    using = asyncio.create_task(rig.backend.use_many([(handle, MESSAGE)] * 5_000, None))
+    await until(lambda: rig.slot._in_flight)
+    await rig.backend.destroy(ended)
+    outcomes = await using
+    refused = [outcome for outcome in outcomes if isinstance(outcome, VaultdError)]
+    assert 0 < len(refused) < 5_000
+    assert {error.reason for error in refused} == {"KEY_VERSION_DESTROYED"}
+    assert rig.slot.recoveries == 0
+    public = rig.backend.load_public("EC_P256_SHA256", ended.public_key)
+    for signature in outcomes:
+        if isinstance(signature, bytes):
+            await rig.backend.use(public, Operation(OpKind.VERIFY_MESSAGE, MESSAGE.data, signature), None)
+
+
 async def test_object_that_the_token_lost_is_never_not_found_and_harms_no_other(rig):
     lost = await rig.backend.generate("EC_P256_SHA256", "lost")
     handle = await rig.backend.load("EC_P256_SHA256", lost)
-    await rig.backend.destroy(lost)
+    other = Rig(rig.token)
+    await other.slot.open()
+    await other.backend.destroy(lost)
+    await other.close()
     for _ in range(3):
         with pytest.raises(Unavailable) as caught:
             await rig.backend.use(handle, MESSAGE, None)
         assert caught.value.reason == "HSM_KEY_MISSING"
         assert await rig.sign()
-    assert rig.slot.recoveries == 1
+    assert rig.slot.recoveries == 0
 
 
 async def test_refused_pin_is_tried_once_until_it_is_another(faulty):

@@ -134,6 +134,17 @@ def objects_of(session: Any, object_id: bytes) -> tuple[list[Any], list[Any]]:
     return keys, [one for kind, one in found if kind == pkcs11.ObjectClass.PUBLIC_KEY]
 
 
+def shows_keys(session: Any) -> bool:
+    """Whether any private object that it keeps is seen: then the token is there, and we are logged in."""
+    found = session.get_objects({Attribute.PRIVATE: True, Attribute.TOKEN: True}, batch_size=1)
+    try:
+        return next(found, None) is not None
+    except exceptions.PKCS11Error:
+        return False
+    finally:
+        found.close()
+
+
 def may_be_destroyed(key: Any) -> bool:
     """CKA_DESTROYABLE; modules before PKCS#11 2.40 do not tell."""
     try:

@@ -42,6 +42,8 @@ _BACKOFF_S: Final = (0.25, 0.5, 1.0)
 _SHORT_LIFE_S: Final = 0.5
 _MISS_INTERVAL_S: Final = 1.0
 _MISS_AGAIN_S: Final = 30.0
+_REMEMBERED: Final = 1_000
+"""Objects that are missing, or were destroyed: the last ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +104,14 @@ class _Ticket:
 class _Work:
     """One request of a ticket."""
 
-    __slots__ = ("index", "request", "retried", "ticket")
+    __slots__ = ("index", "launched_s", "request", "retried", "ticket")
 
     def __init__(self, ticket: _Ticket, index: int, request: Request) -> None:
         self.ticket = ticket
         self.index = index
         self.request = request
         self.retried = False
+        self.launched_s = 0.0
 
     def settle(self, outcome: Any) -> None:
         self.ticket.settle(self.index, outcome)
@@ -153,7 +156,9 @@ class TokenSlot:
         self._nudge = asyncio.Event()
         self._refused_pin: bytes | None = None
         self._missed: dict[bytes, float] = {}
+        self._told_missing: dict[bytes, float] = {}
         self._missed_s = -_MISS_INTERVAL_S
+        self._destroyed: dict[bytes, None] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -283,9 +288,11 @@ class TokenSlot:
             self._heard_s = self._clock()
         self._next_number = number = self._next_number + 1
         self._in_flight[number] = work
+        work.launched_s = self._clock()
         if work.request.verb > LAST_USE:
             self._managing += 1
-            self._managing_since_s = self._clock()
+            self._managing_since_s = work.launched_s
+            self._note_destruction(work.request)
         return [number, work.request.verb, *work.request.arguments]
 
     def _receive(self, worker: WorkerProcess, replies: Any) -> None:
@@ -300,6 +307,9 @@ class TokenSlot:
             if request.verb > LAST_USE:
                 self._managing -= 1
             if status == Status.DONE:
+                if self._missed or self._told_missing:
+                    self._missed.pop(request.arguments[0], None)
+                    self._told_missing.pop(request.arguments[0], None)
                 self._backlog.measure(request.cost_class, service_us / 1e6)
                 work.settle(payload)
             else:
@@ -317,23 +327,44 @@ class TokenSlot:
         elif status is Status.REFUSED:
             work.settle(FailedPrecondition("HSM_REFUSED", f"the token refuses: {payload}"))
         elif status is Status.MISSING:
-            self._settle_missing(work)
+            self._settle_missing(work, bool(payload))
         else:
             self._again(work)
             self._lose_worker(str(payload))
 
-    def _settle_missing(self, work: _Work) -> None:
-        """Our row says that the object exists.  A fresh worker looks once more: a token that came back shows it then."""
+    def _note_destruction(self, request: Request) -> None:
+        """Uses that are queued behind the destruction of their key will not find it."""
+        object_id = request.arguments[0]
+        if request.verb is Verb.DESTROY:
+            _remember(self._destroyed, object_id, None)
+        else:
+            self._destroyed.pop(object_id, None)
+
+    def _settle_missing(self, work: _Work, sure: bool) -> None:
+        """Our row says that the object exists.
+
+        `sure`: the token shows other keys, so that it is this one that is missing; it is looked for once more.  Else a fresh
+        worker looks: a token that came back, or had logged us out, shows it then.
+        """
         object_id, now_s = bytes(work.request.arguments[0]), self._clock()
-        seen_s = self._missed.get(object_id)
-        if (seen_s is None or now_s - seen_s > _MISS_AGAIN_S) and now_s - self._missed_s > _MISS_INTERVAL_S:
-            if len(self._missed) > 1_000:
-                self._missed.clear()
-            self._missed[object_id] = self._missed_s = now_s
+        if object_id in self._destroyed and work.request.verb <= LAST_USE:
+            work.settle(FailedPrecondition("KEY_VERSION_DESTROYED", "the version's material is gone"))
+            return
+        if sure and not work.retried:
+            self._again(work)
+            return
+        if not sure and _is_news(self._missed, object_id, now_s):
+            if now_s - self._missed_s <= _MISS_INTERVAL_S:
+                work.settle(self.unavailable())
+                return
+            _remember(self._missed, object_id, now_s)
+            self._missed_s = now_s
             self._again(work)
             self._lose_worker("an object is missing")
             return
-        _log.error("hsm_key_missing", slot=self.settings.name, object_id=object_id.hex())
+        if _is_news(self._told_missing, object_id, now_s):
+            _remember(self._told_missing, object_id, now_s)
+            _log.error("hsm_key_missing", slot=self.settings.name, object_id=object_id.hex())
         work.settle(
             Unavailable(
                 "HSM_KEY_MISSING",
@@ -482,10 +513,31 @@ class TokenSlot:
                             self._backlog.take(work.request.cost_class, lane)
                             work.settle(too_late())
             if self.state is SlotState.SERVING:
-                using = len(self._in_flight) > self._managing
-                stuck = using and now_s - self._heard_s > self.settings.operation_timeout_s
+                stuck = now_s - self._answering_since(now_s) > self.settings.operation_timeout_s
                 if stuck or (self._managing and now_s - self._managing_since_s > self.settings.generation_timeout_s):
                     self._lose_worker("its module does not answer")
+
+    def _answering_since(self, now_s: float) -> float:
+        """Since when a use waits for the worker's answer: one thread may hang while the others go on."""
+        for work in self._in_flight.values():  # the oldest come first
+            if work.request.verb <= LAST_USE:
+                if self._threads > 1:
+                    return work.launched_s
+                # A single thread does one thing after the other; making a key has a limit of its own.
+                return now_s if self._managing else max(self._heard_s, work.launched_s)
+        return now_s
+
+
+def _is_news(memory: dict[bytes, float], object_id: bytes, now_s: float) -> bool:
+    return now_s - memory.get(object_id, -_MISS_AGAIN_S) >= _MISS_AGAIN_S
+
+
+def _remember(memory: dict[bytes, Any], object_id: bytes, what: Any) -> None:
+    """Keep the newest ones: those that are in use, or wait in a queue."""
+    memory.pop(object_id, None)
+    if len(memory) >= _REMEMBERED:
+        del memory[next(iter(memory))]
+    memory[object_id] = what
 
 
 def _shut_down() -> Unavailable:

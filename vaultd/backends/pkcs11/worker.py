@@ -124,7 +124,7 @@ class Worker:
                     # SoftHSM also fails when another session searches meanwhile; what was half done is undone first.
                     return Status.DONE, self._manage(finder, verb, arguments)
         except module.GONE:
-            return Status.MISSING, None
+            return Status.MISSING, module.shows_keys(finder.session)
         except module.ObjectRefused as error:
             return Status.REFUSED, str(error)
         except _NEVER as error:
