@@ -173,20 +173,19 @@ async def sign_for_ever(rig):
 
 
 async def test_key_that_is_destroyed_while_it_is_used_harms_no_other(rig):
-    ended = await rig.backend.generate("EC_P256_SHA256", "ended")
-    handle = await rig.backend.load("EC_P256_SHA256", ended)
-    using = asyncio.create_task(rig.backend.use_many([(handle, MESSAGE)] * 5_000, None))
-    await until(lambda: rig.slot._in_flight)
-    await rig.backend.destroy(ended)
-    outcomes = await using
-    refused = [outcome for outcome in outcomes if isinstance(outcome, VaultdError)]
-    assert 0 < len(refused) < 5_000
-    assert {error.reason for error in refused} == {"KEY_VERSION_DESTROYED"}
+    right, refused = set(), set()
+    for _ in range(6):
+        ended = await rig.backend.generate("AES_256_KWP", "ended")
+        handle = await rig.backend.load("AES_256_KWP", ended)
+        using = asyncio.create_task(rig.backend.use_many([(handle, Operation(OpKind.WRAP, bytes(16)))] * 1_000, None))
+        await until(lambda: rig.slot._in_flight)
+        await rig.backend.destroy(ended)
+        outcomes = await using
+        refused |= {outcome.reason for outcome in outcomes if isinstance(outcome, VaultdError)}
+        right.add(len({outcome for outcome in outcomes if isinstance(outcome, bytes)}))
+    assert refused == {"KEY_VERSION_DESTROYED"}
+    assert right <= {0, 1}  # one key wraps the same bytes in one way
     assert rig.slot.recoveries == 0
-    public = rig.backend.load_public("EC_P256_SHA256", ended.public_key)
-    for signature in outcomes:
-        if isinstance(signature, bytes):
-            await rig.backend.use(public, Operation(OpKind.VERIFY_MESSAGE, MESSAGE.data, signature), None)
 
 
 async def test_object_that_the_token_lost_is_never_not_found_and_harms_no_other(rig):

@@ -253,7 +253,7 @@ class TokenSlot:
         if self.state is not SlotState.SERVING or self._worker is None:
             return
         out: list[bytes] = []
-        if self._managing == 0 and (work := self._take(Lane.KEY_GENERATION)) is not None:
+        if self._managing == 0 and not self._held_up() and (work := self._take(Lane.KEY_GENERATION)) is not None:
             out.append(pack([self._launch(work)]))
         for lane in (Lane.ONLINE, Lane.BATCH):
             while self._lanes[lane] and self._in_flight_s < self._threads * _WINDOW_S:
@@ -268,6 +268,18 @@ class TokenSlot:
         if out:
             self._worker.send(b"".join(out))
 
+    def _held_up(self) -> bool:
+        """Whether what comes next is to destroy a key that is being used: what a token makes of that, nobody knows.
+
+        No use of it begins any more, those under way end in no time, and what comes late is not looked for in the token.
+        """
+        queue = self._lanes[Lane.KEY_GENERATION]
+        if not queue or queue[0].request.verb is not Verb.DESTROY:
+            return False
+        object_id = queue[0].request.arguments[0]
+        _remember(self._destroyed, object_id, None)
+        return any(work.request.arguments[0] == object_id for work in self._in_flight.values())
+
     def _take(self, lane: Lane) -> _Work | None:
         """The next request that somebody still waits for."""
         queue = self._lanes[lane]
@@ -279,6 +291,9 @@ class TokenSlot:
                 continue
             if ticket.deadline is not None and self._clock() >= ticket.deadline:
                 work.settle(too_late())
+                continue
+            if self._destroyed and lane is not Lane.KEY_GENERATION and work.request.arguments[0] in self._destroyed:
+                work.settle(FailedPrecondition("KEY_VERSION_DESTROYED", "the version's material is gone"))
                 continue
             return work
         return None
@@ -292,7 +307,6 @@ class TokenSlot:
         if work.request.verb > LAST_USE:
             self._managing += 1
             self._managing_since_s = work.launched_s
-            self._note_destruction(work.request)
         return [number, work.request.verb, *work.request.arguments]
 
     def _receive(self, worker: WorkerProcess, replies: Any) -> None:
@@ -306,6 +320,7 @@ class TokenSlot:
             request = work.request
             if request.verb > LAST_USE:
                 self._managing -= 1
+                self._note_objects(request, status, payload)
             if status == Status.DONE:
                 if self._missed or self._told_missing:
                     self._missed.pop(request.arguments[0], None)
@@ -332,13 +347,12 @@ class TokenSlot:
             self._again(work)
             self._lose_worker(str(payload))
 
-    def _note_destruction(self, request: Request) -> None:
-        """Uses that are queued behind the destruction of their key will not find it."""
-        object_id = request.arguments[0]
-        if request.verb is Verb.DESTROY:
-            _remember(self._destroyed, object_id, None)
-        else:
-            self._destroyed.pop(object_id, None)
+    def _note_objects(self, request: Request, status: int, payload: Any) -> None:
+        """What was found or made is not destroyed any more, and what could not be destroyed is not."""
+        if status == Status.DONE and request.verb is Verb.FIND and payload is not None:
+            self._destroyed.pop(bytes(payload["object_id"]), None)
+        elif request.verb in {Verb.GENERATE, Verb.IMPORT} or status == Status.REFUSED:
+            self._destroyed.pop(request.arguments[0], None)
 
     def _settle_missing(self, work: _Work, sure: bool) -> None:
         """Our row says that the object exists.
@@ -347,9 +361,6 @@ class TokenSlot:
         worker looks: a token that came back, or had logged us out, shows it then.
         """
         object_id, now_s = bytes(work.request.arguments[0]), self._clock()
-        if object_id in self._destroyed and work.request.verb <= LAST_USE:
-            work.settle(FailedPrecondition("KEY_VERSION_DESTROYED", "the version's material is gone"))
-            return
         if sure and not work.retried:
             self._again(work)
             return
