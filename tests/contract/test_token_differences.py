@@ -59,3 +59,11 @@ async def test_token_without_session_keys_is_believed_its_list_and_each_key_is_t
         handle = await rig.backend.load("EC_P256_SHA256", material)
         assert await rig.backend.use(handle, Operation(OpKind.SIGN_MESSAGE, b"m"), None)
         assert await reason_of(rig.backend.generate("RSA_OAEP_2048_SHA256", "tried")) == "HSM_REFUSED"
+
+
+async def test_token_that_the_module_does_not_show_is_said_to_be_that(tmp_path):
+    rig = Rig(tmp_path)
+    for file in (tmp_path / "token/tokens").iterdir():
+        file.rename(tmp_path / file.name)
+    async with rig:
+        assert "the module shows no such token" in rig.slot.unavailable().text

@@ -32,6 +32,10 @@ class TokenRefused(Exception):
     """The token cannot be entered, and trying again would not help: the text is for the operator."""
 
 
+class TokenAbsent(Exception):
+    """The module does not show the token now; the text is for the operator."""
+
+
 class ObjectRefused(Exception):
     """The object cannot be used as asked; the text says why."""
 
@@ -75,7 +79,7 @@ def find_token(library: Any, hello: Hello) -> Any:
         if hello.manufacturer in {"", token.manufacturer_id} and hello.model in {"", token.model}
     ]
     if not tokens:
-        raise LookupError("the token is not there")
+        raise TokenAbsent("the module shows no such token")
     if len(tokens) > 1:
         raise TokenRefused("more than one token fits: configure token_serial, too")
     return tokens[0]

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("vaultd.hsm")
 
 _START_TIMEOUT_S: Final = 60.0
+_LEAVE_S: Final = 0.1
 _INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
 
 
@@ -92,10 +94,12 @@ class WorkerProcess(asyncio.Protocol):
         """Hang up, kill the process if it is still there, and reap it."""
         self.hang_up()
         if self._process is not None:
+            # It ends when its socket does, unless its module hangs.  One that is killed as it ends, asyncio complains of.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), _LEAVE_S)
             if self._process.returncode is None:
-                # Nothing of it is awaited any more, and a module that hangs would not go by itself.
                 self._process.kill()
-            await self._process.wait()
+                await self._process.wait()
 
     # asyncio.Protocol
 

@@ -74,6 +74,9 @@ class Worker:
         except module.TokenRefused as error:
             self._connection.sendall(pack({"refused": str(error)}))
             return
+        except module.TokenAbsent as error:
+            self._connection.sendall(pack({"absent": str(error)}))
+            return
         except Exception as error:
             # Whatever a module does on the way in: the server waits, and tries again.
             self._connection.sendall(pack({"absent": type(error).__name__}))
