@@ -11,7 +11,7 @@ from vaultd_client.v1 import crypto_pb2 as pb
 from vaultd_client.v1 import crypto_pb2_grpc, keys_pb2, keys_pb2_grpc, resources_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 VAULT: Final = "vaults/default"
@@ -24,6 +24,7 @@ KEYS: Final = {
     "rsa2048": ("SIGN", "RSA_PSS_2048_SHA256"),
     "ed25519": ("SIGN", "ED25519"),
 }
+"""Purpose and algorithm of the keys that CASES use."""
 
 
 @dataclass(frozen=True)
@@ -52,39 +53,43 @@ class Case:
         return bytes(request.SerializeToString())
 
 
-def _name(key: str) -> str:
+def key_name(key: str) -> str:
+    """The resource name of one of our keys."""
     return f"{VAULT}/keys/{key}"
 
 
-def _encrypt(key: str) -> Callable[[Any], Any]:
-    return lambda encrypt: pb.EncryptRequest(name=_name(key), plaintext=DATA)
+def encrypt_with(key: str) -> Callable[[Any], Any]:
+    """Makes requests that encrypt DATA."""
+    return lambda encrypt: pb.EncryptRequest(name=key_name(key), plaintext=DATA)
 
 
-def _decrypt(key: str) -> Callable[[Any], Any]:
-    return lambda encrypt: pb.DecryptRequest(name=_name(key), ciphertext=encrypt(key))
+def decrypt_with(key: str) -> Callable[[Any], Any]:
+    """Makes requests that decrypt what was encrypted once."""
+    return lambda encrypt: pb.DecryptRequest(name=key_name(key), ciphertext=encrypt(key))
 
 
-def _sign(key: str) -> Callable[[Any], Any]:
-    return lambda encrypt: pb.SignRequest(name=_name(key), message=DATA)
+def sign_with(key: str) -> Callable[[Any], Any]:
+    """Makes requests that sign DATA."""
+    return lambda encrypt: pb.SignRequest(name=key_name(key), message=DATA)
 
 
 FEW: Final = 2
 """Calls in flight where each is milliseconds of work: more would only measure the queue."""
 
 CASES: Final = (
-    Case("Encrypt AES-256-GCM 64 B", "Encrypt", _encrypt("aes")),
-    Case("Encrypt XAES-256-GCM 64 B", "Encrypt", _encrypt("xaes")),
-    Case("Decrypt AES-256-GCM 64 B", "Decrypt", _decrypt("aes")),
-    Case("Decrypt XAES-256-GCM 64 B", "Decrypt", _decrypt("xaes")),
-    Case("Sign P-256", "Sign", _sign("p256")),
-    Case("Sign Ed25519", "Sign", _sign("ed25519")),
-    Case("Sign RSA-PSS-2048", "Sign", _sign("rsa2048")),
-    Case("BatchEncrypt AES x1", "BatchEncrypt", _encrypt("aes")),
-    Case("BatchEncrypt AES x10", "BatchEncrypt", _encrypt("aes"), 10),
-    Case("BatchEncrypt AES x100", "BatchEncrypt", _encrypt("aes"), 100, FEW),
-    Case("BatchEncrypt AES x1000", "BatchEncrypt", _encrypt("aes"), 1_000, FEW),
-    Case("BatchEncrypt XAES x1000", "BatchEncrypt", _encrypt("xaes"), 1_000, FEW),
-    Case("BatchSign P-256 x100", "BatchSign", _sign("p256"), 100, FEW),
+    Case("Encrypt AES-256-GCM 64 B", "Encrypt", encrypt_with("aes")),
+    Case("Encrypt XAES-256-GCM 64 B", "Encrypt", encrypt_with("xaes")),
+    Case("Decrypt AES-256-GCM 64 B", "Decrypt", decrypt_with("aes")),
+    Case("Decrypt XAES-256-GCM 64 B", "Decrypt", decrypt_with("xaes")),
+    Case("Sign P-256", "Sign", sign_with("p256")),
+    Case("Sign Ed25519", "Sign", sign_with("ed25519")),
+    Case("Sign RSA-PSS-2048", "Sign", sign_with("rsa2048")),
+    Case("BatchEncrypt AES x1", "BatchEncrypt", encrypt_with("aes")),
+    Case("BatchEncrypt AES x10", "BatchEncrypt", encrypt_with("aes"), 10),
+    Case("BatchEncrypt AES x100", "BatchEncrypt", encrypt_with("aes"), 100, FEW),
+    Case("BatchEncrypt AES x1000", "BatchEncrypt", encrypt_with("aes"), 1_000, FEW),
+    Case("BatchEncrypt XAES x1000", "BatchEncrypt", encrypt_with("xaes"), 1_000, FEW),
+    Case("BatchSign P-256 x100", "BatchSign", sign_with("p256"), 100, FEW),
 )
 
 
@@ -104,12 +109,16 @@ class Api:
         credentials = grpc.ssl_channel_credentials(*((self._tls / file).read_bytes() for file in files))
         return grpc.secure_channel(self._address, credentials)
 
-    def create_keys(self) -> None:
-        """Make one key of each algorithm."""
+    def create_keys(self, keys: Mapping[str, tuple[str, str]], protection_level: str = "UNSPECIFIED") -> None:
+        """Make keys: purpose and algorithm, by id."""
         with self._channel("admin") as channel:
             stub = keys_pb2_grpc.KeysServiceStub(channel)
-            for key_id, (purpose, algorithm) in KEYS.items():
-                key = resources_pb2.Key(purpose=f"KEY_PURPOSE_{purpose}", algorithm=f"ALGORITHM_{algorithm}")
+            for key_id, (purpose, algorithm) in keys.items():
+                key = resources_pb2.Key(
+                    purpose=f"KEY_PURPOSE_{purpose}",
+                    algorithm=f"ALGORITHM_{algorithm}",
+                    protection_level=f"PROTECTION_LEVEL_{protection_level}",
+                )
                 stub.CreateKey(keys_pb2.CreateKeyRequest(parent=VAULT, key_id=key_id, key=key), timeout=30)
 
     def bodies(self, cases: list[Case]) -> dict[str, bytes]:
@@ -118,7 +127,7 @@ class Api:
             stub = crypto_pb2_grpc.CryptoServiceStub(channel)
 
             def encrypt(key: str) -> bytes:
-                request = pb.EncryptRequest(name=_name(key), plaintext=DATA)
+                request = pb.EncryptRequest(name=key_name(key), plaintext=DATA)
                 return bytes(stub.Encrypt(request, timeout=30).ciphertext)
 
             bodies = {case.name: case.body(encrypt) for case in cases}

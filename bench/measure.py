@@ -91,12 +91,12 @@ class Series:
             calls=len(latencies),
             calls_per_s=rate,
             items_per_s=rate * items,
-            p50_ms=_percentile_ms(latencies, 50.0),
-            p99_ms=_percentile_ms(latencies, 99.0),
-            p999_ms=_percentile_ms(latencies, 99.9),
+            p50_ms=percentile_ms(latencies, 50.0),
+            p99_ms=percentile_ms(latencies, 99.0),
+            p999_ms=percentile_ms(latencies, 99.9),
             cpu_us_per_call=middle,
             cpu_us_per_item=middle / items,
-            cpu_spread=_half_quartile_distance(cpu_us) / middle,
+            cpu_spread=half_quartile_distance(cpu_us) / middle,
             to_echo=statistics.median(self._to_echo),
             server_busy=statistics.median(measured.server_cpu_s / measured.elapsed_s for measured in slices),
             client_cpu_us_per_call=statistics.median(
@@ -142,13 +142,15 @@ def measure(rig: Rig, cases: Sequence[Case], plan: Plan, say: Callable[[str], No
     return [echo.row(), *(one.row() for one in series.values())]
 
 
-def _percentile_ms(latencies_us: list[int], percent: float) -> float | None:
+def percentile_ms(latencies_us: list[int], percent: float) -> float | None:
+    """Of sorted latencies; None when there are too few of them."""
     if len(latencies_us) < _LEAST_SAMPLES[percent]:
         return None
     return latencies_us[min(len(latencies_us) - 1, int(len(latencies_us) * percent / 100))] / 1_000
 
 
-def _half_quartile_distance(values: list[float]) -> float:
+def half_quartile_distance(values: list[float]) -> float:
+    """How far apart values are: half of them lie within about this much of the median."""
     if len(values) < 2:
         return 0.0
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")

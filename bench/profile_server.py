@@ -31,6 +31,8 @@ LOOP: Final = "BaseEventLoop._run_once (asyncio/base_events.py"
 """In every stack of the event loop's thread."""
 POOL: Final = "WorkPool._do_chunk (vaultd/backends/pool.py"
 """In every stack of a pool's thread that works, and in no stack of one that waits."""
+TOKEN: Final = "Worker._answer (vaultd/backends/pkcs11/worker.py"
+"""The same of the process that a token's module is in."""
 
 _PREFIX: Final = re.compile(rf"\((?:{re.escape(str(ROOT))}/|/.*/site-packages/|/.*/lib/python3\.\d+/)")
 
@@ -60,7 +62,8 @@ def profile(rig: Rig, case: Case, plan: Plan, seconds: float, *, native: bool) -
     threads_us = {tid: (cpu_s - before.get(tid, 0.0)) / plain.calls * 1e6 for tid, cpu_s in after.items()}
     raw = rig.scratch / "profile.raw"
     command = [profiler, "record", "--pid", str(rig.vaultd.process.pid), "--duration", str(int(seconds))]
-    command += ["--rate", str(SAMPLES_PER_S), "--format", "raw", "--full-filenames", "--output", str(raw)]
+    command += ["--rate", str(SAMPLES_PER_S), "--format", "raw", "--full-filenames", "--subprocesses"]
+    command += ["--output", str(raw)]
     command += ["--native"] if native else []
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as sampler:
         try:
@@ -82,6 +85,7 @@ def profile(rig: Rig, case: Case, plan: Plan, seconds: float, *, native: bool) -
             f"most first: {', '.join(f'{used:,.1f}' for used in sorted(threads_us.values(), reverse=True)[:6])} us.",
             *_tables("event loop", [stack for stack in stacks if any(LOOP in frame for frame in stack[0])], loop_us),
             *_tables("crypto pool", [stack for stack in stacks if any(POOL in frame for frame in stack[0])], None),
+            *_tables("token worker", [stack for stack in stacks if any(TOKEN in frame for frame in stack[0])], None),
             "",
         ]
     )

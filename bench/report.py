@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from bench.measure import Row
     from bench.rig import Rig
+    from bench.token import TokenRow
 
 _HEADER = (
     "case",
@@ -29,6 +30,19 @@ _HEADER = (
     "x echo",
     "busy %",
     "peak MiB",
+)
+_TOKEN_HEADER = (
+    "case",
+    "in flight",
+    "items/s",
+    "loop ops/s",
+    "x loop",
+    "±",
+    "p50 ms",
+    "p99 ms",
+    "CPU us/item",
+    "loop CPU us/op",
+    "busy %",
 )
 
 
@@ -53,14 +67,21 @@ def _cpu_model() -> str:
     return platform.machine()
 
 
-def to_markdown(machine: Mapping[str, Any], rows: Sequence[Row], floors: Mapping[str, float]) -> str:
-    """Everything that is printed at the end."""
+def machine_line(machine: Mapping[str, Any]) -> str:
+    """Where and with what it was measured."""
     load = " ".join(f"{value:.1f}" for value in machine["load_average"])
+    return (
+        f"{machine['date']}: {machine['cpu']}, {machine['cores']} cores, load {load}, Linux {machine['kernel']}, "
+        f"Python {machine['python']}, grpcio {machine['grpcio']}, protobuf {machine['protobuf']}, "
+        f"cryptography {machine['cryptography']}; mTLS, {machine['tls']['vaultd']}"
+    )
+
+
+def to_markdown(machine: Mapping[str, Any], rows: Sequence[Row], floors: Mapping[str, float]) -> str:
+    """The cases beside the echo."""
     return "\n".join(
         [
-            f"{machine['date']}: {machine['cpu']}, {machine['cores']} cores, load {load}, Linux {machine['kernel']}, "
-            f"Python {machine['python']}, grpcio {machine['grpcio']}, protobuf {machine['protobuf']}, "
-            f"cryptography {machine['cryptography']}; mTLS, {machine['tls']['vaultd']}",
+            machine_line(machine),
             "",
             _line(_HEADER),
             _line(["---", *["---:"] * (len(_HEADER) - 1)]),
@@ -72,6 +93,22 @@ def to_markdown(machine: Mapping[str, Any], rows: Sequence[Row], floors: Mapping
             _line(("in process, cryptography alone", "us")),
             _line(("---", "---:")),
             *(_line((name, f"{cpu_us:.1f}")) for name, cpu_us in floors.items()),
+        ]
+    )
+
+
+def token_to_markdown(machine: Mapping[str, Any], rows: Sequence[TokenRow]) -> str:
+    """The cases beside the bare loop on the token."""
+    return "\n".join(
+        [
+            f"{machine_line(machine)}; SoftHSM {machine['softhsm']}, python-pkcs11 {machine['python-pkcs11']}",
+            "",
+            _line(_TOKEN_HEADER),
+            _line(["---", *["---:"] * (len(_TOKEN_HEADER) - 1)]),
+            *(_line(_token_cells(row)) for row in rows),
+            "",
+            "x loop: operations a second through vaultd, to those of one thread on one session of the same token, just "
+            "before and after.  CPU is the server's with its worker; the client's, on the same cores, comes on top.",
         ]
     )
 
@@ -95,6 +132,22 @@ def _cells(row: Row) -> list[str]:
         f"{row.to_echo:.2f}",
         f"{row.server_busy * 100:.0f}",
         f"{row.peak_mib:.0f}",
+    ]
+
+
+def _token_cells(row: TokenRow) -> list[str]:
+    return [
+        row.name,
+        str(row.in_flight),
+        f"{row.items_per_s:,.0f}",
+        f"{row.loop_per_s:,.0f}",
+        f"{row.to_loop:.2f}",
+        f"{row.to_loop_spread:.2f}",
+        _ms(row.p50_ms),
+        _ms(row.p99_ms),
+        f"{row.cpu_us_per_item:,.1f}",
+        f"{row.loop_cpu_us:,.1f}",
+        f"{row.busy * 100:.0f}",
     ]
 
 

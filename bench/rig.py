@@ -16,6 +16,7 @@ from bench.cases import Api
 from bench.processes import Meter, Process, StartFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
 
@@ -53,12 +54,17 @@ class LoadFailed(Exception):
 class Rig:
     """A context: on leaving it every process that it started has ended and its files are gone."""
 
-    def __init__(self, scratch_parent: Path | None, clients: int, connections: int) -> None:
+    def __init__(
+        self, scratch_parent: Path | None, clients: int, connections: int, vaultd_options: Sequence[str] = ()
+    ) -> None:
         self._scratch_parent = scratch_parent
         self._client_count = clients
         self._connections = connections
+        self._vaultd_options = vaultd_options
         self._exits = ExitStack()
         self._clients: list[Process] = []
+        self.scratch: Path
+        self.vault: Path
         self.vaultd: Target
         self.echo: Target
         self.api: Api
@@ -77,25 +83,26 @@ class Rig:
     def _start(self) -> None:
         directory = tempfile.TemporaryDirectory(prefix="vaultd-bench-", dir=self._scratch_parent)
         self.scratch = Path(self._exits.enter_context(directory))
-        vault, tls = self.scratch / "vault", self.scratch / "vault/tls"
-        serve = ["vaultd", "dev", "--dir", str(vault), "--listen", "127.0.0.1:0"]
+        self.vault = self.scratch / "vault"
+        tls = self.vault / "tls"
+        serve = ["vaultd", "dev", "--dir", str(self.vault), "--listen", "127.0.0.1:0", *self._vaultd_options]
         self.vaultd = self._target("vaultd", serve, tls)
         self.echo = self._target("echo", ["bench.echo_server", str(tls)], tls)
         for number in range(self._client_count):
             arguments = ["bench.load_client", str(tls), str(self._connections)]
-            client = self._process(f"client-{number}", arguments)
+            client = self.start(f"client-{number}", arguments)
             client.wait_ready()
             self._clients.append(client)
         self.api = Api(self.vaultd.address, tls)
-        self.api.create_keys()
 
-    def _process(self, name: str, arguments: list[str]) -> Process:
+    def start(self, name: str, arguments: list[str]) -> Process:
+        """Start one more process, which ends with the others."""
         process = Process(name, arguments, self.scratch)
         self._exits.callback(process.stop)
         return process
 
     def _target(self, name: str, arguments: list[str], tls: Path) -> Target:
-        process = self._process(name, arguments)
+        process = self.start(name, arguments)
         address = process.wait_ready()
         return Target(process, address, Meter(process.pid), _tls_version(address, tls))
 
@@ -115,7 +122,7 @@ class Rig:
         for client in self._clients:
             client.stdin.write(line)
             client.stdin.flush()
-        answers = [self._answer(client) for client in self._clients]
+        answers = [read_answer(client) for client in self._clients]
         server_cpu_s = target.meter.cpu_s() - before
         errors = [answer["errors"] for answer in answers if answer["errors"]]
         latencies = [latency for answer in answers for latency in answer["latencies_us"]]
@@ -130,12 +137,13 @@ class Rig:
             latencies_us=latencies,
         )
 
-    @staticmethod
-    def _answer(client: Process) -> dict:
-        line = client.stdout.readline()
-        if not line:
-            raise StartFailed(client.describe_failure())
-        return json.loads(line)
+
+def read_answer(process: Process) -> dict:
+    """The next line of JSON that a process says.  Raises StartFailed when it has ended."""
+    line = process.stdout.readline()
+    if not line:
+        raise StartFailed(process.describe_failure())
+    return json.loads(line)
 
 
 def _tls_version(address: str, tls: Path) -> str:
