@@ -31,7 +31,7 @@ LOOP: Final = "BaseEventLoop._run_once (asyncio/base_events.py"
 """In every stack of the event loop's thread."""
 POOL: Final = "WorkPool._do_chunk (vaultd/backends/pool.py"
 """In every stack of a pool's thread that works, and in no stack of one that waits."""
-TOKEN: Final = "Worker._answer (vaultd/backends/pkcs11/worker.py"
+WORKER: Final = "Worker._answer (vaultd/backends/pkcs11/worker.py"
 """The same of the process that a token's module is in."""
 
 _PREFIX: Final = re.compile(rf"\((?:{re.escape(str(ROOT))}/|/.*/site-packages/|/.*/lib/python3\.\d+/)")
@@ -85,7 +85,7 @@ def profile(rig: Rig, case: Case, plan: Plan, seconds: float, *, native: bool) -
             f"most first: {', '.join(f'{used:,.1f}' for used in sorted(threads_us.values(), reverse=True)[:6])} us.",
             *_tables("event loop", [stack for stack in stacks if any(LOOP in frame for frame in stack[0])], loop_us),
             *_tables("crypto pool", [stack for stack in stacks if any(POOL in frame for frame in stack[0])], None),
-            *_tables("token worker", [stack for stack in stacks if any(TOKEN in frame for frame in stack[0])], None),
+            *_tables("token worker", [stack for stack in stacks if any(WORKER in frame for frame in stack[0])], None),
             "",
         ]
     )
