@@ -21,6 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "clients" / "python")]
 from vaultd import config, errors, names  # noqa: E402  # the checkout comes first on the path
 from vaultd.audit import folding, log  # noqa: E402
 from vaultd.backends import rootkeys  # noqa: E402
+from vaultd.backends.pkcs11.uses import USES  # noqa: E402
 from vaultd.backends.software import SoftwareBackend  # noqa: E402
 from vaultd.engine import lifecycle, paging, permissions, policy, quotas, usage  # noqa: E402
 from vaultd.engine.algorithms import ALGORITHMS, Algorithm, ProtectionLevel, Purpose, default_algorithm  # noqa: E402
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 VECTORS = ROOT / "tests" / "vectors" / "compat" / "ciphertexts-v1.json"
 ERRORS = ROOT / "docs" / "errors.md"
+SOFTHSM_LACKS = ROOT / "tests" / "contract" / "softhsm-lacks.txt"
 KIB = 1024
 
 CALLS = {
@@ -81,7 +83,12 @@ def size(count: int) -> str:
 
 
 def default_of(algorithm: Algorithm) -> str:
-    levels = [level.value for level in ProtectionLevel if default_algorithm(algorithm.purpose, level) is algorithm]
+    levels = [
+        level.value
+        for level in ProtectionLevel
+        if default_algorithm(algorithm.purpose, level) is algorithm
+        and (level is not ProtectionLevel.HSM or algorithm.name in USES)
+    ]
     return "all levels" if len(levels) == len(ProtectionLevel) else ", ".join(levels)
 
 
@@ -111,6 +118,7 @@ def algorithms_table() -> str:
                 "yes" if algorithm.self_describing else "",
                 "yes" if algorithm.public else "",
                 "yes" if backend.unsupported(algorithm.name) is None else "no",
+                "yes" if algorithm.name in USES else "",
             )
         )
     head = (
@@ -124,8 +132,14 @@ def algorithms_table() -> str:
         "Header",
         "Public key",
         "Software",
+        "HSM",
     )
     return table(head, rows)
+
+
+def softhsm_lacks() -> str:
+    lines = [line for line in SOFTHSM_LACKS.read_text().splitlines() if line and not line.startswith("#")]
+    return table(("Algorithm", "Why"), [(f"`{name}`", why) for name, why in (line.split(None, 1) for line in lines)])
 
 
 # -- permissions --------------------------------------------------------------------------------------------------------
@@ -340,6 +354,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "configured": configured_limits,
     },
     "docs/formats.md": {"vectors": vectors},
+    "docs/hsm.md": {"softhsm-lacks": softhsm_lacks},
 }
 
 
