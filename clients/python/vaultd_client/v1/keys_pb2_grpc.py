@@ -158,7 +158,7 @@ class KeysServiceServicer(object):
         """Creates a key whose first version is a key that a PKCS#11 token holds already; nothing in the token changes. Caller needs
         `keys.adopt` on the vault, which only the role admin has: the tokens belong to all vaults. Idempotent with request_id. The
         key is proved by a use before it is taken over. An object that a key version uses already is ALREADY_EXISTS, reason
-        TOKEN_KEY_IN_USE; rotation makes new versions in the first slot's token.
+        TOKEN_KEY_IN_USE. Rotation makes new versions in the first slot's token; destroying the version destroys the object.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
