@@ -211,6 +211,13 @@ async def test_token_that_pads_otherwise_wraps_whole_blocks_only(world):
     assert (await call(world.admin, f"{CRYPTO}WrapKey", request)).reason == "KEY_MATERIAL_LENGTH"
 
 
+async def test_random_bytes_come_from_the_token_when_asked_of_it(world):
+    request = crypto_pb2.GenerateRandomBytesRequest(parent="vaults/default", length_bytes=65_536, protection_level=HSM)
+    first, second = [(await world.admin.crypto.GenerateRandomBytes(request)).data for _ in range(2)]
+    assert len(first) == 65_536
+    assert first != second
+
+
 # -- envelope keys ------------------------------------------------------------------------------------------------------
 
 
