@@ -334,3 +334,11 @@ async def test_pin_is_in_no_command_line_and_no_environment_of_the_worker(rig):
     pin = (rig.token.token / "pin").read_bytes().strip()
     for name in ("cmdline", "environ"):
         assert pin not in (process / name).read_bytes()
+
+
+async def test_worker_leaves_it_to_its_server_to_stop(rig):
+    """A terminal's Ctrl-C and systemd's stop signal every process at once, and the server still answers calls under way."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(rig.slot.worker_pid, number)
+        assert await rig.sign()
+    assert rig.slot.recoveries == 0

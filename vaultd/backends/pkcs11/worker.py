@@ -10,6 +10,7 @@ import ctypes
 import os
 import queue
 import resource
+import signal
 import socket
 import sys
 import threading
@@ -244,6 +245,9 @@ def destroy(session: Any, object_id: bytes) -> None:
 
 def main() -> None:
     """Serve the socket whose number is the argument."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # What stops a server is often sent to all its processes: calls under way are answered first, then the socket closes.
+        signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         set_dumpable = 4  # no other process of this user reads this memory
