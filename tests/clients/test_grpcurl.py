@@ -6,6 +6,8 @@ import json
 import shlex
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -36,11 +38,11 @@ class DevVault:
         return json.loads(out)
 
 
-@pytest.fixture
-async def vault(tmp_path):
-    directory = tmp_path / "dev"
+@asynccontextmanager
+async def serving(directory: Path, *flags: str) -> AsyncIterator[DevVault]:
+    """`vaultd dev` on a directory, until the end."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "vaultd", "dev", "--dir", directory, "--listen", "127.0.0.1:0"),
+        *(sys.executable, "-m", "vaultd", "dev", "--dir", directory, "--listen", "127.0.0.1:0", *flags),
         stdout=asyncio.subprocess.PIPE,
     )
     try:
@@ -52,6 +54,12 @@ async def vault(tmp_path):
     finally:
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
+
+
+@pytest.fixture
+async def vault(tmp_path):
+    async with serving(tmp_path / "dev") as vault:
+        yield vault
 
 
 def b64(raw: bytes) -> str:
@@ -80,3 +88,25 @@ async def test_a_session_encrypts_decrypts_signs_and_verifies(vault):
     assert (await vault.call("CryptoService/Verify", request, "app"))["valid"] is True
     request["message"] = b64(b"v1.1")
     assert "valid" not in await vault.call("CryptoService/Verify", request, "app")
+
+
+async def test_a_vault_that_exists_gets_a_token_once_and_keeps_its_keys(tmp_path):
+    directory = tmp_path / "dev"
+    software, hsm = "vaults/default/keys/before", "vaults/default/keys/payments"
+
+    async def sign(vault: DevVault, name: str) -> None:
+        signed = await vault.call("CryptoService/Sign", {"name": name, "message": b64(b"m")}, "app")
+        assert signed["keyVersion"] == f"{name}/versions/1"
+
+    request = {"parent": "vaults/default", "key_id": "before", "key": {"purpose": "KEY_PURPOSE_SIGN"}}
+    async with serving(directory) as vault:
+        await vault.call("KeysService/CreateKey", request)
+    async with serving(directory, "--hsm") as vault:
+        request["key_id"], request["key"]["protection_level"] = "payments", "PROTECTION_LEVEL_HSM"
+        await vault.call("KeysService/CreateKey", request)
+        await sign(vault, software)
+    pin = (directory / "hsm" / "pin").read_bytes()
+    for flags in (["--hsm"], []):
+        async with serving(directory, *flags) as vault:
+            await sign(vault, hsm)
+    assert (directory / "hsm" / "pin").read_bytes() == pin
