@@ -58,6 +58,11 @@ test: $(VENV)/.installed-dev system-packages .bin/grpcurl ## every test, from a 
 reliability: $(VENV)/.installed-dev ## kill -9 under load, 20 times (minutes)
 	$(PY) tests/reliability/kill9.py --kills 20
 
+reliability-hsm: $(VENV)/.installed-dev system-packages ## a SoftHSM token under load, and 100 faults of it (a quarter of an hour)
+	$(PY) tests/reliability/hsm.py mixed
+	$(PY) tests/reliability/hsm.py faults
+	$(PY) tests/reliability/hsm.py lag
+
 bench: $(VENV)/.installed-dev ## measure beside a bare grpc.aio echo (minutes)
 	$(PY) -m bench
 
@@ -77,4 +82,4 @@ system-packages:
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install dev-install run generate generate-check lint types test reliability bench dist lock system-packages clean
+.PHONY: help install dev-install run generate generate-check lint types test reliability reliability-hsm bench dist lock system-packages clean

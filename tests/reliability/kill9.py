@@ -12,33 +12,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc
+from processes import START_TIMEOUT_S, Server, connect, make_vault, percentile
+
+from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, resources_pb2
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "clients/python"), str(ROOT / "tests")]
+    from harness import Client
 
-import grpc  # noqa: E402  # needs the path above
-import yaml  # noqa: E402  # as above
-
-from harness import ADMIN, Client  # noqa: E402  # as above
-from vaultd.devpki import create_dev_pki  # noqa: E402  # as above
-from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, resources_pb2  # noqa: E402  # as above
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'clients/python'}"}
 FAILPOINTS = (
     "store.begin:25",  # early hits belong to the start of the server; this one falls into the load
     "store.before_commit:25",
@@ -59,7 +51,6 @@ ROTATION_FAILPOINTS = (
 """Hit while the root key is rotated under the same load.  Those of backup and restore are in the store's own tests."""
 TRY_AGAIN = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
 MAX_REFUSALS = 100_000
-START_TIMEOUT_S = 30
 OP_TIMEOUT_S = 10
 
 
@@ -71,93 +62,6 @@ class Acknowledged:
     ciphertexts: list[tuple[str, bytes, bytes]] = field(default_factory=list)
     creates: int = 0
     rotations: int = 0
-
-
-class Server:
-    """`vaultd serve` in a process of its own."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._config = directory / "config.yaml"
-        self._process: subprocess.Popen[str] | None = None
-        self.address = ""
-
-    def start(self, failpoint: str = "") -> float:
-        """Start and wait until it serves; returns the seconds that took."""
-        began = time.monotonic()
-        environment = {**ENVIRONMENT, "VAULTD_FAILPOINT": failpoint} if failpoint else ENVIRONMENT
-        with (self._directory / "server.log").open("a") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "vaultd", "serve", "--config", str(self._config)],
-                env=environment,
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        line = self._process.stdout.readline().split() if self._process.stdout else []
-        if line[:1] != ["ready"]:
-            raise SystemExit(f"the server did not start; see {self._directory}/server.log")
-        self.address = line[1]
-        return time.monotonic() - began
-
-    def kill(self) -> None:
-        """SIGKILL, and wait for its end."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
-            self.wait(START_TIMEOUT_S)
-
-    def wait(self, timeout_s: float) -> bool:
-        """Whether the process has ended within the time."""
-        if self._process is None:
-            return True
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return False
-        if self._process.stdout:
-            self._process.stdout.close()
-        return True
-
-    def vaultd(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command on the same configuration."""
-        return subprocess.run(
-            [sys.executable, "-m", "vaultd", arguments[0], "--config", str(self._config), *arguments[1:]],
-            env=ENVIRONMENT,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-
-def make_vault(directory: Path) -> Server:
-    create_dev_pki(directory / "tls", hosts=["127.0.0.1"])
-    document = {
-        "listen": "127.0.0.1:0",
-        "tls": {"certificate": "tls/server.crt", "key": "tls/server.key"},
-        "trust_bundles": [{"name": "dev", "ca": "tls/ca.crt", "trust_domain": "dev.vaultd"}],
-        "operators": [ADMIN],
-        "store": {"path": "vault.db"},
-        "root_key": {"provider": "file", "path": "root.key"},
-        "audit": {"directory": "audit"},
-        "log": {"level": "warning"},
-    }
-    (directory / "config.yaml").write_text(yaml.safe_dump(document))
-    server = Server(directory)
-    done = server.vaultd("init", "--admin", ADMIN)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return server
-
-
-def connect(directory: Path, address: str) -> Client:
-    tls = directory / "tls"
-    credentials = grpc.ssl_channel_credentials(
-        (tls / "ca.crt").read_bytes(), (tls / "admin.key").read_bytes(), (tls / "admin.crt").read_bytes()
-    )
-    # A channel of its own, never one that still backs off from the server before.
-    return Client(grpc.aio.secure_channel(address, credentials, options=[("grpc.use_local_subchannel_pool", 1)]))
 
 
 async def work(
@@ -310,11 +214,6 @@ async def one_kill(
         "lost": lost,
         "refusals": dict(refusals),
     }
-
-
-def percentile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 async def campaign(arguments: argparse.Namespace) -> int:
