@@ -154,11 +154,27 @@ class AuditSection(_Section):
     directory: Path
 
 
+class WindowSection(_Section):
+    """A further window of a rate limit: `count` every `period_s`, `burst` of it at once (0: all of it)."""
+
+    count: int = Field(ge=1, le=10**12)
+    period_s: float = Field(ge=0.001, le=366 * 86_400)
+    burst: int = Field(default=0, ge=0, le=10**12)
+
+
 class RateSection(_Section):
-    """One window of a rate limit: `per_second` on average, `burst` at once."""
+    """A rate limit: `per_second` on average, `burst` at once, and in each further window what that says."""
 
     per_second: int = Field(ge=1, le=10_000_000)
     burst: int = Field(ge=1, le=100_000_000)
+    windows: tuple[WindowSection, ...] = Field(default=(), max_length=7)
+
+    @model_validator(mode="after")
+    def _periods(self) -> RateSection:
+        periods = [1_000_000, *(round(window.period_s * 1_000_000) for window in self.windows)]
+        if len(set(periods)) < len(periods):
+            raise ValueError("windows: each must have a period of its own, and not of one second")
+        return self
 
 
 def _rate(per_second: int, burst: int) -> RateSection:
@@ -175,6 +191,7 @@ class LimitsSection(_Section):
     admin: RateSection = _rate(50, 100)
     unary_in_flight: int = Field(default=512, ge=1, le=100_000)
     unary_in_flight_per_principal: int = Field(default=256, ge=1, le=100_000)
+    overload_delay_ms: int = Field(default=50, ge=0, le=10_000, description="0: nothing is shed")
     streams: int = Field(default=2_000, ge=1, le=1_000_000)
     receive_timeout_s: float = Field(default=10.0, gt=0, le=300)
     unary_timeout_s: float = Field(default=30.0, gt=0, le=600)

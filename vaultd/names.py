@@ -18,6 +18,7 @@ MAX_NAME_CHARS = 256
 _ID = re.compile(ID)
 _VAULT = re.compile(rf"vaults/({ID})")
 _KEY = re.compile(rf"vaults/({ID})/keys/({ID})(?:/versions/({VERSION}))?")
+_QUOTA = re.compile(rf"(?:vaults/({ID})/)?quotas/({ID})")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
@@ -46,6 +47,11 @@ def vault_name(vault: str) -> str:
 def version_name(vault: str, key: str, version: int) -> str:
     """`vaults/{vault}/keys/{key}/versions/{version}`."""
     return f"vaults/{vault}/keys/{key}/versions/{version}"
+
+
+def quota_name(vault: str, quota: str) -> str:
+    """`vaults/{vault}/quotas/{quota}`, or `quotas/{quota}` for the server's."""
+    return f"vaults/{vault}/quotas/{quota}" if vault else f"quotas/{quota}"
 
 
 def parse_id(value: str, field: str) -> str:
@@ -97,6 +103,41 @@ def parse_version_name(value: str, field: str = "name") -> KeyRef:
             "INVALID_NAME", f"{field} must be vaults/{{vault}}/keys/{{key}}/versions/{{version}}", field=field
         )
     return ref
+
+
+def parse_quota_name(value: str, field: str = "name") -> tuple[str, str]:
+    """The vault id (empty for the server's) and the quota id of a quota's name, or raise InvalidArgument."""
+    match = _QUOTA.fullmatch(value)
+    if match is None:
+        raise InvalidArgument(
+            "INVALID_NAME", f"{field} must be quotas/{{quota}} or vaults/{{vault}}/quotas/{{quota}}", field=field
+        )
+    return match[1] or "", match[2]
+
+
+def parse_quota_parent(value: str, field: str = "parent") -> str:
+    """The vault id of `vaults/{vault}`, empty for `/`, or raise InvalidArgument."""
+    if value == "/":
+        return ""
+    match = _VAULT.fullmatch(value)
+    if match is None:
+        raise InvalidArgument("INVALID_NAME", f"{field} must be / or vaults/{{vault}}", field=field)
+    return match[1]
+
+
+def parse_place(value: str, field: str = "resource") -> tuple[str, str]:
+    """Vault and key id of `/`, `vaults/{vault}` or `vaults/{vault}/keys/{key}`; empty where there is none."""
+    if value == "/":
+        return "", ""
+    ref = _key_ref(value)
+    if ref is not None and not ref.version:
+        return ref.vault, ref.key
+    match = _VAULT.fullmatch(value)
+    if match is None:
+        raise InvalidArgument(
+            "INVALID_NAME", f"{field} must be /, vaults/{{vault}} or vaults/{{vault}}/keys/{{key}}", field=field
+        )
+    return match[1], ""
 
 
 def parse_request_id(value: str) -> str:

@@ -29,12 +29,16 @@ from vaultd.backends.software import SoftwareBackend
 from vaultd.config import ConfigError
 from vaultd.engine.algorithms import ProtectionLevel
 from vaultd.engine.authority import Authority
+from vaultd.engine.buckets import Window
 from vaultd.engine.catalog import KeyCatalog
 from vaultd.engine.clock import SECOND_US, SystemClock
 from vaultd.engine.feed import FeedFollower
+from vaultd.engine.leases import LeaseBook
 from vaultd.engine.ledger import Ledger
 from vaultd.engine.lifecycle import KeyLifecycle, LifecycleLimits
-from vaultd.engine.quotas import InFlight, Limit, RateLimiter, Window
+from vaultd.engine.overload import PROBE_S, InFlight, LoadShedder
+from vaultd.engine.quota_store import Quotas
+from vaultd.engine.quotas import CLASSES, RateLimiter, configured_quota
 from vaultd.engine.scheduler import PRINCIPAL as SCHEDULER
 from vaultd.engine.scheduler import Scheduler
 from vaultd.engine.seal import Seal, SealState
@@ -50,7 +54,7 @@ from vaultd.interceptors.identity import Identity, TrustBundle
 from vaultd.interceptors.policy import PolicyStep
 from vaultd.interceptors.routes import build_routes
 from vaultd.interceptors.rules import RULES
-from vaultd.interceptors.throttle import Throttle
+from vaultd.interceptors.throttle import Throttle, quota_methods
 from vaultd.services.admin import AdminService
 from vaultd.services.crypto import CryptoService
 from vaultd.services.health import HealthBoard, HealthService
@@ -68,6 +72,7 @@ if TYPE_CHECKING:
     from vaultd.backends.rootkeys import RootKeyProvider
     from vaultd.config import HsmSection, LimitsSection, RootKeySection, Settings
     from vaultd.engine.clock import Clock
+    from vaultd.engine.model import Quota
     from vaultd.hosts.grpcio import TlsConfig
     from vaultd.store.base import Store
 
@@ -194,13 +199,14 @@ def check_key_pair(key: bytes, certificate: bytes) -> None:
         raise ValueError("the key does not belong to the certificate")
 
 
-def _windows(limits: LimitsSection) -> dict[str, Limit]:
-    classes = ("symmetric", "asymmetric", "read", "mutation", "admin")
-    sections = {name: getattr(limits, name) for name in classes}
-    return {
-        name: Limit((Window("per_second", section.per_second, 1.0, section.burst),))
-        for name, section in sections.items()
-    }
+def _configured_quotas(limits: LimitsSection) -> list[Quota]:
+    quotas = []
+    for name in CLASSES:
+        section = getattr(limits, name)
+        windows = [Window(section.per_second, SECOND_US, section.burst)]
+        windows += [Window(more.count, round(more.period_s * SECOND_US), more.burst) for more in section.windows]
+        quotas.append(configured_quota(name, tuple(windows)))
+    return quotas
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +224,9 @@ class Engine:
     vaults: Vaults
     usage: UsageBook
     budgets: BudgetBook
+    limiter: RateLimiter
+    leases: LeaseBook
+    quotas: Quotas
     scheduler: Scheduler
     feed: FeedFollower
     clock: Clock
@@ -251,8 +260,17 @@ def build_engine(
         deletion_retention_us=settings.lifecycle.deletion_retention_s * SECOND_US,
     )
     lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits)
-    seal = Seal(ledger, provider, authority, catalog.forget_all, on_seal)
-    scheduler = Scheduler(ledger, lifecycle, seal, usage, budgets, tokens, clock, on_intent, on_event)
+    methods = quota_methods(RULES)
+    leases = LeaseBook(ledger, clock)
+    limiter = RateLimiter(_configured_quotas(settings.limits), methods, clock, leases)
+    quotas = Quotas(ledger, limiter, leases, methods)
+
+    def forget_all() -> None:
+        catalog.forget_all()
+        quotas.forget()
+
+    seal = Seal(ledger, provider, authority, forget_all, on_seal, quotas.reload)
+    scheduler = Scheduler(ledger, lifecycle, seal, usage, budgets, tokens, leases, quotas, clock, on_intent, on_event)
     return Engine(
         store=store,
         ledger=ledger,
@@ -265,8 +283,11 @@ def build_engine(
         vaults=Vaults(ledger),
         usage=usage,
         budgets=budgets,
+        limiter=limiter,
+        leases=leases,
+        quotas=quotas,
         scheduler=scheduler,
-        feed=FeedFollower(ledger, authority, seal, catalog.forget_all),
+        feed=FeedFollower(ledger, authority, seal, forget_all),
         clock=clock,
     )
 
@@ -301,6 +322,9 @@ class Server:
             self._on_event,
             self.slots,
         )
+        limits = settings.limits
+        self._in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
+        self.shedder = LoadShedder(self._in_flight, limits.overload_delay_ms / 1000, self._on_shedding)
         self.chain = self._build_chain()
         self.port = 0
 
@@ -308,6 +332,11 @@ class Server:
         if self.board.components().get(f"hsm:{name}") is not serving:
             self._audit.event("hsm_serving" if serving else "hsm_not_serving", resource=f"hsm:{name}")
         self.board.set(f"hsm:{name}", serving)
+
+    def _on_shedding(self, begins: bool) -> None:
+        event = "load_shedding_began" if begins else "load_shedding_ended"
+        _log.warning(event)
+        self._audit.event(event)
 
     def _on_seal(self, state: SealState) -> None:
         self.board.set("seal", state is SealState.UNSEALED)
@@ -343,7 +372,12 @@ class Server:
                 settings.lifecycle.scheduler_interval_ms,
             ),
             admin_pb2.DESCRIPTOR.services_by_name["AdminService"]: AdminService(
-                engine.seal, engine.vaults, engine.ledger, self._clock.now_us(), self.board.components
+                engine.seal,
+                engine.vaults,
+                engine.ledger,
+                self._clock.now_us(),
+                self.board.components,
+                engine.quotas,
             ),
             health_pb2.DESCRIPTOR.services_by_name["Health"]: HealthService(self.board),
         }
@@ -357,9 +391,11 @@ class Server:
             build_routes(services, RULES, aliases),
             self._identity,
             Throttle(
-                RateLimiter(_windows(limits), self._clock),
-                InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal),
+                engine.limiter,
+                self._in_flight,
                 InFlight(limits.streams, max(1, limits.streams // 4)),
+                quota_methods(RULES),
+                engine.catalog.algorithm_of,
             ),
             PolicyStep(engine.authority),
             self._audit,
@@ -397,6 +433,7 @@ class Server:
                 asyncio.create_task(self._every(AUDIT_CHECK_S, self._check_audit)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._check_files)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._retry_unseal)),
+                asyncio.create_task(self._watch_delay()),
             ]
             stack.push_async_callback(self._end, tasks)
             # What start-up made lives as long as the process: the collector need not look at it again and again.
@@ -440,6 +477,10 @@ class Server:
 
     async def _close_engine(self) -> None:
         await self.engine.usage.flush()
+        try:
+            await self.engine.leases.close()
+        except VaultdError as error:  # what is not put back counts as spent
+            _log.warning("leases_not_put_back", reason=error.reason)
         for backend in self.engine.backends.values():
             await backend.close()
 
@@ -467,9 +508,23 @@ class Server:
             except TimeoutError:
                 continue
 
+    async def _watch_delay(self) -> None:
+        """Look at how late the event loop is, twenty times a second."""
+        loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            due_s = loop.time() + PROBE_S
+            try:
+                await asyncio.wait_for(self._stopping.wait(), PROBE_S)
+            except TimeoutError:
+                try:
+                    self.shedder.note(loop.time() - due_s)
+                except VaultdError as error:  # the change cannot be audited: shedding goes on all the same
+                    _log.warning("background_failed", reason=error.reason)
+
     async def _follow(self) -> None:
         try:
             await self.engine.feed.poll()
+            await self.engine.quotas.follow()
         except VaultdError:
             self.board.set("storage", False)
             raise

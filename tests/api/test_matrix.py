@@ -90,6 +90,12 @@ TABLE = {
     f"{ADMIN}ListVaults": "vaults.list",
     f"{ADMIN}UpdateVault": "vaults.update",
     f"{ADMIN}DeleteVault": "vaults.delete",
+    f"{ADMIN}CreateQuota": "quotas.create",
+    f"{ADMIN}GetQuota": "quotas.get",
+    f"{ADMIN}ListQuotas": "quotas.list",
+    f"{ADMIN}UpdateQuota": "quotas.update",
+    f"{ADMIN}DeleteQuota": "quotas.delete",
+    f"{ADMIN}ListOwnQuotas": "quotas.get_own",
 }
 """Written by hand from the comments of the protos, not from the rules: a method that is missing here fails a test."""
 GRANTS = sorted(set(TABLE.values()) - {OPERATOR})

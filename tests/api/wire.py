@@ -11,7 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
 from softhsm import put_key
-from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, resources_pb2
+from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, quota_pb2, resources_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +41,7 @@ MUTATIONS = [
     *(f"{KEYS}{name}" for name in ("UndeleteKey", "PurgeKey")),
     *(f"{ADMIN}{name}" for name in ("Init", "Seal", "Unseal", "RotateRootKey", "CreateVault", "UpdateVault")),
     f"{ADMIN}DeleteVault",
+    *(f"{ADMIN}{name}" for name in ("CreateQuota", "UpdateQuota", "DeleteQuota")),
 ]
 GENEROUS = {
     "limits": {
@@ -237,6 +238,13 @@ def key_of(purpose: str, algorithm: str | None = None, **fields: Any) -> resourc
     )
 
 
+def quota_of(vault: str, **fields: Any) -> quota_pb2.Quota:
+    """A quota on a vault, to create."""
+    quota = quota_pb2.Quota(**{"subject": "*", "resource": f"vaults/{vault}", **fields})
+    quota.windows.add(count=1_000_000_000).period.FromSeconds(1)
+    return quota
+
+
 @dataclass
 class World:
     """A server with one key of each purpose in each of its vaults, and valid requests for every RPC."""
@@ -338,7 +346,31 @@ class World:
         on_version = name == "SetPrimaryVersion" or name.endswith("KeyVersion")
         return make(name=version if on_version else key)
 
+    async def fresh_quota(self, vault: str) -> str:
+        """Make a quota that refuses nothing; return its name."""
+        request = quota_pb2.CreateQuotaRequest(
+            parent=f"vaults/{vault}", quota_id=self.fresh_id(), quota=quota_of(vault)
+        )
+        return str((await self.admin.admin.CreateQuota(request)).name)
+
+    async def _quota_request(self, name: str, vault: str) -> Any:
+        make = getattr(quota_pb2, f"{name}Request")
+        if name == "CreateQuota":
+            return make(parent=f"vaults/{vault}", quota_id=self.fresh_id(), quota=quota_of(vault))
+        if name == "ListQuotas":
+            return make(parent=f"vaults/{vault}")
+        if name == "ListOwnQuotas":
+            return make(resource=f"vaults/{vault}", method="CryptoService.Encrypt")
+        quota = await self.fresh_quota(vault)
+        if name == "UpdateQuota":
+            request = make(quota=quota_pb2.Quota(name=quota, windows=quota_of(vault).windows))
+            request.update_mask.paths.append("windows")
+            return request
+        return make(name=quota)
+
     async def _admin_request(self, name: str, vault: str) -> Any:
+        if name.endswith(("Quota", "Quotas")):
+            return await self._quota_request(name, vault)
         make = getattr(admin_pb2, f"{name}Request")
         if name == "Init":
             return make(admin_principals=["spiffe://dev.vaultd/somebody"])

@@ -83,7 +83,7 @@ def fault(document: object) -> str:
 
 def test_the_permissions_are_those_that_the_protos_name() -> None:
     text = "".join(path.read_text() for path in PROTOS.glob("*.proto"))
-    assert PERMISSIONS == set(re.findall(r"`((?:crypto|keys|vaults|admin)\.[a-z_]+)`", text))
+    assert PERMISSIONS == set(re.findall(r"`((?:crypto|keys|vaults|admin|quotas)\.[a-z_]+)`", text))
 
 
 def test_built_in_roles_hold_only_permissions_that_exist() -> None:
@@ -97,16 +97,18 @@ def test_an_admin_holds_every_permission() -> None:
 def test_a_crypto_user_may_use_keys_and_not_look_at_them() -> None:
     role = BUILT_IN_ROLES["crypto-user"]
     assert {p for p in PERMISSIONS if p.startswith("crypto.")} < role
-    assert {p for p in role if not p.startswith("crypto.")} == {"keys.get_public_key", "keys.get_capabilities"}
+    others = {p for p in role if not p.startswith("crypto.")}
+    assert others == {"keys.get_public_key", "keys.get_capabilities", "quotas.get_own"}
 
 
 def test_a_vault_operator_steers_keys_and_never_uses_them() -> None:
-    keys = {p for p in PERMISSIONS if p.startswith("keys.")} - {"keys.adopt"}
+    keys = {p for p in PERMISSIONS if p.startswith(("keys.", "quotas."))} - {"keys.adopt"}
     assert BUILT_IN_ROLES["vault-operator"] == keys | {"vaults.get", "vaults.update"}
 
 
 def test_an_auditor_only_reads_metadata() -> None:
-    assert BUILT_IN_ROLES["auditor"] == {"keys.get", "keys.list", "vaults.get", "vaults.list", "admin.get_status"}
+    reads = {f"{kind}.{verb}" for kind in ("keys", "vaults", "quotas") for verb in ("get", "list")}
+    assert BUILT_IN_ROLES["auditor"] == reads | {"admin.get_status"}
 
 
 @pytest.mark.parametrize("role", ["encrypter", "verifier", "wrapper", "auditor", "key-admin", "vault-operator"])

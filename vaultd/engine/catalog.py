@@ -184,6 +184,11 @@ class KeyCatalog:
         """The key, if it is in memory."""
         return self._loaded.get((ref.vault, ref.key))
 
+    def algorithm_of(self, at: tuple[str, str]) -> str | None:
+        """The algorithm of a key by vault and id, if it is in memory."""
+        found = self._loaded.get(at)
+        return None if found is None else found.key.algorithm.name
+
     async def load(self, ref: KeyRef) -> LoadedKey:
         """The key from memory or the store; raises NotFound, or FailedPrecondition when it is soft-deleted."""
         found = self._loaded.get((ref.vault, ref.key))

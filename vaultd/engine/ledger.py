@@ -238,6 +238,11 @@ class Ledger:
             raise sealed_error()
         return self._sealer
 
+    @property
+    def unsealed(self) -> bool:
+        """Whether a sealer is in force."""
+        return self._sealer is not None
+
     def require_unsealed(self) -> None:
         """Raise Unavailable, reason SEALED, unless a sealer is in force."""
         if self._sealer is None:
@@ -385,6 +390,8 @@ class Ledger:
 def _columns(kind: str, resource: Any) -> tuple[str, str, int, str, int | None]:
     if kind == "vault":
         return "", resource.id, 0, "ACTIVE", None
+    if kind == "quota":
+        return "", resource.row_id, 0, "ACTIVE", None
     if kind == "key":
         return resource.vault, resource.id, 0, resource.state.value, resource.due_us
     return resource.vault, resource.key, resource.number, resource.state.value, resource.due_us

@@ -5,10 +5,11 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vaultd.engine.algorithms import ALGORITHMS, Algorithm, ProtectionLevel
-from vaultd.names import vault_name, version_name
+from vaultd.engine.buckets import Window
+from vaultd.names import quota_name, vault_name, version_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,8 +131,46 @@ class KeyVersion:
         return self.destroy_us if self.state is VersionState.DESTROY_SCHEDULED else None
 
 
-Resource = Vault | Key | KeyVersion
-_TYPES: dict[str, type[Any]] = {"vault": Vault, "key": Key, "key_version": KeyVersion}
+EACH_PRINCIPAL: Final = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How much may be asked of a resource and all below it.
+
+    vault: where it is administered; empty for a quota of the server, whose resource may be anything.  subject: a principal,
+    EACH_PRINCIPAL for each by itself, or empty for one count that all share.  classes, methods: what it counts; everything
+    when both are empty.
+    """
+
+    vault: str
+    id: str
+    uid: bytes
+    subject: str
+    resource: str
+    classes: tuple[str, ...]
+    methods: tuple[str, ...]
+    windows: tuple[Window, ...]
+    create_us: int
+    update_us: int
+    revision: int = 0
+
+    @property
+    def name(self) -> str:
+        return quota_name(self.vault, self.id)
+
+    @property
+    def etag(self) -> str:
+        return etag_of(self.revision)
+
+    @property
+    def row_id(self) -> str:
+        """Quotas of a vault are next to each other, and those of the server before all."""
+        return f"{self.vault}/{self.id}"
+
+
+Resource = Vault | Key | KeyVersion | Quota
+_TYPES: dict[str, type[Any]] = {"vault": Vault, "key": Key, "key_version": KeyVersion, "quota": Quota}
 
 
 def encode_resource(resource: Resource) -> dict[str, Any]:
@@ -147,6 +186,8 @@ def encode_resource(resource: Resource) -> dict[str, Any]:
             values[name] = value.name
         elif name in {"labels", "attestation"}:
             values[name] = dict(value)
+        elif name == "windows":
+            values[name] = [(window.count, window.period_us, window.burst) for window in value]
         else:
             values[name] = value
     return values
@@ -158,6 +199,9 @@ _DECODERS: dict[str, Any] = {
     "reference": b64decode,
     "algorithm": ALGORITHMS.__getitem__,
     "protection_level": ProtectionLevel,
+    "classes": tuple,
+    "methods": tuple,
+    "windows": lambda windows: tuple(Window(*window) for window in windows),
 }
 
 

@@ -50,18 +50,22 @@ TOKENS: Final = frozenset({"keys.adopt"})
 """Not for those who administer a vault: a token's objects belong to all vaults."""
 VAULTS: Final = frozenset({"vaults.create", "vaults.delete", "vaults.get", "vaults.list", "vaults.update"})
 ADMIN: Final = frozenset({"admin.get_status", "admin.rotate_root_key", "admin.seal"})
+QUOTAS: Final = frozenset({"quotas.create", "quotas.delete", "quotas.get", "quotas.list", "quotas.update"})
+OWN_QUOTAS: Final = frozenset({"quotas.get_own"})
+"""For whoever calls: it tells of nobody else."""
 
-PERMISSIONS: Final = CRYPTO | KEYS | TOKENS | VAULTS | ADMIN
+PERMISSIONS: Final = CRYPTO | KEYS | TOKENS | VAULTS | ADMIN | QUOTAS | OWN_QUOTAS
 
 # Of the roles of use only crypto-user holds crypto.derive: an agreed secret encrypts and decrypts, so it fits no other.
 # crypto.reencrypt_from goes with decrypt and never with encrypt: whoever holds it and a key of their own can read.
 BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
         "admin": PERMISSIONS,
-        "vault-operator": KEYS | {"vaults.get", "vaults.update"},
+        "vault-operator": KEYS | QUOTAS | OWN_QUOTAS | {"vaults.get", "vaults.update"},
         "key-admin": KEYS,
+        "quota-admin": QUOTAS | OWN_QUOTAS,
         # Not keys.get: callers without it cannot tell a key that is missing from one that they may not use.
-        "crypto-user": CRYPTO | {"keys.get_capabilities", "keys.get_public_key"},
+        "crypto-user": CRYPTO | OWN_QUOTAS | {"keys.get_capabilities", "keys.get_public_key"},
         "encrypter": frozenset(
             {
                 "crypto.encapsulate",
@@ -70,6 +74,7 @@ BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
                 "crypto.inspect",
                 "crypto.reencrypt_to",
                 "keys.get_public_key",
+                "quotas.get_own",
             }
         ),
         "decrypter": frozenset(
@@ -79,12 +84,15 @@ BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
                 "crypto.inspect",
                 "crypto.reencrypt_from",
                 "keys.get_public_key",
+                "quotas.get_own",
             }
         ),
-        "signer": frozenset({"crypto.generate_mac", "crypto.sign", "keys.get_public_key"}),
-        "verifier": frozenset({"crypto.verify", "crypto.verify_mac", "keys.get_public_key"}),
-        "wrapper": frozenset({"crypto.wrap"}),
-        "unwrapper": frozenset({"crypto.unwrap"}),
-        "auditor": frozenset({"admin.get_status", "keys.get", "keys.list", "vaults.get", "vaults.list"}),
+        "signer": frozenset({"crypto.generate_mac", "crypto.sign", "keys.get_public_key", "quotas.get_own"}),
+        "verifier": frozenset({"crypto.verify", "crypto.verify_mac", "keys.get_public_key", "quotas.get_own"}),
+        "wrapper": frozenset({"crypto.wrap", "quotas.get_own"}),
+        "unwrapper": frozenset({"crypto.unwrap", "quotas.get_own"}),
+        "auditor": frozenset(
+            {"admin.get_status", "keys.get", "keys.list", "quotas.get", "quotas.list", "vaults.get", "vaults.list"}
+        ),
     }
 )

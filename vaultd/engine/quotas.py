@@ -1,239 +1,347 @@
-"""How much a caller may do: token buckets per principal and class of operation, and caps of calls in flight.
+"""How much a caller may ask: every quota that applies to a call has room in each of its windows, or the call is refused.
 
-All in memory and in whole numbers: a bucket counts in nanoseconds times its rate, where a token is the length of the
-period, so that a token is there exactly when it is due, at any rate and after any number of calls.
+Quotas of the configuration hold for each principal and a class of operation.  Those of the store name a subject, a
+resource, and classes or methods.  What a quota counts is found once for a principal and method and kept, so that a check is
+a look-up and a comparison for each window.
+
+Windows shorter than an hour are counted in the memory of one process; longer ones are durable (leases.py).
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from vaultd.errors import ResourceExhausted, Unavailable
+from vaultd.engine.buckets import TokenBucket
+from vaultd.engine.leases import LeasedBucket
+from vaultd.engine.model import EACH_PRINCIPAL, Quota
+from vaultd.errors import ResourceExhausted, VaultdError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import asyncio
+    from collections.abc import Iterable, Mapping
 
+    from vaultd.engine.buckets import Window
     from vaultd.engine.clock import Clock
+    from vaultd.engine.leases import LeaseBook
 
+CLASSES: Final = ("symmetric", "asymmetric", "read", "mutation", "admin")
 MAX_PRINCIPALS: Final = 100_000
+MAX_ACCOUNT_QUOTAS: Final = 1_000_000
+"""Counts that all principals together may have in memory."""
 
-_NS: Final = 1_000_000_000
+Place = tuple[str, str]
+"""Vault and key id; empty where there is none.  ("", "") is `/`."""
+Bucket = TokenBucket | LeasedBucket
+Buckets = tuple["_Counted", ...]
+
 # More than one, so that principals are dropped faster than others come.
 _EXAMINED_PER_NEWCOMER: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """`count` tokens every `period_s`, of which `burst` (by default `count`) may be saved up."""
+class Method(NamedTuple):
+    """What quotas know of an RPC: its name without package and `Batch`, and its class."""
 
     name: str
-    count: int
-    period_s: float
-    burst: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.name:
-            raise ValueError("a window needs a name")
-        if self.count < 1 or self.burst < 0:
-            raise ValueError("a window needs a count of at least 1 and no negative burst")
-        if not (math.isfinite(self.period_s) and self.period_s * _NS >= 1):
-            raise ValueError("a window needs a period of at least a nanosecond")
-        if self.burst == 0:
-            object.__setattr__(self, "burst", self.count)
+    cost_class: str
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """The windows of one class of operation; a call needs room in each.  No windows: no limit."""
+class Left:
+    """What is left in one window of a quota, for one principal or for all who share it."""
 
-    windows: tuple[Window, ...]
-
-    def __post_init__(self) -> None:
-        if len({window.name for window in self.windows}) < len(self.windows):
-            raise ValueError("the windows of a limit need different names")
+    window: Window
+    left: int
+    full_us: int
 
 
-class TokenBucket:
-    """Full at first, refilled evenly.  All it remembers is when it will be full again.
+class _Counted(NamedTuple):
+    """A bucket, and whose it is: what a refusal names."""
 
-    A clock that goes back finds that time too far ahead.  The bucket then counts as empty from what the clock shows, so
-    that a caller is never locked out for longer than an empty bucket takes to hold the cost.
-    """
+    bucket: Bucket
+    quota: Quota
+    window: Window
 
-    __slots__ = ("_capacity", "_full_at", "_period_ns", "_rate", "burst")
 
-    def __init__(self, count: int, period_s: float, burst: int, now_ns: int) -> None:
-        self.burst = burst
-        self._rate = count
-        self._period_ns = round(period_s * _NS)
-        self._capacity = burst * self._period_ns
-        self._full_at = now_ns * count
+class _Account:
+    """The buckets of one principal: by quota, and by what a call looks up."""
 
-    def take(self, cost: int, now_ns: int) -> float:
-        """Take `cost` tokens and return 0.0, or take nothing and return the seconds until they are there.
+    __slots__ = ("own", "placed", "root")
 
-        Infinity when they never will be: the cost is above the burst.
-        """
-        now = now_ns * self._rate
-        full_at = self._full_at
-        if full_at < now:
-            full_at = now
-        full_at += cost * self._period_ns
-        if full_at - now <= self._capacity:
-            self._full_at = full_at
-            return 0.0
-        return self.wait_s(cost, now_ns)
+    def __init__(self) -> None:
+        self.own: dict[bytes, Buckets] = {}
+        self.root: dict[str, Buckets] = {}
+        self.placed: dict[tuple[str, Place], Buckets] = {}
 
-    def give_back(self, cost: int) -> None:
-        """Undo a `take` of the same cost at the same time."""
-        self._full_at -= cost * self._period_ns
 
-    def wait_s(self, cost: int, now_ns: int) -> float:
-        """Return what `take` would, and take nothing."""
-        now = now_ns * self._rate
-        if self._full_at - now > self._capacity:
-            self._full_at = now + self._capacity
-        missing = max(self._full_at - now, 0) + cost * self._period_ns - self._capacity
-        if missing <= 0:
-            return 0.0
-        return -(-missing // self._rate) / _NS if cost <= self.burst else math.inf
+def configured_quota(cost_class: str, windows: tuple[Window, ...]) -> Quota:
+    """The quota of the configuration for a class: each principal by itself, everywhere."""
+    name = f"limits.{cost_class}"
+    uid = hashlib.sha256(name.encode()).digest()[:16]
+    return Quota("", name, uid, EACH_PRINCIPAL, "/", (cost_class,), (), windows, 0, 0)
 
-    def is_full(self, now_ns: int) -> bool:
-        """Whether a new bucket would be the same as this one."""
-        return self._full_at <= now_ns * self._rate
+
+def place_of(name: str) -> Place:
+    """The place of a validated resource name: of a key version its key, of `vaults` and `/` everything."""
+    parts = name.split("/")
+    if len(parts) >= 4 and parts[2] == "keys":
+        return parts[1], parts[3]
+    return (parts[1] if len(parts) >= 2 else ""), ""
+
+
+def counts(quota: Quota, principal: str, method: Method) -> bool:
+    """Whether a quota counts a call, wherever it goes."""
+    return quota.subject in ("", EACH_PRINCIPAL, principal) and (
+        not (quota.classes or quota.methods) or method.cost_class in quota.classes or method.name in quota.methods
+    )
 
 
 class RateLimiter:
-    """Admits calls by principal and class of operation.
+    """Admits calls by principal, method and place.
 
-    Memory is bounded: with each newcomer the principals that were looked at longest ago are examined, and those whose
-    buckets are all full are dropped, which loses nothing.  At `max_principals` one is dropped as it is.  Its owner then
-    starts with full buckets, which is no gift: whoever can act as so many principals has as many full buckets already.
+    Memory is bounded: only principals that were authenticated and quotas that exist have counts.  With each newcomer the
+    principals that were looked at longest ago are examined, and those whose buckets are all full are dropped, which loses
+    nothing.  At `max_principals` one is dropped as it is.  Its owner then starts with full buckets in short windows, which
+    is no gift: whoever can act as so many principals has as many full buckets already.  Durable windows lose nothing.
+
+    Without `leases` every window is counted in memory.
     """
 
-    def __init__(self, limits: Mapping[str, Limit], clock: Clock, *, max_principals: int = MAX_PRINCIPALS) -> None:
+    def __init__(
+        self,
+        configured: Iterable[Quota],
+        methods: Mapping[str, Method],
+        clock: Clock,
+        leases: LeaseBook | None = None,
+        *,
+        max_principals: int = MAX_PRINCIPALS,
+    ) -> None:
         if max_principals < 1:
             raise ValueError("max_principals must be at least 1")
-        self._limits = dict(limits)
+        self._configured = tuple(configured)
+        self._methods = methods
+        self._clock = clock
         self._monotonic_s = clock.monotonic_s
+        self._leases = leases
         self._max_principals = max_principals
-        self._accounts: OrderedDict[str, dict[str, tuple[TokenBucket, ...]]] = OrderedDict()
+        self._accounts: OrderedDict[str, _Account] = OrderedDict()
+        self._counts_held = 0
+        self._shared: dict[bytes, Buckets] = {}
+        self._stored: dict[bytes, Quota] = {}
+        self._root = self._configured
+        self.places: dict[Place, list[Quota]] = {}
+        """Quotas on vaults and keys; empty when there are none, and then no call is looked at twice."""
 
     def __len__(self) -> int:
         """Return the number of principals in memory."""
         return len(self._accounts)
 
-    def admit(self, principal: str, cost_class: str, cost: int = 1) -> None:
-        """Spend `cost` in every window of the class, or spend nothing and raise ResourceExhausted.
+    def install(self, quotas: Iterable[Quota]) -> None:
+        """Put the stored quotas in force.  Counts of quotas whose windows are the same go on; others begin anew."""
+        stored = {quota.uid: quota for quota in quotas}
+        changed = {uid for uid, old in self._stored.items() if uid not in stored or stored[uid].windows != old.windows}
+        self._stored = stored
+        at_root = [quota for quota in stored.values() if quota.resource == "/"]
+        self._root = (*self._configured, *at_root)
+        self.places = {}
+        for quota in stored.values():
+            if quota.resource != "/":
+                self.places.setdefault(place_of(quota.resource), []).append(quota)
+        for uid in changed:
+            self._release(self._shared.pop(uid, ()))
+        for account in self._accounts.values():
+            account.root, account.placed = {}, {}
+            for uid in changed & account.own.keys():
+                self._release(account.own.pop(uid))
+                self._counts_held -= 1
 
-        Reason QUOTA_EXCEEDED says when to come back; COST_ABOVE_QUOTA is for a call that no wait will admit.  A class
-        without a limit is a defect of the wiring (KeyError), not a free pass.
+    # -- admission ------------------------------------------------------------------------------------------------------
+
+    def admit(self, principal: str, method: str, cost: int = 1, ahead: int = 0) -> asyncio.Future[None] | None:
+        """Spend `cost` in every window of the quotas on `/`, or spend nothing and raise ResourceExhausted.
+
+        Reason QUOTA_EXCEEDED says when to come back; COST_ABOVE_QUOTA is for a call that no wait will admit.  `ahead` is
+        what the call has spent before: it spends that again when it comes back.  An answer that is not None is a lease:
+        nothing was spent; await it, and ask again.
         """
         if cost < 0:
             raise ValueError("a cost is not negative")
         now_ns = int(self._monotonic_s() * 1e9 + 0.5)
         try:
-            buckets = self._accounts[principal][cost_class]
+            buckets = self._accounts[principal].root[method]
         except KeyError:
-            buckets = self._open(principal, cost_class, now_ns)
-        for bucket in buckets:
-            if bucket.take(cost, now_ns):
-                for spent in buckets[: buckets.index(bucket)]:
-                    spent.give_back(cost)
-                raise self._refusal(cost_class, cost, now_ns, buckets)
+            buckets = self._open_root(principal, method, now_ns)
+        for counted in buckets:
+            wait = counted[0].take(cost, now_ns)
+            if wait:
+                charges = [(counted, cost) for counted in buckets]
+                return self._undo(charges, charges.index((counted, cost)), wait, now_ns, ahead)
+        return None
 
-    def _refusal(self, cost_class: str, cost: int, now_ns: int, buckets: tuple[TokenBucket, ...]) -> ResourceExhausted:
-        waits = [bucket.wait_s(cost, now_ns) for bucket in buckets]
-        wait = max(waits)
-        quota = f"{cost_class}/{self._limits[cost_class].windows[waits.index(wait)].name}"
-        if math.isinf(wait):
-            return ResourceExhausted(
-                "COST_ABOVE_QUOTA",
-                f"the call costs more than the quota {quota} can ever hold; send less in one call",
-                metadata={"quota": quota},
-            )
-        return ResourceExhausted(
-            "QUOTA_EXCEEDED",
-            f"the quota {quota} is used up; wait as long as the retry delay says",
-            retry_after_s=wait,
-            metadata={"quota": quota},
-        )
+    def admit_use(
+        self, principal: str, method: str, places: Iterable[Place], uses: int, weight: int, paid: int, ahead: int
+    ) -> asyncio.Future[None] | None:
+        """Like `admit`, once it is known what is used: `uses` operations of a weight, at places.
 
-    def _open(self, principal: str, cost_class: str, now_ns: int) -> tuple[TokenBucket, ...]:
-        buckets = tuple(
-            TokenBucket(window.count, window.period_s, window.burst, now_ns)
-            for window in self._limits[cost_class].windows
-        )
+        Spends the whole cost in quotas on the vaults and keys, and in those on `/` what goes beyond the `paid` uses that
+        were spent there before.  An operation that weighs more than a window's burst costs all of it.
+        """
+        now_ns = int(self._monotonic_s() * 1e9 + 0.5)
+        account = self._accounts.get(principal) or self._open_account(principal, now_ns)
+        charges: list[tuple[_Counted, int]] = []
+        if uses * weight > paid:
+            for counted in account.root.get(method) or self._open_root(principal, method, now_ns):
+                burst = counted.bucket.burst
+                cost = uses * min(weight, burst) - paid
+                if uses == 1:
+                    cost = min(cost, burst - ahead)
+                if cost > 0:
+                    charges.append((counted, cost))
+        held = self.places
+        for place in {wider for used in places for wider in (used, (used[0], ""))} if held else ():
+            if place in held:
+                buckets = account.placed.get((method, place))
+                if buckets is None:
+                    buckets = self._open_place(account, principal, method, place)
+                charges += [(counted, uses * min(weight, counted.bucket.burst)) for counted in buckets]
+        for at, (counted, cost) in enumerate(charges):
+            wait = counted.bucket.take(cost, now_ns)
+            if wait:
+                return self._undo(charges, at, wait, now_ns, ahead)
+        return None
+
+    def _undo(
+        self, charges: list[tuple[_Counted, int]], at: int, wait: float, now_ns: int, ahead: int
+    ) -> asyncio.Future[None]:
+        for counted, cost in charges[:at]:
+            counted.bucket.give_back(cost)
+        refused, cost = charges[at]
+        if wait < 0 and self._leases is not None and isinstance(refused.bucket, LeasedBucket):
+            return self._leases.request(refused.bucket, cost)
+        raise _refusal(charges, now_ns, ahead)
+
+    # -- what is left ---------------------------------------------------------------------------------------------------
+
+    def applying(self, principal: str, method: str, place: Place) -> list[Quota]:
+        """The quotas that a call of a principal at a place is counted in, the server's own first."""
+        quotas = list(self._root)
+        if place[0]:
+            for wider in dict.fromkeys(((place[0], ""), place)):
+                quotas += self.places.get(wider, ())
+        return [quota for quota in quotas if counts(quota, principal, self._methods[method])]
+
+    async def left(self, quota: Quota, principal: str) -> list[Left]:
+        """What is left in each window: for the principal, or for all when they share the quota.
+
+        Short windows are this process's own.  Of durable ones, what other processes have leased counts as spent.
+        """
+        owner = "" if quota.subject == "" else principal
+        account = self._accounts.get(principal)
+        held = self._shared.get(quota.uid) if not owner else account.own.get(quota.uid) if account else None
+        found = {counted.window: counted.bucket for counted in held or ()}
+        answer = []
+        for window in quota.windows:
+            bucket = found.get(window)
+            wall_ns = self._clock.now_us() * 1000
+            now_ns = int(self._monotonic_s() * 1e9 + 0.5)
+            if window.durable and self._leases is not None:
+                bucket, now_ns = await self._leases.count(quota.uid, owner, window), wall_ns
+            if not isinstance(bucket, TokenBucket):
+                bucket = TokenBucket.of(window, now_ns)
+            full_us = (wall_ns + bucket.full_at_ns(now_ns) - now_ns) // 1000
+            answer.append(Left(window, bucket.left(now_ns), full_us))
+        return answer
+
+    # -- accounts -------------------------------------------------------------------------------------------------------
+
+    def _open_account(self, principal: str, now_ns: int) -> _Account:
         account = self._accounts.get(principal)
         if account is None:
             self._make_room(now_ns)
-            account = self._accounts[principal] = {}
-        account[cost_class] = buckets
+            account = self._accounts[principal] = _Account()
+        return account
+
+    def _open_root(self, principal: str, method: str, now_ns: int) -> Buckets:
+        account = self._open_account(principal, now_ns)
+        buckets = account.root[method] = self._of(account, principal, method, self._root)
         return buckets
+
+    def _open_place(self, account: _Account, principal: str, method: str, place: Place) -> Buckets:
+        buckets = account.placed[method, place] = self._of(account, principal, method, self.places[place])
+        return buckets
+
+    def _of(self, account: _Account, principal: str, method: str, quotas: Iterable[Quota]) -> Buckets:
+        known = self._methods[method]
+        found: list[_Counted] = []
+        for quota in quotas:
+            if counts(quota, principal, known):
+                shared = quota.subject == ""
+                held = self._shared if shared else account.own
+                if quota.uid not in held:
+                    held[quota.uid] = self._fill(quota, "" if shared else principal)
+                    self._counts_held += not shared
+                found += held[quota.uid]
+        # Short windows first: a flood that one of them refuses leases nothing.
+        return tuple(sorted(found, key=lambda counted: isinstance(counted.bucket, LeasedBucket)))
+
+    def _fill(self, quota: Quota, owner: str) -> Buckets:
+        now_ns = int(self._monotonic_s() * 1e9 + 0.5)
+        buckets: list[_Counted] = []
+        for window in quota.windows:
+            bucket: Bucket = TokenBucket.of(window, now_ns)
+            if window.durable and self._leases is not None:
+                bucket = self._leases.bucket(quota.uid, owner, window)
+            buckets.append(_Counted(bucket, quota, window))
+        return tuple(buckets)
 
     def _make_room(self, now_ns: int) -> None:
         for _ in range(min(_EXAMINED_PER_NEWCOMER, len(self._accounts))):
             principal, account = next(iter(self._accounts.items()))
-            if all(bucket.is_full(now_ns) for buckets in account.values() for bucket in buckets):
-                del self._accounts[principal]
+            if all(counted.bucket.is_full(now_ns) for buckets in account.own.values() for counted in buckets):
+                self._drop(principal)
             else:
                 self._accounts.move_to_end(principal)
-        if len(self._accounts) >= self._max_principals:
-            self._accounts.popitem(last=False)
+        while self._accounts and (
+            len(self._accounts) >= self._max_principals or self._counts_held >= MAX_ACCOUNT_QUOTAS
+        ):
+            self._drop(next(iter(self._accounts)))
+
+    def _drop(self, principal: str) -> None:
+        account = self._accounts.pop(principal)
+        self._counts_held -= len(account.own)
+        for buckets in account.own.values():
+            self._release(buckets)
+
+    @staticmethod
+    def _release(buckets: Buckets) -> None:
+        for counted in buckets:
+            if isinstance(counted.bucket, LeasedBucket):
+                counted.bucket.release()
 
 
-class InFlight:
-    """Caps the calls that are being served at once, in all and for each principal.
-
-    The caller's own cap is looked at first: a caller that is over both is told what it can change.
-    """
-
-    __slots__ = ("_calls", "_per_principal", "_retry_after_s", "_total", "_total_calls")
-
-    def __init__(self, total: int, per_principal: int, *, retry_after_s: float = 0.1) -> None:
-        if total < 1 or per_principal < 1:
-            raise ValueError("caps of calls in flight must be at least 1")
-        self._total = total
-        self._per_principal = per_principal
-        self._retry_after_s = retry_after_s
-        self._calls: dict[str, int] = {}
-        self._total_calls = 0
-
-    def __len__(self) -> int:
-        """Return the number of calls in flight."""
-        return self._total_calls
-
-    def enter(self, principal: str) -> None:
-        """Count a call in, or raise: then it is not counted and `leave` must not be called.
-
-        ResourceExhausted when the principal has too many, Unavailable when the server has.  Reason TOO_MANY_IN_FLIGHT.
-        """
-        calls = self._calls.get(principal, 0)
-        if calls >= self._per_principal:
-            raise ResourceExhausted(
-                "TOO_MANY_IN_FLIGHT",
-                f"at most {self._per_principal} calls of one caller are served at once; wait for answers",
-                retry_after_s=self._retry_after_s,
-            )
-        if self._total_calls >= self._total:
-            raise Unavailable(
-                "TOO_MANY_IN_FLIGHT",
-                "the server is busy; try again after the retry delay",
-                retry_after_s=self._retry_after_s,
-            )
-        self._calls[principal] = calls + 1
-        self._total_calls += 1
-
-    def leave(self, principal: str) -> None:
-        """Count a call out.  Without an `enter` before it this raises RuntimeError: a cap that drifts is no cap."""
-        calls = self._calls.get(principal, 0)
-        if calls == 0:
-            raise RuntimeError("a call left that never entered")
-        if calls == 1:
-            del self._calls[principal]
-        else:
-            self._calls[principal] = calls - 1
-        self._total_calls -= 1
+def _refusal(charges: list[tuple[_Counted, int]], now_ns: int, ahead: int) -> VaultdError:
+    at_root = [counted.quota.resource == "/" for counted, _ in charges]
+    waits = [
+        counted.bucket.wait_s(cost + ahead * root, now_ns)
+        for (counted, cost), root in zip(charges, at_root, strict=True)
+    ]
+    wait = max(waits)
+    refused = charges[waits.index(wait)][0]
+    quota = refused.quota
+    name = f"{quota.id if quota.revision == 0 else quota.name}/{refused.window.name}"
+    metadata = {"quota": name, "subject": quota.resource if quota.subject == "" else "caller"}
+    if math.isinf(wait):
+        return ResourceExhausted(
+            "COST_ABOVE_QUOTA",
+            f"the call costs more than the quota {name} can ever hold; send less in one call",
+            metadata=metadata,
+        )
+    return ResourceExhausted(
+        "QUOTA_EXCEEDED",
+        f"the quota {name} is used up; wait as long as the retry delay says",
+        retry_after_s=wait,
+        metadata=metadata,
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from vaultd.engine.clock import SECOND_US
+from vaultd.engine.leases import KIND as QUOTA_STATE
 from vaultd.engine.ledger import Intent
 from vaultd.engine.model import KeyState, VersionState
 from vaultd.engine.seal import SealState
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from vaultd.engine.clock import Clock
+    from vaultd.engine.leases import LeaseBook
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
+    from vaultd.engine.quota_store import Quotas
     from vaultd.engine.seal import Seal
     from vaultd.engine.tokens import TokenObjects
     from vaultd.engine.usage import BudgetBook, UsageBook
@@ -52,6 +55,8 @@ class Scheduler:
         usage: UsageBook,
         budgets: BudgetBook,
         tokens: TokenObjects,
+        leases: LeaseBook,
+        quotas: Quotas,
         clock: Clock,
         on_intent: Callable[[str, str], Awaitable[None]],
         on_event: Callable[[str, str, str], None],
@@ -62,6 +67,8 @@ class Scheduler:
         self._usage = usage
         self._budgets = budgets
         self._tokens = tokens
+        self._leases = leases
+        self._quotas = quotas
         self._clock = clock
         self._on_intent = on_intent
         self._on_event = on_event
@@ -85,11 +92,13 @@ class Scheduler:
             await self._rotate_spent(spent)
         await self._lifecycle.scrub_pending()
         await self._usage.flush()
+        await self._leases.settle()
         for _ in range(RESEAL_STEPS):
             if not await self._seal.reseal_some():
                 break
         if now_us - self._replays_dropped_us >= JUMP_US:
             self._replays_dropped_us = now_us
+            await self._quotas.drop_orphans()
             await self._ledger.store.drop_replays(now_us)
             await self._ledger.store.trim_changes(FEED_REVISIONS)
 
@@ -141,6 +150,9 @@ class Scheduler:
                 await self._on_intent(event, key.id)
                 await self._tokens.erase_if_due(key, now_us)
                 self._on_event(event, key.id, "")
+            elif key.kind == QUOTA_STATE:
+                event = "drop_quota_state"
+                await self._leases.drop_if_full(key)
             self._retry_at.pop(key, None)
         except VaultdError as error:
             self._retry_at[key] = now_us + RETRY_US

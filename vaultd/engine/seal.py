@@ -20,7 +20,7 @@ from vaultd.errors import Aborted, DataLoss, FailedPrecondition, InvalidArgument
 from vaultd.store.base import RingRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from vaultd.backends.rootkeys import RootKeyProvider
     from vaultd.engine.ledger import Intent, Ledger
@@ -63,12 +63,14 @@ class Seal:
         authority: Authority,
         forget_keys: Callable[[], None],
         on_change: Callable[[SealState], None],
+        load_quotas: Callable[[], Awaitable[None]],
     ) -> None:
         self._ledger = ledger
         self._provider = provider
         self._authority = authority
         self._forget_keys = forget_keys
         self._on_change = on_change
+        self._load_quotas = load_quotas
         self._turn = asyncio.Lock()
         self.state = SealState.UNINITIALIZED
 
@@ -123,6 +125,7 @@ class Seal:
                 self._ledger.install(None)
                 raise
             await self._authority.reload()
+            await self._load_quotas()
             self._enter(SealState.UNSEALED)
 
     async def unseal(self, passphrase: Secret | None) -> None:
@@ -135,6 +138,7 @@ class Seal:
                 await self._open_ring(passphrase)
                 await self._ledger.check()
                 await self._authority.reload()
+                await self._load_quotas()
                 await self._retire_replaced_root()
             except BaseException:
                 self._close()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from vaultd.interceptors.routes import Route
 
 _FOLDED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED"}
+_FOLDED_REASONS = {"TOO_MANY_IN_FLIGHT"}
+"""Refusals of other codes that come in floods."""
 RECEIPT_KEY = "vaultd-receipt-bin"
 
 
@@ -112,7 +114,8 @@ class AuditStep:
     def outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> bytes | None:
         """Record the end of a call; the serialised receipt, or None when the record was folded into another."""
         # Nothing is folded into a log that cannot be written: the append below raises, and the answer is withheld.
-        if code in _FOLDED and not entry.intended and self._log.serving and self._fold(entry, reason):
+        floods = code in _FOLDED or reason in _FOLDED_REASONS
+        if floods and not entry.intended and self._log.serving and self._fold(entry, reason):
             return None
         return serialize(self._log.append(self._outcome(entry, code, reason, bytes_out)))
 

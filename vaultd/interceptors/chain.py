@@ -8,6 +8,7 @@ Read `Chain.unary` to know the product's guarantees.  `Chain.stream` is the same
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
@@ -26,6 +27,7 @@ from vaultd.interceptors.audit import RECEIPT_KEY, host_of
 from vaultd.interceptors.call import Reply
 from vaultd.interceptors.deadlines import Deadlines
 from vaultd.interceptors.errors import CODES, DETAILS_KEY, audit_unavailable, known_error, status_of
+from vaultd.interceptors.throttle import message_cost, spend
 from vaultd.interceptors.trace import REQUEST_ID_KEY, RequestIds, trace_id
 from vaultd.services.context import Context
 
@@ -117,7 +119,10 @@ class Chain:
                 body = await call.receive()
                 self._deadlines.watch(task, deadline)
                 entry.bytes_in = len(body or b"")
-                self._throttle.admit_message(principal, route.rule.cost, entry.bytes_in)
+                throttle, method, size = self._throttle, route.rule.method, entry.bytes_in
+                lease = throttle.admit_message(principal, method, size)
+                if lease is not None:
+                    await spend(lease, lambda: throttle.admit_message(principal, method, size))
                 request = parse(route, body)
                 context = Context(caller, call.method, deadline)
                 if route.batch:
@@ -126,6 +131,10 @@ class Chain:
                 route.validate.rest(request)
                 entry.name(request)
                 self._policy.require(caller, route.rule, request)
+                if throttle.meters(method):
+                    lease = throttle.admit_use(principal, route.rule, request, size)
+                    if lease is not None:
+                        await spend(lease, lambda: throttle.admit_use(principal, route.rule, request, size))
                 if not route.rule.mutation:
                     try:
                         response = await route.serve(request, context)
@@ -205,7 +214,16 @@ class Chain:
         if not 1 <= len(items) <= MAX_ITEMS:
             raise InvalidArgument("BATCH_SIZE", f"items must be 1 to {MAX_ITEMS}", field="items")
         caller, rule = context.caller, route.rule
-        self._throttle.admit_items(caller.principal, rule.cost, len(items))
+        throttle, principal, method, count, size = (
+            self._throttle,
+            caller.principal,
+            rule.method,
+            len(items),
+            entry.bytes_in,
+        )
+        lease = throttle.admit_items(principal, method, count, size)
+        if lease is not None:
+            await spend(lease, lambda: throttle.admit_items(principal, method, count, size))
         response: Any = route.response()
         add = response.results.add
         slots, requests, results, places = [], [], [], []
@@ -236,6 +254,12 @@ class Chain:
                 requests.append(item)
                 results.append(slot.result)
                 places.append(at)
+        if requests and throttle.meters(method):
+            refused = await self._meter_batch(route, principal, requests, message_cost(size) + count - 1)
+            if refused:
+                errors.update((places[at], error) for at, error in refused.items())
+                kept = [at for at in range(len(requests)) if at not in refused]
+                requests, results, places = ([each[at] for at in kept] for each in (requests, results, places))
         outcomes = await route.serve(requests, results, context) if requests else []
         versions = []
         for at, outcome in zip(places, outcomes, strict=True):
@@ -253,6 +277,25 @@ class Chain:
             await asyncio.sleep(0)
         entry.name_items(names, versions, len(items), errors)
         return response
+
+    async def _meter_batch(
+        self, route: Route, principal: str, requests: list[Any], ahead: int
+    ) -> dict[int, VaultdError]:
+        """Quotas of vaults and keys, and weights: items with the same names are admitted or refused together."""
+        throttle, method = self._throttle, route.rule.method
+        groups: dict[Any, list[int]] = {}
+        for at, name in enumerate(map(route.rule.names, requests)):
+            groups.setdefault(name, []).append(at)
+        refused: dict[int, VaultdError] = {}
+        for name, members in groups.items():
+            admit = partial(throttle.admit_uses, principal, method, name, len(members), ahead)
+            try:
+                lease = admit()
+                if lease is not None:
+                    await spend(lease, admit)
+            except VaultdError as error:
+                refused.update(dict.fromkeys(members, error))
+        return refused
 
     def _verdict(self, route: Route, caller: Caller, item: Any) -> VaultdError | None:
         """Why items with these names are refused, or None."""

@@ -65,7 +65,8 @@ def status_of(error: VaultdError) -> status_pb2.Status:
         retry.retry_delay.FromMilliseconds(max(1, int(error.retry_after_s * 1000)))
         details.append(retry)
     if "quota" in error.metadata:
-        exceeded = error_details_pb2.QuotaFailure.Violation(subject=error.metadata["quota"], description=error.text)
+        subject = error.metadata.get("subject", "")
+        exceeded = error_details_pb2.QuotaFailure.Violation(subject=subject, description=error.text)
         details.append(error_details_pb2.QuotaFailure(violations=[exceeded]))
     status = status_pb2.Status(code=CODES[error.code], message=error.text)
     for detail in details:

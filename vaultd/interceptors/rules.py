@@ -116,6 +116,31 @@ def _vaults(
     return Rule(f"/vaultd.v1.AdminService/{method}", access, cost, audited, idempotent, mutation=mutation)
 
 
+def _parent_of(field: str) -> Callable[[Any], str]:
+    """The vault of a quota's name, or `/` for one of the server."""
+    name = attrgetter(field)
+
+    def parent(request: Any) -> str:
+        return str(name(request)).rpartition("quotas/")[0].rstrip("/") or ROOT
+
+    return parent
+
+
+def _quotas(
+    method: str,
+    permission: str,
+    resource: Callable[[Any], str],
+    audited: tuple[str, ...],
+    *,
+    mutation: bool = False,
+    idempotent: bool = True,
+) -> Rule:
+    visible_by = "quotas.get" if permission != "get_own" else "quotas.get_own"
+    access = (Access(f"quotas.{permission}", resource, visible_by),)
+    cost = "mutation" if mutation else "read"
+    return Rule(f"/vaultd.v1.AdminService/{method}", access, cost, audited, idempotent, mutation=mutation)
+
+
 def _admin(
     method: str, permission: str | None, *, mutation: bool, operator: bool = False, idempotent: bool = True
 ) -> Rule:
@@ -188,6 +213,12 @@ RULES: Final = (
     _vaults("ListVaults", "list", _at(VAULTS), (), mutation=False),
     _vaults("UpdateVault", "update", _on("vault.name"), ("vault.name",), mutation=True),
     _vaults("DeleteVault", "delete", _on("name"), ("name",), mutation=True, idempotent=False),
+    _quotas("CreateQuota", "create", _on("parent"), ("parent", "quota_id"), mutation=True, idempotent=False),
+    _quotas("GetQuota", "get", _parent_of("name"), ("name",)),
+    _quotas("ListQuotas", "list", _on("parent"), ("parent",)),
+    _quotas("UpdateQuota", "update", _parent_of("quota.name"), ("quota.name",), mutation=True),
+    _quotas("DeleteQuota", "delete", _parent_of("name"), ("name",), mutation=True, idempotent=False),
+    _quotas("ListOwnQuotas", "get_own", _on("resource"), ("resource",)),
     _open("/grpc.health.v1.Health/Check"),
     _open("/grpc.health.v1.Health/List"),
     _open("/grpc.health.v1.Health/Watch"),

@@ -27,6 +27,8 @@ MAX_TOKEN_CHARS: Final = 512
 MAX_ETAG_CHARS: Final = 64
 MAX_MASK_PATHS: Final = 32
 MAX_PRINCIPAL_CHARS: Final = 2048
+MAX_METHODS: Final = 64
+MAX_METHOD_CHARS: Final = 128
 
 _LABEL_KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE: Final = re.compile(r"[a-zA-Z0-9._/-]{0,63}")
@@ -139,12 +141,29 @@ def _principals(value: Any, field: str) -> None:
         raise InvalidArgument("FIELD_RANGE", f"{field} must be 1 to 16 principals", field=field)
 
 
+def _quota(value: str, field: str) -> None:
+    names.parse_quota_name(value, field)
+
+
+def _quota_parent(value: str, field: str) -> None:
+    names.parse_quota_parent(value, field)
+
+
+def _place(value: str, field: str) -> None:
+    names.parse_place(value, field)
+
+
+def _methods(value: Any, field: str) -> None:
+    if len(value) > MAX_METHODS or any(len(text) > MAX_METHOD_CHARS for text in value):
+        raise InvalidArgument("FIELD_RANGE", f"{field} must be at most {MAX_METHODS} methods", field=field)
+
+
 _PLAIN: Final = _Size(MAX_PLAINTEXT)
 _CIPHER: Final = _Size(MAX_CIPHERTEXT)
 _TOKEN: Final = _chars(MAX_TOKEN_CHARS)
 _PASSPHRASE: Final = _Size(KIB)
 _LABELED: Final = {"labels": _labels}
-_NAMES: Final = (_id, _key, _version, _key_or_version, _vault)
+_NAMES: Final = (_id, _key, _version, _key_or_version, _vault, _quota, _quota_parent, _place)
 
 
 def _versioned(check: Callable[[Any, str], None]) -> dict[str, Any]:
@@ -240,6 +259,22 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "request_id": _request_id,
     },
     "DeleteVaultRequest": _versioned(_vault),
+    "CreateQuotaRequest": {
+        "parent": _quota_parent,
+        "quota_id": _id,
+        "quota": _resource({"subject": _chars(MAX_PRINCIPAL_CHARS), "resource": _place, "methods": _methods}),
+        "request_id": _request_id,
+    },
+    "GetQuotaRequest": {"name": _quota, "principal": _chars(MAX_PRINCIPAL_CHARS)},
+    "ListQuotasRequest": {"parent": _quota_parent, "page_token": _TOKEN},
+    "UpdateQuotaRequest": {
+        "quota": _resource({"name": _quota, "methods": _methods, "etag": _etag}),
+        "update_mask": _mask,
+        "etag": _etag,
+        "request_id": _request_id,
+    },
+    "DeleteQuotaRequest": _versioned(_quota),
+    "ListOwnQuotasRequest": {"resource": _place, "method": _chars(MAX_METHOD_CHARS)},
     # grpc.health.v1 and reflection
     "HealthCheckRequest": {"service": _chars(256)},
     "HealthListRequest": {},

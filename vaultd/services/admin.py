@@ -10,16 +10,19 @@ from vaultd import __version__
 from vaultd.engine.paging import page_length, page_limit, page_start, page_token
 from vaultd.engine.policy import seed_policy
 from vaultd.engine.seal import SealState
-from vaultd.names import parse_vault_name
+from vaultd.names import parse_place, parse_quota_name, parse_quota_parent, parse_vault_name
 from vaultd.secret import Secret
 from vaultd.services.convert import one_etag, set_time, update_paths, vault_message
+from vaultd.services.quotas import UPDATABLE as QUOTA_FIELDS
+from vaultd.services.quotas import own_message, quota_message, read_fields, read_spec
 from vaultd_client.v1 import admin_pb2 as pb
-from vaultd_client.v1 import resources_pb2
+from vaultd_client.v1 import quota_pb2, resources_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from vaultd.engine.ledger import Ledger
+    from vaultd.engine.quota_store import Quotas
     from vaultd.engine.seal import Seal
     from vaultd.engine.vaults import Vaults
     from vaultd.services.context import Context
@@ -42,12 +45,14 @@ class AdminService:
         ledger: Ledger,
         start_us: int,
         components: Callable[[], Mapping[str, bool]],
+        quotas: Quotas,
     ) -> None:
         self._seal = seal
         self._vaults = vaults
         self._ledger = ledger
         self._start_us = start_us
         self._components = components
+        self._quotas = quotas
 
     async def _status(self) -> pb.Status:
         status = pb.Status(
@@ -121,3 +126,44 @@ class AdminService:
     async def DeleteVault(self, request: pb.DeleteVaultRequest, context: Context) -> Empty:
         await self._vaults.delete(context.intent(request), parse_vault_name(request.name), request.etag)
         return Empty()
+
+    async def CreateQuota(self, request: quota_pb2.CreateQuotaRequest, context: Context) -> quota_pb2.Quota:
+        vault, spec = parse_quota_parent(request.parent), read_spec(request.quota)
+        return quota_message(await self._quotas.create(context.intent(request), vault, request.quota_id, spec))
+
+    async def GetQuota(self, request: quota_pb2.GetQuotaRequest, context: Context) -> quota_pb2.Quota:
+        quota = await self._quotas.get(*parse_quota_name(request.name))
+        return quota_message(quota, await self._quotas.left_of(quota, request.principal or context.principal))
+
+    async def ListQuotas(self, request: quota_pb2.ListQuotasRequest, context: Context) -> quota_pb2.ListQuotasResponse:
+        del context
+        vault, limit, query = (
+            parse_quota_parent(request.parent),
+            page_limit(request.page_size),
+            f"quotas {request.parent}",
+        )
+        quotas = await self._quotas.list(vault, page_start(self._ledger, query, request.page_token), limit + 1)
+        messages = [quota_message(quota) for quota in quotas]
+        length = page_length((message.ByteSize() for message in messages), limit)
+        response = quota_pb2.ListQuotasResponse(quotas=messages[:length])
+        if len(quotas) > length:
+            response.next_page_token = page_token(self._ledger, query, quotas[length - 1].id)
+        return response
+
+    async def UpdateQuota(self, request: quota_pb2.UpdateQuotaRequest, context: Context) -> quota_pb2.Quota:
+        vault, quota = parse_quota_name(request.quota.name, "quota.name")
+        fields = read_fields(request.quota, update_paths(request.update_mask, QUOTA_FIELDS))
+        etag = one_etag(request.etag, request.quota.etag)
+        return quota_message(await self._quotas.update(context.intent(request), vault, quota, fields, etag))
+
+    async def DeleteQuota(self, request: quota_pb2.DeleteQuotaRequest, context: Context) -> Empty:
+        vault, quota = parse_quota_name(request.name)
+        await self._quotas.delete(context.intent(request), vault, quota, request.etag)
+        return Empty()
+
+    async def ListOwnQuotas(
+        self, request: quota_pb2.ListOwnQuotasRequest, context: Context
+    ) -> quota_pb2.ListOwnQuotasResponse:
+        path = self._quotas.path_of(request.method)
+        found = await self._quotas.explain(context.principal, path, parse_place(request.resource))
+        return quota_pb2.ListOwnQuotasResponse(quotas=[own_message(quota, left) for quota, left in found])

@@ -5,6 +5,7 @@ import warnings
 
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from vaultd_client.v1 import admin_pb2 as vaultd_dot_v1_dot_admin__pb2
+from vaultd_client.v1 import quota_pb2 as vaultd_dot_v1_dot_quota__pb2
 from vaultd_client.v1 import resources_pb2 as vaultd_dot_v1_dot_resources__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -90,6 +91,36 @@ class AdminServiceStub(object):
                 request_serializer=vaultd_dot_v1_dot_admin__pb2.DeleteVaultRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.CreateQuota = channel.unary_unary(
+                '/vaultd.v1.AdminService/CreateQuota',
+                request_serializer=vaultd_dot_v1_dot_quota__pb2.CreateQuotaRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_quota__pb2.Quota.FromString,
+                _registered_method=True)
+        self.GetQuota = channel.unary_unary(
+                '/vaultd.v1.AdminService/GetQuota',
+                request_serializer=vaultd_dot_v1_dot_quota__pb2.GetQuotaRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_quota__pb2.Quota.FromString,
+                _registered_method=True)
+        self.ListQuotas = channel.unary_unary(
+                '/vaultd.v1.AdminService/ListQuotas',
+                request_serializer=vaultd_dot_v1_dot_quota__pb2.ListQuotasRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_quota__pb2.ListQuotasResponse.FromString,
+                _registered_method=True)
+        self.UpdateQuota = channel.unary_unary(
+                '/vaultd.v1.AdminService/UpdateQuota',
+                request_serializer=vaultd_dot_v1_dot_quota__pb2.UpdateQuotaRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_quota__pb2.Quota.FromString,
+                _registered_method=True)
+        self.DeleteQuota = channel.unary_unary(
+                '/vaultd.v1.AdminService/DeleteQuota',
+                request_serializer=vaultd_dot_v1_dot_quota__pb2.DeleteQuotaRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.ListOwnQuotas = channel.unary_unary(
+                '/vaultd.v1.AdminService/ListOwnQuotas',
+                request_serializer=vaultd_dot_v1_dot_quota__pb2.ListOwnQuotasRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_quota__pb2.ListOwnQuotasResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -174,6 +205,51 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateQuota(self, request, context):
+        """Creates a quota; it is in force on this process when the call returns, on others within a poll of the feed. Caller needs
+        `quotas.create` on the parent. Idempotent with request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetQuota(self, request, context):
+        """Returns a quota and what is left of it. Caller needs `quotas.get` on the quota's parent. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListQuotas(self, request, context):
+        """Lists quotas by name. Caller needs `quotas.list` on the parent. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateQuota(self, request, context):
+        """Changes classes, methods or windows. What a durable window has spent stays spent; shorter ones begin anew, full. Caller
+        needs `quotas.update` on the quota's parent. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteQuota(self, request, context):
+        """Deletes a quota. Caller needs `quotas.delete` on the quota's parent. Not idempotent without request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOwnQuotas(self, request, context):
+        """Returns what is left for the caller itself, and nothing of others. Caller needs `quotas.get_own` on the resource.
+        Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -226,6 +302,36 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.DeleteVault,
                     request_deserializer=vaultd_dot_v1_dot_admin__pb2.DeleteVaultRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'CreateQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateQuota,
+                    request_deserializer=vaultd_dot_v1_dot_quota__pb2.CreateQuotaRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_quota__pb2.Quota.SerializeToString,
+            ),
+            'GetQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQuota,
+                    request_deserializer=vaultd_dot_v1_dot_quota__pb2.GetQuotaRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_quota__pb2.Quota.SerializeToString,
+            ),
+            'ListQuotas': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListQuotas,
+                    request_deserializer=vaultd_dot_v1_dot_quota__pb2.ListQuotasRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_quota__pb2.ListQuotasResponse.SerializeToString,
+            ),
+            'UpdateQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateQuota,
+                    request_deserializer=vaultd_dot_v1_dot_quota__pb2.UpdateQuotaRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_quota__pb2.Quota.SerializeToString,
+            ),
+            'DeleteQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteQuota,
+                    request_deserializer=vaultd_dot_v1_dot_quota__pb2.DeleteQuotaRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'ListOwnQuotas': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOwnQuotas,
+                    request_deserializer=vaultd_dot_v1_dot_quota__pb2.ListOwnQuotasRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_quota__pb2.ListOwnQuotasResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -502,6 +608,168 @@ class AdminService(object):
             '/vaultd.v1.AdminService/DeleteVault',
             vaultd_dot_v1_dot_admin__pb2.DeleteVaultRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/CreateQuota',
+            vaultd_dot_v1_dot_quota__pb2.CreateQuotaRequest.SerializeToString,
+            vaultd_dot_v1_dot_quota__pb2.Quota.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/GetQuota',
+            vaultd_dot_v1_dot_quota__pb2.GetQuotaRequest.SerializeToString,
+            vaultd_dot_v1_dot_quota__pb2.Quota.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListQuotas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/ListQuotas',
+            vaultd_dot_v1_dot_quota__pb2.ListQuotasRequest.SerializeToString,
+            vaultd_dot_v1_dot_quota__pb2.ListQuotasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/UpdateQuota',
+            vaultd_dot_v1_dot_quota__pb2.UpdateQuotaRequest.SerializeToString,
+            vaultd_dot_v1_dot_quota__pb2.Quota.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/DeleteQuota',
+            vaultd_dot_v1_dot_quota__pb2.DeleteQuotaRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOwnQuotas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/ListOwnQuotas',
+            vaultd_dot_v1_dot_quota__pb2.ListOwnQuotasRequest.SerializeToString,
+            vaultd_dot_v1_dot_quota__pb2.ListOwnQuotasResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,78 @@
+"""What one check of quotas costs.  `python -m bench.quota_check`: microseconds of this process for each, best of rounds.
+
+In process and without a transport: the part of a call's cost that quotas are answerable for.
+"""
+
+from __future__ import annotations
+
+import timeit
+from typing import TYPE_CHECKING, Final
+
+from vaultd.engine.buckets import Window
+from vaultd.engine.clock import SystemClock
+from vaultd.engine.model import Quota
+from vaultd.engine.overload import InFlight, LoadShedder
+from vaultd.engine.quotas import RateLimiter, configured_quota
+from vaultd.interceptors.rules import RULES
+from vaultd.interceptors.throttle import quota_methods
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CALLS: Final = 100_000
+ROUNDS: Final = 7
+APP: Final = "spiffe://example.org/app"
+ENCRYPT: Final = "/vaultd.v1.CryptoService/Encrypt"
+_MOST: Final = 10**12
+_SECOND_US: Final = 1_000_000
+
+
+def _window(seconds: int) -> Window:
+    return Window(_MOST, seconds * _SECOND_US)
+
+
+def _limiter(windows: tuple[Window, ...], *quotas: Quota) -> RateLimiter:
+    limiter = RateLimiter([configured_quota("symmetric", windows)], quota_methods(RULES), SystemClock())
+    limiter.install(quotas)
+    return limiter
+
+
+def _on(resource: str, number: int) -> Quota:
+    return Quota("", f"q{number}", bytes([number]) * 16, "*", resource, (), (), (_window(1),), 0, 0, 1)
+
+
+def _cost_us(act: Callable[[], object]) -> float:
+    act()
+    return min(timeit.repeat(act, number=CALLS, repeat=ROUNDS)) / CALLS * 1e6
+
+
+def main() -> None:
+    """Measure and print."""
+    one = _limiter((_window(1),))
+    three = _limiter((_window(1), _window(60), _window(600)))
+    at_key = _limiter((_window(1),), _on("vaults/a", 1), _on("vaults/a/keys/k", 2))
+    place = [("a", "k")]
+    in_flight = InFlight(512, 256)
+    shedder = LoadShedder(in_flight, 0.05, print)
+
+    def enter_and_leave() -> None:
+        in_flight.enter(APP)
+        in_flight.leave(APP)
+
+    checks: dict[str, Callable[[], object]] = {
+        "before parsing, one window": lambda: one.admit(APP, ENCRYPT, 1),
+        "before parsing, three windows": lambda: three.admit(APP, ENCRYPT, 1),
+        "after policy, a quota on the vault and one on the key": lambda: at_key.admit_use(
+            APP, ENCRYPT, place, 1, 1, 1, 1
+        ),
+        "after policy, an operation that weighs 8": lambda: one.admit_use(APP, ENCRYPT, place, 1, 8, 1, 1),
+        "a call in flight, in and out (shedding included)": enter_and_leave,
+        "a look at the delay, twenty a second": lambda: shedder.note(0.001),
+    }
+    print("| check | us |\n| --- | ---: |")
+    for name, act in checks.items():
+        print(f"| {name} | {_cost_us(act):.2f} |")
+
+
+if __name__ == "__main__":
+    main()
