@@ -38,9 +38,21 @@ RETRY_NS: Final = 100_000_000
 class LeasedBucket:
     """The tokens of one durable window that this process has leased."""
 
-    __slots__ = ("_book", "_low", "block", "burst", "left", "retry_ns", "row", "stored", "used_ns", "window")
+    __slots__ = (
+        "_book",
+        "_low",
+        "block",
+        "burst",
+        "left",
+        "retry_ns",
+        "row",
+        "stored",
+        "stored_ns",
+        "used_ns",
+        "window",
+    )
 
-    def __init__(self, book: LeaseBook, row: RowKey, window: Window) -> None:
+    def __init__(self, book: LeaseBook, row: RowKey, window: Window, now_ns: int) -> None:
         self._book = book
         self.row = row
         self.window = window
@@ -48,10 +60,11 @@ class LeasedBucket:
         self.block = max(1, window.burst // BLOCKS)
         self._low = self.block // 2
         self.left = 0
-        self.used_ns = 0
+        self.used_ns = now_ns
         self.retry_ns = 0
         self.stored: TokenBucket | None = None
         """The bucket of the store after our last lease: what others took since is not in it."""
+        self.stored_ns = 0
 
     def take(self, cost: int, now_ns: int) -> float:
         """Like TokenBucket.take; or LEASE: nothing was taken, and tokens must be leased first."""
@@ -69,8 +82,18 @@ class LeasedBucket:
             return math.inf
         if self.stored is None:
             return LEASE if self._book.open else 0.0  # a sealed server has no counts, and refuses what needs a key
-        wait_s = self.stored.wait_s(cost - self.left, self._book.wall_ns())
-        return max(wait_s, (self.retry_ns - now_ns) / 1e9) if wait_s or self.retry_ns > now_ns else LEASE
+        wall_ns = self._book.wall_ns()
+        if wall_ns < self.stored_ns:
+            return LEASE  # the clock went back, which must be written down, or the wait would begin anew each time
+        wait_s = self.stored.wait_s(cost - self.left, wall_ns)
+        pause_ns = self.retry_ns - now_ns
+        if 0 < pause_ns <= RETRY_NS:  # more than that: the clock went back
+            return max(wait_s, pause_ns / 1e9)
+        return wait_s or LEASE
+
+    def needs_lease(self, cost: int, now_ns: int) -> bool:
+        """Whether the store may have `cost` tokens that are not here."""
+        return self._missing(cost, now_ns) == LEASE
 
     def wait_s(self, cost: int, now_ns: int) -> float:
         """Seconds until `cost` tokens are there, as far as is known; infinity when they never will be."""
@@ -114,7 +137,7 @@ class LeaseBook:
 
     def bucket(self, uid: bytes, principal: str, window: Window) -> LeasedBucket:
         """A bucket of a quota, with nothing leased yet.  `principal` is empty where all share."""
-        return LeasedBucket(self, state_row(uid, principal, window), window)
+        return LeasedBucket(self, state_row(uid, principal, window), window, self._monotonic_ns())
 
     def prefetch(self, bucket: LeasedBucket) -> None:
         """Lease the next block while there is still something left."""
@@ -167,7 +190,7 @@ class LeaseBook:
         monotonic_ns = self._monotonic_ns()
         for bucket, tokens, stored in taken:
             bucket.left += tokens
-            bucket.stored = stored
+            bucket.stored, bucket.stored_ns = stored, now_ns
             bucket.used_ns = monotonic_ns
             bucket.retry_ns = monotonic_ns + RETRY_NS if tokens < bucket.block else 0
             self._held[bucket.row] = bucket
@@ -221,6 +244,8 @@ class LeaseBook:
     async def count(self, uid: bytes, principal: str, window: Window) -> TokenBucket:
         """A copy of a bucket as it is now: of the store, with what this process has leased and not spent."""
         row = state_row(uid, principal, window)
+        if self._work is not None:  # a lease that is half done is neither here nor there
+            await asyncio.wait([self._work], timeout=1)
         now_ns = self.wall_ns()
         found = await self._ledger.read(row)
         bucket = TokenBucket.of(window, now_ns)
@@ -250,7 +275,10 @@ async def _stored(changes: Changes, row: RowKey, window: Window, now_ns: int) ->
     found = await changes.get(row)
     if found is not None:
         bucket.resume(int(found.values["full_at"]), found.values["count"], now_ns)
-        bucket.wait_s(1, now_ns)  # a clock that went back: full no later than an empty bucket would be
+        ahead = bucket.full_at
+        bucket.wait_s(1, now_ns)
+        if bucket.full_at != ahead:  # the clock went back: full no later than an empty bucket would be, from now on
+            await _put(changes, row, window, bucket)
     return bucket
 
 

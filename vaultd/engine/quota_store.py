@@ -11,7 +11,7 @@ from vaultd.engine.model import EACH_PRINCIPAL, Quota
 from vaultd.engine.policy import is_principal
 from vaultd.engine.quotas import CLASSES
 from vaultd.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
-from vaultd.names import parse_place, vault_name
+from vaultd.names import parse_place
 from vaultd.store.base import RowKey
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class Quotas:
     def _check(self, vault: str, spec: QuotaSpec) -> None:
         where = parse_place(spec.resource, "quota.resource")
         if vault and where[0] != vault:
-            raise _invalid("resource", f"must be {vault_name(vault)} or a key of it, for a quota of that vault")
+            raise _invalid("resource", "must be the quota's own vault or a key of it; quotas of / may name others")
         if spec.subject not in ("", EACH_PRINCIPAL) and not is_principal(spec.subject):
             raise _invalid("subject", "must be a principal, * for each by itself, or empty for all together")
         if not set(spec.classes) <= set(CLASSES) or len(set(spec.classes)) < len(spec.classes):

@@ -22,7 +22,7 @@ from vaultd.errors import ResourceExhausted, VaultdError
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from vaultd.engine.buckets import Window
     from vaultd.engine.clock import Clock
@@ -37,6 +37,8 @@ Place = tuple[str, str]
 """Vault and key id; empty where there is none.  ("", "") is `/`."""
 Bucket = TokenBucket | LeasedBucket
 Buckets = tuple["_Counted", ...]
+_Plan = tuple[tuple["Callable[[int, int], float]", ...], Buckets]
+"""The `take` of each bucket that counts a call, for the hot path, and the buckets."""
 
 # More than one, so that principals are dropped faster than others come.
 _EXAMINED_PER_NEWCOMER: Final = 2
@@ -73,8 +75,16 @@ class _Account:
 
     def __init__(self) -> None:
         self.own: dict[bytes, Buckets] = {}
-        self.root: dict[str, Buckets] = {}
-        self.placed: dict[tuple[str, Place], Buckets] = {}
+        self.root: dict[str, _Plan] = {}
+        self.placed: dict[tuple[str, Place], _Plan] = {}
+
+
+_NOTHING: Final[_Plan] = ((), ())
+
+
+def _joined(some: Buckets, more: Buckets) -> _Plan:
+    both = (*some, *(counted for counted in more if counted not in some))
+    return tuple(counted.bucket.take for counted in both), both
 
 
 def configured_quota(cost_class: str, windows: tuple[Window, ...]) -> Quota:
@@ -171,18 +181,18 @@ class RateLimiter:
             raise ValueError("a cost is not negative")
         now_ns = int(self._monotonic_s() * 1e9 + 0.5)
         try:
-            buckets = self._accounts[principal].root[method]
+            takes, buckets = self._accounts[principal].root[method]
         except KeyError:
-            buckets = self._open_root(principal, method, now_ns)
-        for counted in buckets:
-            wait = counted[0].take(cost, now_ns)
-            if wait:
+            takes, buckets = self._open_root(principal, method, now_ns)
+        for take in takes:
+            if take(cost, now_ns):
+                at = takes.index(take)
                 charges = [(counted, cost) for counted in buckets]
-                return self._undo(charges, charges.index((counted, cost)), wait, now_ns, ahead)
+                return self._undo(charges, at, now_ns, ahead)
         return None
 
     def admit_use(
-        self, principal: str, method: str, places: Iterable[Place], uses: int, weight: int, paid: int, ahead: int
+        self, principal: str, method: str, places: Sequence[Place], uses: int, weight: int, paid: int, ahead: int
     ) -> asyncio.Future[None] | None:
         """Like `admit`, once it is known what is used: `uses` operations of a weight, at places.
 
@@ -191,35 +201,55 @@ class RateLimiter:
         """
         now_ns = int(self._monotonic_s() * 1e9 + 0.5)
         account = self._accounts.get(principal) or self._open_account(principal, now_ns)
+        if uses == weight == paid == 1:
+            takes, buckets = self._placed(account, principal, method, places)
+            for take in takes:
+                if take(1, now_ns):
+                    return self._undo([(counted, 1) for counted in buckets], takes.index(take), now_ns, ahead)
+            return None
         charges: list[tuple[_Counted, int]] = []
         if uses * weight > paid:
-            for counted in account.root.get(method) or self._open_root(principal, method, now_ns):
+            for counted in (account.root.get(method) or self._open_root(principal, method, now_ns))[1]:
                 burst = counted.bucket.burst
                 cost = uses * min(weight, burst) - paid
                 if uses == 1:
                     cost = min(cost, burst - ahead)
                 if cost > 0:
                     charges.append((counted, cost))
-        held = self.places
-        for place in {wider for used in places for wider in (used, (used[0], ""))} if held else ():
-            if place in held:
-                buckets = account.placed.get((method, place))
-                if buckets is None:
-                    buckets = self._open_place(account, principal, method, place)
-                charges += [(counted, uses * min(weight, counted.bucket.burst)) for counted in buckets]
+        if self.places:
+            for counted in self._placed(account, principal, method, places)[1]:
+                charges.append((counted, uses * min(weight, counted.bucket.burst)))
         for at, (counted, cost) in enumerate(charges):
-            wait = counted.bucket.take(cost, now_ns)
-            if wait:
-                return self._undo(charges, at, wait, now_ns, ahead)
+            if counted.bucket.take(cost, now_ns):
+                return self._undo(charges, at, now_ns, ahead)
         return None
 
+    def _placed(self, account: _Account, principal: str, method: str, places: Sequence[Place]) -> _Plan:
+        """The buckets of every vault and key of a call, each once."""
+        held = self.places
+        found = _NOTHING
+        for used in places:
+            place = used if used in held else (used[0], "")
+            if place in held:
+                plan = account.placed.get((method, place))
+                if plan is None:
+                    quotas = held[place] if place[1] == "" else [*held.get((place[0], ""), ()), *held[place]]
+                    plan = account.placed[method, place] = self._plan(account, principal, method, quotas)
+                found = plan if found is _NOTHING else _joined(found[1], plan[1])
+        return found
+
     def _undo(
-        self, charges: list[tuple[_Counted, int]], at: int, wait: float, now_ns: int, ahead: int
-    ) -> asyncio.Future[None]:
+        self, charges: list[tuple[_Counted, int]], at: int, now_ns: int, ahead: int
+    ) -> asyncio.Future[None] | None:
+        """One bucket took nothing: give back what those before it took, and lease or refuse."""
         for counted, cost in charges[:at]:
             counted.bucket.give_back(cost)
         refused, cost = charges[at]
-        if wait < 0 and self._leases is not None and isinstance(refused.bucket, LeasedBucket):
+        if (
+            self._leases is not None
+            and isinstance(refused.bucket, LeasedBucket)
+            and refused.bucket.needs_lease(cost, now_ns)
+        ):
             return self._leases.request(refused.bucket, cost)
         raise _refusal(charges, now_ns, ahead)
 
@@ -264,16 +294,12 @@ class RateLimiter:
             account = self._accounts[principal] = _Account()
         return account
 
-    def _open_root(self, principal: str, method: str, now_ns: int) -> Buckets:
+    def _open_root(self, principal: str, method: str, now_ns: int) -> _Plan:
         account = self._open_account(principal, now_ns)
-        buckets = account.root[method] = self._of(account, principal, method, self._root)
-        return buckets
+        plan = account.root[method] = self._plan(account, principal, method, self._root)
+        return plan
 
-    def _open_place(self, account: _Account, principal: str, method: str, place: Place) -> Buckets:
-        buckets = account.placed[method, place] = self._of(account, principal, method, self.places[place])
-        return buckets
-
-    def _of(self, account: _Account, principal: str, method: str, quotas: Iterable[Quota]) -> Buckets:
+    def _plan(self, account: _Account, principal: str, method: str, quotas: Iterable[Quota]) -> _Plan:
         known = self._methods[method]
         found: list[_Counted] = []
         for quota in quotas:
@@ -285,7 +311,8 @@ class RateLimiter:
                     self._counts_held += not shared
                 found += held[quota.uid]
         # Short windows first: a flood that one of them refuses leases nothing.
-        return tuple(sorted(found, key=lambda counted: isinstance(counted.bucket, LeasedBucket)))
+        found.sort(key=lambda counted: isinstance(counted.bucket, LeasedBucket))
+        return tuple(counted.bucket.take for counted in found), tuple(found)
 
     def _fill(self, quota: Quota, owner: str) -> Buckets:
         now_ns = int(self._monotonic_s() * 1e9 + 0.5)
