@@ -23,7 +23,7 @@ from vaultd.audit import folding, log  # noqa: E402
 from vaultd.backends import rootkeys  # noqa: E402
 from vaultd.backends.pkcs11.uses import USES  # noqa: E402
 from vaultd.backends.software import SoftwareBackend  # noqa: E402
-from vaultd.engine import lifecycle, paging, permissions, policy, quotas, usage  # noqa: E402
+from vaultd.engine import leases, lifecycle, paging, permissions, policy, quota_store, quotas, usage, weights  # noqa: E402
 from vaultd.engine.algorithms import ALGORITHMS, Algorithm, ProtectionLevel, Purpose, default_algorithm  # noqa: E402
 from vaultd.engine.clock import DAY_US, SECOND_US  # noqa: E402
 from vaultd.engine.ledger import REPLAY_WINDOW_US  # noqa: E402
@@ -63,6 +63,10 @@ NAME_CHECKS = {
     "_request_id": "empty, or 1 to 64 of `[A-Za-z0-9-]`",
     "_labels": f"at most {validate.MAX_LABELS}; keys `[a-z][a-z0-9_-]{{0,62}}`, values `[a-zA-Z0-9._/-]{{0,63}}`",
     "_mask": f"1 to {validate.MAX_MASK_PATHS} paths, or `*`",
+    "_quota": "`quotas/{quota}` or `vaults/{vault}/quotas/{quota}`",
+    "_quota_parent": "`/` or `vaults/{vault}`",
+    "_place": "`/`, `vaults/{vault}` or `vaults/{vault}/keys/{key}`",
+    "_methods": f"at most {validate.MAX_METHODS} names of methods",
     "_principals": f"1 to 16, each at most {validate.MAX_PRINCIPAL_CHARS} characters",
 }
 
@@ -148,7 +152,10 @@ def softhsm_lacks() -> str:
 def resource_of(access: Access) -> str:
     if isinstance(access.resource, attrgetter):
         return f"`{access.resource.__reduce__()[1][0]}`"
-    return f"`{inspect.getclosurevars(access.resource).nonlocals['resource']}`"
+    held = inspect.getclosurevars(access.resource).nonlocals
+    if "resource" not in held:  # of a quota's name
+        return f"the vault of `{held['name'].__reduce__()[1][0]}`, or `/`"
+    return f"`{held['resource']}`"
 
 
 def permission_rows() -> Iterator[Sequence[str]]:
@@ -228,6 +235,9 @@ def fixed_limits() -> str:
         ("cost of a message in its rate class", f"1, and 1 more for each {size(throttle.BYTES_PER_TOKEN)}"),
         ("cost of a batch", "that of its message, and 1 for each item after the first"),
         ("principals whose rates are remembered", f"{quotas.MAX_PRINCIPALS:,}"),
+        ("quotas of a vault, or of the server", f"{quota_store.MAX_QUOTAS:,}"),
+        ("windows of a quota", f"1 to {quota_store.MAX_WINDOWS}"),
+        ("tokens of a durable window that are leased at a time", f"1/{leases.BLOCKS} of its burst"),
         ("refusals recorded one by one, per principal, reason and second", f"{folding.INDIVIDUAL_PER_SECOND}"),
         ("watchers of health", f"{health.MAX_WATCHED}"),
         ("a segment of the audit log", size(log.MAX_SEGMENT_BYTES)),
@@ -258,6 +268,13 @@ def configured_limits() -> str:
         else:
             rows.append((f"`limits.{name}`", f"{value:,}" if value is not None else "that of the algorithm"))
     return table(("Key", "Default"), rows)
+
+
+def weights_table() -> str:
+    private, generate = weights.WEIGHTS[weights.PRIVATE], weights.WEIGHTS[weights.GENERATE]
+    names = [name for name in ALGORITHMS if name in private or name in generate]
+    rows = [(f"`{name}`", str(private.get(name, 1)), str(generate.get(name, 1))) for name in names]
+    return table(("Algorithm", "Private-key operation", "Making a key"), rows)
 
 
 # -- vectors ------------------------------------------------------------------------------------------------------------
@@ -355,6 +372,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/formats.md": {"vectors": vectors},
     "docs/hsm.md": {"softhsm-lacks": softhsm_lacks},
+    "docs/quotas.md": {"weights": weights_table},
 }
 
 
