@@ -237,6 +237,21 @@ def test_a_deleted_quota_refuses_nothing_any_more() -> None:
     use(limiter, uses=100)
 
 
+class TickingClock(FakeClock):
+    """A clock that moves on whenever it is looked at, as real ones do."""
+
+    def monotonic_s(self) -> float:
+        self.ns += 1_000
+        return self.ns / NS
+
+
+def test_a_first_call_that_costs_a_whole_window_is_admitted() -> None:
+    limiter = RateLimiter([], METHODS, TickingClock())
+    limiter.install([quota(1, "/", Window(1, 3_600 * SECOND)), quota(2, "vaults/a/keys/k", Window(1, 3_600 * SECOND))])
+    limiter.admit(PRINCIPALS[0], SIGN, 1)
+    use(limiter)
+
+
 @pytest.mark.parametrize(
     ("name", "place"),
     [

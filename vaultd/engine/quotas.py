@@ -315,10 +315,11 @@ class RateLimiter:
         return tuple(counted.bucket.take for counted in found), tuple(found)
 
     def _fill(self, quota: Quota, owner: str) -> Buckets:
-        now_ns = int(self._monotonic_s() * 1e9 + 0.5)
         buckets: list[_Counted] = []
         for window in quota.windows:
-            bucket: Bucket = TokenBucket.of(window, now_ns)
+            bucket: Bucket = TokenBucket.of(
+                window, 0
+            )  # full since ever: a later look at the clock would be in the future
             if window.durable and self._leases is not None:
                 bucket = self._leases.bucket(quota.uid, owner, window)
             buckets.append(_Counted(bucket, quota, window))
