@@ -1,4 +1,4 @@
-"""A flood by one identity, and what another one feels.  `python -m bench.flood [--rounds N] [--seconds S]`.
+"""A flood by one identity, and what another one feels.  `python -m bench.flood [--rounds N] [--quota N]`.
 
 Three kinds of slices take turns: the victim alone; beside a caller who asks at ten times its quota, at fixed times whatever
 it is answered; and beside a closed loop of many calls in flight without a quota.  Each process is on its own, but the cores
@@ -25,7 +25,6 @@ from vaultd_client.v1 import admin_pb2_grpc, crypto_pb2, keys_pb2, keys_pb2_grpc
 
 KEY: Final = "vaults/default/keys/k"
 FLOODER: Final = "spiffe://dev.vaultd/admin"
-QUOTA_PER_S: Final = 50
 TIMES_QUOTA: Final = 10
 IN_FLIGHT: Final = 200
 VICTIM_PER_S: Final = 100
@@ -118,9 +117,9 @@ def _percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))] * 1e3
 
 
-def _slice(kind: str, victim: Process, flood: Process, seconds: float) -> tuple[list[float], Counter[str]]:
+def _slice(kind: str, victim: Process, flood: Process, seconds: float, quota: int) -> tuple[list[float], Counter[str]]:
     if kind == "ten times its quota":
-        _send(flood, rate=QUOTA_PER_S * TIMES_QUOTA, seconds=seconds + 0.4)
+        _send(flood, rate=quota * TIMES_QUOTA, seconds=seconds + 0.4)
     elif kind != "alone":
         _send(flood, rate=0, in_flight=IN_FLIGHT, seconds=seconds + 0.4)
     time.sleep(0.2)  # the flood is under way
@@ -130,7 +129,7 @@ def _slice(kind: str, victim: Process, flood: Process, seconds: float) -> tuple[
     return latencies, codes
 
 
-def measure(rounds: int, seconds: float) -> None:
+def measure(rounds: int, seconds: float, quota: int) -> None:
     """Run and print."""
     kinds = ("alone", "ten times its quota", f"{IN_FLIGHT} in flight, no quota")
     with tempfile.TemporaryDirectory(prefix="vaultd-flood-") as scratch:
@@ -149,13 +148,13 @@ def measure(rounds: int, seconds: float) -> None:
             felt: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
             answers: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
             cpu: dict[str, list[float]] = {kind: [] for kind in kinds}
-            _slice("alone", victim, flood, 1.0)
+            _slice("alone", victim, flood, 1.0, quota)
             for _ in range(rounds):
                 for kind in kinds:
                     if kind == kinds[1]:
-                        _set_quota(address, tls, QUOTA_PER_S)
+                        _set_quota(address, tls, quota)
                     before, began = meter.cpu_s(), time.perf_counter()
-                    latencies, codes = _slice(kind, victim, flood, seconds)
+                    latencies, codes = _slice(kind, victim, flood, seconds, quota)
                     cpu[kind].append((meter.cpu_s() - before) / (time.perf_counter() - began))
                     felt[kind].append(latencies)
                     answers[kind] += codes
@@ -184,12 +183,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.flood", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--quota", type=int, default=50, help="calls a second that the flooder may make")
     parser.add_argument("--client", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.client:
         asyncio.run(_client(options.client[0], Path(options.client[1]), options.client[2]))
     else:
-        measure(options.rounds, options.seconds)
+        measure(options.rounds, options.seconds, options.quota)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """What keeps answers quick when more is asked than can be served: caps of calls in flight, and a cap that follows the delay.
 
-Delay is how late the event loop comes to work that was due.  It is the queue in front of every call, whoever filled it, and
-no caller can feign it by sending slowly.  When it stays above a target, the cap of calls in flight per principal falls by a
-quarter with each further look, from what the busiest principal has; when it is below, the cap rises again.  So those who
-use most are cut first, those who have fewer calls in flight than the cap notice nothing, and a call costs nothing more: it
-is compared with a cap in any case.  As in CoDel it is the least delay of an interval that counts, since a burst is no
-overload.
+Delay is how late the event loop comes to work that was due.  It is the queue in front of every call that gRPC has handed
+over, whoever filled it, and no caller can feign it by sending slowly.  What waits within gRPC it does not see.
+
+When the delay stays above a target, the cap of calls in flight per principal falls by a quarter with each further look, from
+what the busiest principal has; when it is below, the cap rises again.  So those who use most are cut first, those who have
+fewer calls in flight than the cap notice nothing, and a call costs nothing more: it is compared with a cap in any case.  As
+in CoDel it is the least delay of an interval that counts, since a burst is no overload.
 """
 
 from __future__ import annotations
