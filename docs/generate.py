@@ -23,7 +23,7 @@ from vaultd.audit import folding, log  # noqa: E402
 from vaultd.backends import rootkeys  # noqa: E402
 from vaultd.backends.pkcs11.uses import USES  # noqa: E402
 from vaultd.backends.software import SoftwareBackend  # noqa: E402
-from vaultd.engine import lifecycle, paging, permissions, policy, quotas, usage  # noqa: E402
+from vaultd.engine import grants, lifecycle, paging, permissions, policy, quotas, usage  # noqa: E402
 from vaultd.engine.algorithms import ALGORITHMS, Algorithm, ProtectionLevel, Purpose, default_algorithm  # noqa: E402
 from vaultd.engine.clock import DAY_US, SECOND_US  # noqa: E402
 from vaultd.engine.ledger import REPLAY_WINDOW_US  # noqa: E402
@@ -59,6 +59,10 @@ NAME_CHECKS = {
     "_version": "`vaults/{vault}/keys/{key}/versions/{version}`",
     "_key_or_version": "a key or a version",
     "_vault": "`vaults/{vault}`",
+    "_grant": "`vaults/{vault}/keys/{key}/grants/{grant}`",
+    "_key_or_vault": "a key or a vault",
+    "_principal": "a principal in its canonical spelling",
+    "_grantable": f"1 to {validate.MAX_GRANTED} permissions that can be granted, each once",
     "_etag": "empty, or an etag that the server gave",
     "_request_id": "empty, or 1 to 64 of `[A-Za-z0-9-]`",
     "_labels": f"at most {validate.MAX_LABELS}; keys `[a-z][a-z0-9_-]{{0,62}}`, values `[a-zA-Z0-9._/-]{{0,63}}`",
@@ -223,6 +227,9 @@ def fixed_limits() -> str:
         ("versions of a key", f"{lifecycle.MAX_VERSIONS:,}"),
         ("`rotation_period`", f"1 hour to {lifecycle.MAX_ROTATION_US // DAY_US:,} days"),
         ("`destroy_scheduled_duration`", f"at most {lifecycle.MAX_DESTROY_DELAY_US // DAY_US} days"),
+        ("grants of a key, in all", f"{grants.MAX_GRANTS_PER_KEY:,}, {grants.MAX_GRANTS:,}"),
+        ("`expire_time` of a grant", f"at most {grants.MAX_TERM_US // DAY_US} days ahead"),
+        ("uses of a grant leased at a time", f"a sixteenth of `max_uses`, at most {grants.BLOCK_USES:,}"),
         ("messages leased at a time (random-nonce ciphers)", f"{usage.BLOCK_MESSAGES:,}"),
         ("share of the message budget at which a key is rotated by itself", f"{usage.ROTATE_AT:.1%}"),
         ("cost of a message in its rate class", f"1, and 1 more for each {size(throttle.BYTES_PER_TOKEN)}"),

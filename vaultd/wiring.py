@@ -32,6 +32,7 @@ from vaultd.engine.authority import Authority
 from vaultd.engine.catalog import KeyCatalog
 from vaultd.engine.clock import SECOND_US, SystemClock
 from vaultd.engine.feed import FeedFollower
+from vaultd.engine.grants import Grants
 from vaultd.engine.ledger import Ledger
 from vaultd.engine.lifecycle import KeyLifecycle, LifecycleLimits
 from vaultd.engine.quotas import InFlight, Limit, RateLimiter, Window
@@ -46,6 +47,7 @@ from vaultd.errors import DataLoss, Unavailable, VaultdError
 from vaultd.hosts.grpcio import GrpcHost
 from vaultd.interceptors.audit import AuditStep
 from vaultd.interceptors.chain import Chain, ChainLimits
+from vaultd.interceptors.grants import GrantStep
 from vaultd.interceptors.identity import Identity, TrustBundle
 from vaultd.interceptors.policy import PolicyStep
 from vaultd.interceptors.routes import build_routes
@@ -216,6 +218,7 @@ class Engine:
     lifecycle: KeyLifecycle
     transit: Transit
     vaults: Vaults
+    grants: Grants
     usage: UsageBook
     budgets: BudgetBook
     scheduler: Scheduler
@@ -251,8 +254,15 @@ def build_engine(
         deletion_retention_us=settings.lifecycle.deletion_retention_s * SECOND_US,
     )
     lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits)
-    seal = Seal(ledger, provider, authority, catalog.forget_all, on_seal)
-    scheduler = Scheduler(ledger, lifecycle, seal, usage, budgets, tokens, clock, on_intent, on_event)
+    grants = Grants(ledger, authority, clock)
+    followers = (grants.follow,)
+
+    def forget() -> None:
+        catalog.forget_all()
+        grants.forget()
+
+    seal = Seal(ledger, provider, authority, forget, on_seal, followers)
+    scheduler = Scheduler(ledger, lifecycle, seal, usage, budgets, tokens, grants, clock, on_intent, on_event)
     return Engine(
         store=store,
         ledger=ledger,
@@ -263,10 +273,11 @@ def build_engine(
         lifecycle=lifecycle,
         transit=Transit(catalog, ledger, clock),
         vaults=Vaults(ledger),
+        grants=grants,
         usage=usage,
         budgets=budgets,
         scheduler=scheduler,
-        feed=FeedFollower(ledger, authority, seal, catalog.forget_all),
+        feed=FeedFollower(ledger, authority, seal, forget, followers),
         clock=clock,
     )
 
@@ -336,6 +347,7 @@ class Server:
             ),
             keys_pb2.DESCRIPTOR.services_by_name["KeysService"]: KeysService(
                 engine.lifecycle,
+                engine.grants,
                 engine.ledger,
                 engine.usage,
                 engine.budgets,
@@ -362,6 +374,7 @@ class Server:
                 InFlight(limits.streams, max(1, limits.streams // 4)),
             ),
             PolicyStep(engine.authority),
+            GrantStep(engine.authority, engine.grants),
             self._audit,
             self._on_incident,
             self._on_data_loss,
@@ -440,6 +453,8 @@ class Server:
 
     async def _close_engine(self) -> None:
         await self.engine.usage.flush()
+        if self.engine.seal.state is SealState.UNSEALED:
+            await self.engine.grants.give_back()
         for backend in self.engine.backends.values():
             await backend.close()
 

@@ -80,6 +80,10 @@ TABLE = {
     f"{KEYS}GetPublicKey": "keys.get_public_key",
     f"{KEYS}GetCapabilities": "keys.get_capabilities",
     f"{KEYS}GetKeyUsage": "keys.get",
+    f"{KEYS}CreateGrant": "keys.grant",
+    f"{KEYS}GetGrant": "keys.list_grants",
+    f"{KEYS}ListGrants": "keys.list_grants",
+    f"{KEYS}RevokeGrant": "keys.revoke_grant",
     f"{ADMIN}GetStatus": "admin.get_status",
     f"{ADMIN}Init": OPERATOR,
     f"{ADMIN}Seal": "admin.seal",
@@ -122,6 +126,9 @@ def policy() -> dict[str, list[dict[str, object]]]:
     for half in ("from", "to"):
         roles.append({"name": f"only-{half}", "permissions": [f"crypto.reencrypt_{half}"]})
         bindings.append({"members": [f"{SPIFFE}/only-{half}"], "role": f"only-{half}", "resource": "/"})
+    # Whoever grants must hold what is granted.
+    lent = "vaults/default/keys/lent"
+    bindings.append({"members": [f"{SPIFFE}/keys-grant"], "role": "crypto-generate-mac", "resource": lent})
     bindings.append({"members": [f"{SPIFFE}/tenant-a"], "role": "admin", "resource": "vaults/default"})
     bindings.append({"members": [f"{SPIFFE}/picky"], "role": "admin", "resource": "/"})
     crypto = sorted(permission for permission in PERMISSIONS if permission.startswith("crypto."))

@@ -11,7 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
 from softhsm import put_key
-from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, resources_pb2
+from vaultd_client.v1 import admin_pb2, crypto_pb2, grant_pb2, keys_pb2, resources_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ MUTATIONS = [
         for name in ("CreateKey", "AdoptKey", "UpdateKey", "RotateKey", "SetPrimaryVersion", "EnableKeyVersion")
     ),
     *(f"{KEYS}{name}" for name in ("DisableKeyVersion", "DestroyKeyVersion", "RestoreKeyVersion", "DeleteKey")),
-    *(f"{KEYS}{name}" for name in ("UndeleteKey", "PurgeKey")),
+    *(f"{KEYS}{name}" for name in ("UndeleteKey", "PurgeKey", "CreateGrant", "RevokeGrant")),
     *(f"{ADMIN}{name}" for name in ("Init", "Seal", "Unseal", "RotateRootKey", "CreateVault", "UpdateVault")),
     f"{ADMIN}DeleteVault",
 ]
@@ -246,6 +246,7 @@ class World:
     wrapped: dict[str, bytes] = field(default_factory=dict)
     _numbers: Any = field(default_factory=itertools.count)
     _kept: dict[tuple[str, str], Any] = field(default_factory=dict)
+    _lending: set[str] = field(default_factory=set)
 
     @property
     def admin(self) -> Client:
@@ -308,7 +309,9 @@ class World:
         return request_class(CRYPTO + name)(name=key_name or f"vaults/{vault}/keys/{key_id}", **given)
 
     async def _keys_request(self, name: str, vault: str) -> Any:
-        make = getattr(keys_pb2, f"{name}Request")
+        make = request_class(f"{KEYS}{name}")
+        if name.endswith(("Grant", "Grants")):
+            return await self._grant_request(name, vault)
         if name == "CreateKey":
             return make(parent=f"vaults/{vault}", key_id=self.fresh_id(), key=key_of("MAC"))
         if name == "AdoptKey":
@@ -337,6 +340,20 @@ class World:
             await self.admin.keys.DestroyKeyVersion(keys_pb2.DestroyKeyVersionRequest(name=version))
         on_version = name == "SetPrimaryVersion" or name.endswith("KeyVersion")
         return make(name=version if on_version else key)
+
+    async def _grant_request(self, name: str, vault: str) -> Any:
+        if name == "ListGrants":
+            return grant_pb2.ListGrantsRequest(parent=f"vaults/{vault}/keys/mac")
+        create = grant_pb2.CreateGrantRequest(parent=f"vaults/{vault}/keys/lent")
+        if vault not in self._lending:
+            self._lending.add(vault)
+            await self.create(vault, "lent", key_of("MAC"))
+        create.grant.grantee = "spiffe://dev.vaultd/grantee"
+        create.grant.permissions.append("crypto.generate_mac")
+        if name == "CreateGrant":
+            return create
+        grant = await self.admin.keys.CreateGrant(create)
+        return request_class(f"{KEYS}{name}")(name=grant.name)
 
     async def _admin_request(self, name: str, vault: str) -> Any:
         make = getattr(admin_pb2, f"{name}Request")

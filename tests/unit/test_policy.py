@@ -15,7 +15,7 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from vaultd.engine import policy as policy_module
-from vaultd.engine.permissions import BUILT_IN_ROLES, PERMISSIONS
+from vaultd.engine.permissions import BUILT_IN_ROLES, GRANTABLE, PERMISSIONS
 from vaultd.engine.policy import (
     MAX_BINDINGS,
     MAX_CACHED_DECISIONS,
@@ -106,7 +106,13 @@ def test_a_vault_operator_steers_keys_and_never_uses_them() -> None:
 
 
 def test_an_auditor_only_reads_metadata() -> None:
-    assert BUILT_IN_ROLES["auditor"] == {"keys.get", "keys.list", "vaults.get", "vaults.list", "admin.get_status"}
+    reads = {"keys.get", "keys.list", "keys.list_grants", "vaults.get", "vaults.list", "admin.get_status"}
+    assert BUILT_IN_ROLES["auditor"] == reads
+
+
+def test_a_granter_holds_nothing_that_could_be_granted() -> None:
+    assert BUILT_IN_ROLES["granter"] == {"keys.grant", "keys.list_grants", "keys.revoke_grant"}
+    assert BUILT_IN_ROLES["granter"].isdisjoint(GRANTABLE)
 
 
 @pytest.mark.parametrize("role", ["encrypter", "verifier", "wrapper", "auditor", "key-admin", "vault-operator"])

@@ -130,8 +130,32 @@ class KeyVersion:
         return self.destroy_us if self.state is VersionState.DESTROY_SCHEDULED else None
 
 
-Resource = Vault | Key | KeyVersion
-_TYPES: dict[str, type[Any]] = {"vault": Vault, "key": Key, "key_version": KeyVersion}
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Use of one key, given by one principal to another until a time."""
+
+    vault: str
+    key: str
+    id: str
+    granter: str
+    grantee: str
+    permissions: tuple[str, ...]
+    create_us: int
+    expire_us: int
+    max_uses: int = 0
+    """0: as many as there are."""
+
+    @property
+    def key_name(self) -> str:
+        return f"vaults/{self.vault}/keys/{self.key}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.key_name}/grants/{self.id}"
+
+
+Resource = Vault | Key | KeyVersion | Grant
+_TYPES: dict[str, type[Any]] = {"vault": Vault, "key": Key, "key_version": KeyVersion, "grant": Grant}
 
 
 def encode_resource(resource: Resource) -> dict[str, Any]:
@@ -158,6 +182,7 @@ _DECODERS: dict[str, Any] = {
     "reference": b64decode,
     "algorithm": ALGORITHMS.__getitem__,
     "protection_level": ProtectionLevel,
+    "permissions": tuple,
 }
 
 

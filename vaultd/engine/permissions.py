@@ -40,18 +40,24 @@ KEYS: Final = frozenset(
         "keys.get",
         "keys.get_capabilities",
         "keys.get_public_key",
+        "keys.grant",
         "keys.list",
+        "keys.list_grants",
         "keys.purge",
+        "keys.revoke_grant",
         "keys.rotate",
         "keys.update",
     }
 )
+GRANTING: Final = frozenset({"keys.grant", "keys.list_grants", "keys.revoke_grant"})
 TOKENS: Final = frozenset({"keys.adopt"})
 """Not for those who administer a vault: a token's objects belong to all vaults."""
 VAULTS: Final = frozenset({"vaults.create", "vaults.delete", "vaults.get", "vaults.list", "vaults.update"})
 ADMIN: Final = frozenset({"admin.get_status", "admin.rotate_root_key", "admin.seal"})
 
 PERMISSIONS: Final = CRYPTO | KEYS | TOKENS | VAULTS | ADMIN
+GRANTABLE: Final = (CRYPTO - {"crypto.generate_random"}) | {"keys.get_public_key"}
+"""What a grant may give: use of one key.  Random bytes come from a vault; and nothing here lets a grantee pass anything on."""
 
 # Of the roles of use only crypto-user holds crypto.derive: an agreed secret encrypts and decrypts, so it fits no other.
 # crypto.reencrypt_from goes with decrypt and never with encrypt: whoever holds it and a key of their own can read.
@@ -60,6 +66,8 @@ BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "admin": PERMISSIONS,
         "vault-operator": KEYS | {"vaults.get", "vaults.update"},
         "key-admin": KEYS,
+        # Beside a role of use: whoever grants must hold what is granted.
+        "granter": GRANTING,
         # Not keys.get: callers without it cannot tell a key that is missing from one that they may not use.
         "crypto-user": CRYPTO | {"keys.get_capabilities", "keys.get_public_key"},
         "encrypter": frozenset(
@@ -85,6 +93,8 @@ BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "verifier": frozenset({"crypto.verify", "crypto.verify_mac", "keys.get_public_key"}),
         "wrapper": frozenset({"crypto.wrap"}),
         "unwrapper": frozenset({"crypto.unwrap"}),
-        "auditor": frozenset({"admin.get_status", "keys.get", "keys.list", "vaults.get", "vaults.list"}),
+        "auditor": frozenset(
+            {"admin.get_status", "keys.get", "keys.list", "keys.list_grants", "vaults.get", "vaults.list"}
+        ),
     }
 )

@@ -258,6 +258,10 @@ class PolicyEngine:
             self._decisions[key] = decision
         return decision
 
+    def silent(self, principal: str, permission: str, resource: str) -> bool:
+        """Whether the policy neither gives nor denies the permission there, so that a grant may."""
+        return self.decide(principal, permission, resource) == _NO_BINDING
+
     def _evaluate(self, principal: str, memberships: list[str], permission: str, resource: str) -> Decision:
         # Callers pass parsed names; `..` or an empty segment here is a defect of ours, and must not widen anything.
         if not _REQUEST_RESOURCE.fullmatch(resource):

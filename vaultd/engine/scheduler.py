@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from vaultd.engine.clock import SECOND_US
+from vaultd.engine.grants import KIND as GRANTS
 from vaultd.engine.ledger import Intent
 from vaultd.engine.model import KeyState, VersionState
 from vaultd.engine.seal import SealState
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from vaultd.engine.clock import Clock
+    from vaultd.engine.grants import Grants
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
     from vaultd.engine.seal import Seal
@@ -52,6 +54,7 @@ class Scheduler:
         usage: UsageBook,
         budgets: BudgetBook,
         tokens: TokenObjects,
+        grants: Grants,
         clock: Clock,
         on_intent: Callable[[str, str], Awaitable[None]],
         on_event: Callable[[str, str, str], None],
@@ -62,6 +65,7 @@ class Scheduler:
         self._usage = usage
         self._budgets = budgets
         self._tokens = tokens
+        self._grants = grants
         self._clock = clock
         self._on_intent = on_intent
         self._on_event = on_event
@@ -141,6 +145,12 @@ class Scheduler:
                 await self._on_intent(event, key.id)
                 await self._tokens.erase_if_due(key, now_us)
                 self._on_event(event, key.id, "")
+            elif key.kind == GRANTS:
+                event = "expire_grants"
+                if self.clock_trusted:
+                    await self._on_intent(event, str(ref))
+                    await self._grants.expire_if_due(key, now_us)
+                    self._on_event(event, str(ref), "")
             self._retry_at.pop(key, None)
         except VaultdError as error:
             self._retry_at[key] = now_us + RETRY_US

@@ -67,7 +67,7 @@ class Entry:
             value = request
             for part in path.split("."):
                 value = getattr(value, part)
-            self.fields[path] = value
+            self.fields[path] = value if isinstance(value, str) else list(value)
 
     def name_items(self, names: list[Any], versions: list[str], items: int, errors: dict[int, VaultdError]) -> None:
         """Say of a batch: how many items, which resources and versions, and every failure by its reason.

@@ -18,6 +18,7 @@ from vaultd.errors import (
     DeadlineExceeded,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     ResourceExhausted,
     Unimplemented,
     VaultdError,
@@ -26,6 +27,7 @@ from vaultd.interceptors.audit import RECEIPT_KEY, host_of
 from vaultd.interceptors.call import Reply
 from vaultd.interceptors.deadlines import Deadlines
 from vaultd.interceptors.errors import CODES, DETAILS_KEY, audit_unavailable, known_error, status_of
+from vaultd.interceptors.grants import Granted, GrantsOfBatch
 from vaultd.interceptors.trace import REQUEST_ID_KEY, RequestIds, trace_id
 from vaultd.services.context import Context
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from vaultd.interceptors.audit import AuditStep, Entry
     from vaultd.interceptors.call import Call
+    from vaultd.interceptors.grants import GrantStep
     from vaultd.interceptors.identity import Identity
     from vaultd.interceptors.policy import PolicyStep
     from vaultd.interceptors.routes import Route
@@ -70,6 +73,7 @@ class Chain:
         identity: Identity,
         throttle: Throttle,
         policy: PolicyStep,
+        grants: GrantStep,
         audit: AuditStep,
         on_incident: Callable[[str, BaseException], None],
         on_data_loss: Callable[[DataLoss], None],
@@ -79,6 +83,7 @@ class Chain:
         self._identity = identity
         self._throttle = throttle
         self._policy = policy
+        self._grants = grants
         self._audit = audit
         self._on_incident = on_incident
         self._on_data_loss = on_data_loss
@@ -125,7 +130,10 @@ class Chain:
                 route.validate.names(request)
                 route.validate.rest(request)
                 entry.name(request)
-                self._policy.require(caller, route.rule, request)
+                try:
+                    self._policy.require(caller, route.rule, request)
+                except PermissionDenied as refused:
+                    await self._grants.require(refused, caller, route.rule, request, entry)
                 if not route.rule.mutation:
                     try:
                         response = await route.serve(request, context)
@@ -212,6 +220,7 @@ class Chain:
         names: list[Any] = []
         errors: dict[int, VaultdError] = {}
         verdicts: dict[Any, Any] = {}  # items that name the same keys share a decision
+        by_grants = GrantsOfBatch()
         name_of, validate = rule.names, route.validate.rest
         next_turn = ITEMS_PER_TURN
         for at, item in enumerate(items):
@@ -224,7 +233,7 @@ class Chain:
             verdict = verdicts.get(name, _UNDECIDED)
             if verdict is _UNDECIDED:
                 verdict = verdicts[name] = self._verdict(route, caller, item)
-            if verdict is not None:
+            if verdict is not None and type(verdict) is not Granted:
                 errors[at] = verdict
                 continue
             names.append(name)
@@ -232,6 +241,9 @@ class Chain:
                 validate(item)
             except VaultdError as error:
                 errors[at] = error
+                continue
+            if verdict is not None and (refused := await by_grants.spend(verdict, item)) is not None:
+                errors[at] = refused
             else:
                 requests.append(item)
                 results.append(slot.result)
@@ -252,13 +264,17 @@ class Chain:
         if len(items) > ITEMS_PER_TURN:
             await asyncio.sleep(0)
         entry.name_items(names, versions, len(items), errors)
+        by_grants.record(entry)
         return response
 
-    def _verdict(self, route: Route, caller: Caller, item: Any) -> VaultdError | None:
-        """Why items with these names are refused, or None."""
+    def _verdict(self, route: Route, caller: Caller, item: Any) -> VaultdError | Granted | None:
+        """Why items with these names are refused, or the grants that each of them uses, or None."""
         try:
             route.validate.names(item)
-            self._policy.require(caller, route.rule, item)
+            try:
+                self._policy.require(caller, route.rule, item)
+            except PermissionDenied as refused:
+                return self._grants.look_up(refused, caller, route.rule, item)
         except VaultdError as error:
             return error
         return None

@@ -12,6 +12,9 @@ import google_crc32c
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from vaultd import names
+from vaultd.engine.grants import MAX_USES
+from vaultd.engine.permissions import GRANTABLE
+from vaultd.engine.policy import is_principal
 from vaultd.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ MAX_TOKEN_CHARS: Final = 512
 MAX_ETAG_CHARS: Final = 64
 MAX_MASK_PATHS: Final = 32
 MAX_PRINCIPAL_CHARS: Final = 2048
+MAX_GRANTED: Final = 32
 
 _LABEL_KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE: Final = re.compile(r"[a-zA-Z0-9._/-]{0,63}")
@@ -111,6 +115,32 @@ def _vault(value: str, field: str) -> None:
     names.parse_vault_name(value, field)
 
 
+def _grant(value: str, field: str) -> None:
+    names.parse_grant_name(value, field)
+
+
+def _key_or_vault(value: str, field: str) -> None:
+    names.parse_key_or_vault_name(value, field)
+
+
+def _principal(value: str, field: str) -> None:
+    if not is_principal(value):
+        raise InvalidArgument(
+            "PRINCIPAL_INVALID",
+            f"{field} must be a principal in its canonical spelling: spiffe://domain/path, dns:name or jwt:issuer:sub",
+            field=field,
+        )
+
+
+def _grantable(value: Any, field: str) -> None:
+    if not 1 <= len(value) <= MAX_GRANTED or not GRANTABLE.issuperset(value) or len(set(value)) != len(value):
+        raise InvalidArgument(
+            "PERMISSION_NOT_GRANTABLE",
+            f"{field} must be 1 to {MAX_GRANTED}, each once, of the permissions that use a key or read its public part",
+            field=field,
+        )
+
+
 def _known_enum(message: Message, field: str) -> Callable[[Any, str], None]:
     enum: Any = message.DESCRIPTOR.fields_by_name[field].enum_type
 
@@ -144,7 +174,7 @@ _CIPHER: Final = _Size(MAX_CIPHERTEXT)
 _TOKEN: Final = _chars(MAX_TOKEN_CHARS)
 _PASSPHRASE: Final = _Size(KIB)
 _LABELED: Final = {"labels": _labels}
-_NAMES: Final = (_id, _key, _version, _key_or_version, _vault)
+_NAMES: Final = (_id, _key, _version, _key_or_version, _vault, _grant, _key_or_vault)
 
 
 def _versioned(check: Callable[[Any, str], None]) -> dict[str, Any]:
@@ -220,6 +250,14 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "GetPublicKeyRequest": {"name": _key_or_version},
     "GetCapabilitiesRequest": {"parent": _vault},
     "GetKeyUsageRequest": {"name": _key},
+    "CreateGrantRequest": {
+        "parent": _key,
+        "grant": _resource({"grantee": _principal, "permissions": _grantable, "max_uses": _between(0, MAX_USES)}),
+        "request_id": _request_id,
+    },
+    "GetGrantRequest": {"name": _grant},
+    "ListGrantsRequest": {"parent": _key_or_vault, "grantee": _chars(MAX_PRINCIPAL_CHARS), "page_token": _TOKEN},
+    "RevokeGrantRequest": {"name": _grant, "request_id": _request_id},
     # AdminService
     "GetStatusRequest": {},
     "InitRequest": {"admin_principals": _principals, "passphrase": _PASSPHRASE},
