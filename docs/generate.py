@@ -23,7 +23,7 @@ from vaultd.audit import folding, log  # noqa: E402
 from vaultd.backends import rootkeys  # noqa: E402
 from vaultd.backends.pkcs11.uses import USES  # noqa: E402
 from vaultd.backends.software import SoftwareBackend  # noqa: E402
-from vaultd.engine import grants, lifecycle, paging, permissions, policy, quotas, usage  # noqa: E402
+from vaultd.engine import approvals, grants, lifecycle, paging, permissions, policy, quotas, usage  # noqa: E402
 from vaultd.engine.algorithms import ALGORITHMS, Algorithm, ProtectionLevel, Purpose, default_algorithm  # noqa: E402
 from vaultd.engine.clock import DAY_US, SECOND_US  # noqa: E402
 from vaultd.engine.ledger import REPLAY_WINDOW_US  # noqa: E402
@@ -61,6 +61,8 @@ NAME_CHECKS = {
     "_vault": "`vaults/{vault}`",
     "_grant": "`vaults/{vault}/keys/{key}/grants/{grant}`",
     "_key_or_vault": "a key or a vault",
+    "_approval": "`approvals/{approval}`",
+    "_rules": f"at most {approvals.MAX_RULES}, together at most {approvals.MAX_RULES_CHARS // KIB} KiB",
     "_principal": "a principal in its canonical spelling",
     "_grantable": f"1 to {validate.MAX_GRANTED} permissions that can be granted, each once",
     "_etag": "empty, or an etag that the server gave",
@@ -162,6 +164,8 @@ def permission_rows() -> Iterator[Sequence[str]]:
             needs, on, hides = "none: open to every accepted connection", "", ""
         elif rule.operator_only:
             needs, on, hides = "listed under `operators`", "the server", ""
+        elif rule.named:
+            needs, on, hides = "named by the approval itself", "`name`", ""
         else:
             needs = "<br>".join(f"`{access.permission}`" for access in rule.access)
             on = "<br>".join(resource_of(access) for access in rule.access)
@@ -230,6 +234,9 @@ def fixed_limits() -> str:
         ("grants of a key, in all", f"{grants.MAX_GRANTS_PER_KEY:,}, {grants.MAX_GRANTS:,}"),
         ("`expire_time` of a grant", f"at most {grants.MAX_TERM_US // DAY_US} days ahead"),
         ("uses of a grant leased at a time", f"a sixteenth of `max_uses`, at most {grants.BLOCK_USES:,}"),
+        ("open approvals of a principal, in all", f"{approvals.MAX_OPEN_PER_PRINCIPAL}, {approvals.MAX_OPEN:,}"),
+        ("how long an approval that ended can be looked at", f"{approvals.KEPT_US // DAY_US} days"),
+        ("methods, approvers of an approval rule", f"{approvals.MAX_METHODS}, {approvals.MAX_APPROVERS}"),
         ("messages leased at a time (random-nonce ciphers)", f"{usage.BLOCK_MESSAGES:,}"),
         ("share of the message budget at which a key is rotated by itself", f"{usage.ROTATE_AT:.1%}"),
         ("cost of a message in its rate class", f"1, and 1 more for each {size(throttle.BYTES_PER_TOKEN)}"),

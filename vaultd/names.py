@@ -19,6 +19,7 @@ _ID = re.compile(ID)
 _VAULT = re.compile(rf"vaults/({ID})")
 _KEY = re.compile(rf"vaults/({ID})/keys/({ID})(?:/versions/({VERSION}))?")
 _GRANT = re.compile(rf"(vaults/{ID}/keys/{ID})/grants/({ID})")
+_APPROVAL = re.compile(rf"approvals/({ID})")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
@@ -108,6 +109,14 @@ def parse_grant_name(value: str, field: str = "name") -> tuple[KeyRef, str]:
             "INVALID_NAME", f"{field} must be vaults/{{vault}}/keys/{{key}}/grants/{{grant}}", field=field
         )
     return parse_key_name(match[1], field), match[2]
+
+
+def parse_approval_name(value: str, field: str = "name") -> str:
+    """Return the id of `approvals/{approval}`, or raise InvalidArgument."""
+    match = _APPROVAL.fullmatch(value)
+    if match is None:
+        raise InvalidArgument("INVALID_NAME", f"{field} must be approvals/{{approval}}", field=field)
+    return match[1]
 
 
 def parse_key_or_vault_name(value: str, field: str = "parent") -> tuple[str, str]:

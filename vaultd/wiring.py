@@ -28,6 +28,7 @@ from vaultd.backends.rootkeys import CredentialRootKey, FileRootKey, PassphraseR
 from vaultd.backends.software import SoftwareBackend
 from vaultd.config import ConfigError
 from vaultd.engine.algorithms import ProtectionLevel
+from vaultd.engine.approvals import Approvals
 from vaultd.engine.authority import Authority
 from vaultd.engine.catalog import KeyCatalog
 from vaultd.engine.clock import SECOND_US, SystemClock
@@ -45,13 +46,14 @@ from vaultd.engine.usage import BudgetBook, UsageBook
 from vaultd.engine.vaults import Vaults
 from vaultd.errors import DataLoss, Unavailable, VaultdError
 from vaultd.hosts.grpcio import GrpcHost
+from vaultd.interceptors.approvals import ApprovalStep
 from vaultd.interceptors.audit import AuditStep
 from vaultd.interceptors.chain import Chain, ChainLimits
 from vaultd.interceptors.grants import GrantStep
 from vaultd.interceptors.identity import Identity, TrustBundle
 from vaultd.interceptors.policy import PolicyStep
 from vaultd.interceptors.routes import build_routes
-from vaultd.interceptors.rules import RULES
+from vaultd.interceptors.rules import HIGH_IMPACT, RULES
 from vaultd.interceptors.throttle import Throttle
 from vaultd.services.admin import AdminService
 from vaultd.services.crypto import CryptoService
@@ -219,6 +221,7 @@ class Engine:
     transit: Transit
     vaults: Vaults
     grants: Grants
+    approvals: Approvals
     usage: UsageBook
     budgets: BudgetBook
     scheduler: Scheduler
@@ -255,14 +258,19 @@ def build_engine(
     )
     lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits)
     grants = Grants(ledger, authority, clock)
-    followers = (grants.follow,)
+    depths = {method: impact.depth for method, impact in HIGH_IMPACT.items()}
+    approvals = Approvals(ledger, authority, clock, depths, on_event)
+    followers = (approvals.follow, grants.follow)
 
     def forget() -> None:
         catalog.forget_all()
+        approvals.forget()
         grants.forget()
 
     seal = Seal(ledger, provider, authority, forget, on_seal, followers)
-    scheduler = Scheduler(ledger, lifecycle, seal, usage, budgets, tokens, grants, clock, on_intent, on_event)
+    scheduler = Scheduler(
+        ledger, lifecycle, seal, usage, budgets, tokens, grants, approvals, clock, on_intent, on_event
+    )
     return Engine(
         store=store,
         ledger=ledger,
@@ -274,6 +282,7 @@ def build_engine(
         transit=Transit(catalog, ledger, clock),
         vaults=Vaults(ledger),
         grants=grants,
+        approvals=approvals,
         usage=usage,
         budgets=budgets,
         scheduler=scheduler,
@@ -355,7 +364,12 @@ class Server:
                 settings.lifecycle.scheduler_interval_ms,
             ),
             admin_pb2.DESCRIPTOR.services_by_name["AdminService"]: AdminService(
-                engine.seal, engine.vaults, engine.ledger, self._clock.now_us(), self.board.components
+                engine.seal,
+                engine.vaults,
+                engine.approvals,
+                engine.ledger,
+                self._clock.now_us(),
+                self.board.components,
             ),
             health_pb2.DESCRIPTOR.services_by_name["Health"]: HealthService(self.board),
         }
@@ -375,6 +389,7 @@ class Server:
             ),
             PolicyStep(engine.authority),
             GrantStep(engine.authority, engine.grants),
+            ApprovalStep(engine.approvals, self._audit),
             self._audit,
             self._on_incident,
             self._on_data_loss,

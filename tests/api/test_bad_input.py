@@ -459,7 +459,7 @@ NUMBERS = {
 }
 TESTED_ELSEWHERE = {
     *("name", "parent", "source_name", "destination_name", "key_id", "vault_id", "etag", "items", "page_size"),
-    *("key", "token_key", "vault", "update_mask", "admin_principals", "grant"),
+    *("key", "token_key", "vault", "update_mask", "admin_principals", "grant", "rules"),
 }
 
 
@@ -524,6 +524,7 @@ REFUSED_LATER = {
     "ListKeys.page_token": ["PAGE_TOKEN"],
     "ListKeyVersions.page_token": ["PAGE_TOKEN"],
     "ListGrants.page_token": ["PAGE_TOKEN"],
+    "ListApprovals.page_token": ["PAGE_TOKEN"],
     "ListVaults.page_token": ["PAGE_TOKEN"],
     "Init.passphrase": ["PASSPHRASE_REFUSED"],
     "Unseal.passphrase": ["PASSPHRASE_REFUSED"],

@@ -83,7 +83,7 @@ def fault(document: object) -> str:
 
 def test_the_permissions_are_those_that_the_protos_name() -> None:
     text = "".join(path.read_text() for path in PROTOS.glob("*.proto"))
-    assert PERMISSIONS == set(re.findall(r"`((?:crypto|keys|vaults|admin)\.[a-z_]+)`", text))
+    assert PERMISSIONS == set(re.findall(r"`((?:crypto|keys|vaults|admin|approvals)\.[a-z_]+)`", text))
 
 
 def test_built_in_roles_hold_only_permissions_that_exist() -> None:
@@ -107,7 +107,7 @@ def test_a_vault_operator_steers_keys_and_never_uses_them() -> None:
 
 def test_an_auditor_only_reads_metadata() -> None:
     reads = {"keys.get", "keys.list", "keys.list_grants", "vaults.get", "vaults.list", "admin.get_status"}
-    assert BUILT_IN_ROLES["auditor"] == reads
+    assert BUILT_IN_ROLES["auditor"] == reads | {"approvals.get_rules", "approvals.list"}
 
 
 def test_a_granter_holds_nothing_that_could_be_granted() -> None:

@@ -54,8 +54,10 @@ TOKENS: Final = frozenset({"keys.adopt"})
 """Not for those who administer a vault: a token's objects belong to all vaults."""
 VAULTS: Final = frozenset({"vaults.create", "vaults.delete", "vaults.get", "vaults.list", "vaults.update"})
 ADMIN: Final = frozenset({"admin.get_status", "admin.rotate_root_key", "admin.seal"})
+APPROVALS: Final = frozenset({"approvals.get_rules", "approvals.list", "approvals.set_rules"})
+"""Approving itself needs no permission: the rule names its approvers."""
 
-PERMISSIONS: Final = CRYPTO | KEYS | TOKENS | VAULTS | ADMIN
+PERMISSIONS: Final = CRYPTO | KEYS | TOKENS | VAULTS | ADMIN | APPROVALS
 GRANTABLE: Final = (CRYPTO - {"crypto.generate_random"}) | {"keys.get_public_key"}
 """What a grant may give: use of one key.  Random bytes come from a vault; and nothing here lets a grantee pass anything on."""
 
@@ -68,6 +70,8 @@ BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "key-admin": KEYS,
         # Beside a role of use: whoever grants must hold what is granted.
         "granter": GRANTING,
+        # For those whom an approval rule names: to find what waits for them, and why.
+        "approver": APPROVALS - {"approvals.set_rules"},
         # Not keys.get: callers without it cannot tell a key that is missing from one that they may not use.
         "crypto-user": CRYPTO | {"keys.get_capabilities", "keys.get_public_key"},
         "encrypter": frozenset(
@@ -94,7 +98,16 @@ BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "wrapper": frozenset({"crypto.wrap"}),
         "unwrapper": frozenset({"crypto.unwrap"}),
         "auditor": frozenset(
-            {"admin.get_status", "keys.get", "keys.list", "keys.list_grants", "vaults.get", "vaults.list"}
+            {
+                "admin.get_status",
+                "approvals.get_rules",
+                "approvals.list",
+                "keys.get",
+                "keys.list",
+                "keys.list_grants",
+                "vaults.get",
+                "vaults.list",
+            }
         ),
     }
 )

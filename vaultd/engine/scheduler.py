@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from vaultd.engine.approvals import KIND as APPROVAL
 from vaultd.engine.clock import SECOND_US
 from vaultd.engine.grants import KIND as GRANTS
 from vaultd.engine.ledger import Intent
-from vaultd.engine.model import KeyState, VersionState
+from vaultd.engine.model import ApprovalState, KeyState, VersionState
 from vaultd.engine.seal import SealState
 from vaultd.engine.tokens import KIND as TOKEN_OBJECT
 from vaultd.errors import VaultdError
@@ -20,6 +21,7 @@ from vaultd.names import KeyRef
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from vaultd.engine.approvals import Approvals
     from vaultd.engine.clock import Clock
     from vaultd.engine.grants import Grants
     from vaultd.engine.ledger import Ledger
@@ -55,6 +57,7 @@ class Scheduler:
         budgets: BudgetBook,
         tokens: TokenObjects,
         grants: Grants,
+        approvals: Approvals,
         clock: Clock,
         on_intent: Callable[[str, str], Awaitable[None]],
         on_event: Callable[[str, str, str], None],
@@ -66,6 +69,7 @@ class Scheduler:
         self._budgets = budgets
         self._tokens = tokens
         self._grants = grants
+        self._approvals = approvals
         self._clock = clock
         self._on_intent = on_intent
         self._on_event = on_event
@@ -151,6 +155,13 @@ class Scheduler:
                     await self._on_intent(event, str(ref))
                     await self._grants.expire_if_due(key, now_us)
                     self._on_event(event, str(ref), "")
+            elif key.kind == APPROVAL:
+                ends = row.state in {ApprovalState.PENDING.value, ApprovalState.APPROVED.value}
+                event, name = "expire_approval" if ends else "forget_approval", f"approvals/{key.id}"
+                if self.clock_trusted:
+                    await self._on_intent(event, name)
+                    await self._approvals.expire_if_due(key, now_us)
+                    self._on_event(event, name, "")
             self._retry_at.pop(key, None)
         except VaultdError as error:
             self._retry_at[key] = now_us + RETRY_US

@@ -1,6 +1,7 @@
 """The chain: everything between a host and a service, in order.  Nothing else may see a request.
 
-    errors -> trace -> audit(open) -> identity -> throttle -> parse+validate -> policy -> audit(intent) -> service -> audit(outcome)
+    errors -> trace -> audit(open) -> identity -> throttle -> parse+validate -> policy -> approval -> audit(intent) -> service
+           -> audit(outcome)
 
 Read `Chain.unary` to know the product's guarantees.  `Chain.stream` is the same list for streams, message by message.
 """
@@ -34,6 +35,7 @@ from vaultd.services.context import Context
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from vaultd.interceptors.approvals import ApprovalStep
     from vaultd.interceptors.audit import AuditStep, Entry
     from vaultd.interceptors.call import Call
     from vaultd.interceptors.grants import GrantStep
@@ -74,6 +76,7 @@ class Chain:
         throttle: Throttle,
         policy: PolicyStep,
         grants: GrantStep,
+        approvals: ApprovalStep,
         audit: AuditStep,
         on_incident: Callable[[str, BaseException], None],
         on_data_loss: Callable[[DataLoss], None],
@@ -84,6 +87,7 @@ class Chain:
         self._throttle = throttle
         self._policy = policy
         self._grants = grants
+        self._approvals = approvals
         self._audit = audit
         self._on_incident = on_incident
         self._on_data_loss = on_data_loss
@@ -142,7 +146,7 @@ class Chain:
                     return self._finish(entry, response)
                 # No deadline from here on: a mutation that began is finished and recorded, whoever still waits for it.
                 self._deadlines.leave(task)
-                return await self._mutate(route, request, context, entry)
+                return await self._mutate(route, request, body or b"", context, entry)
             finally:
                 self._deadlines.leave(task)
                 if not entry.handed_over:
@@ -175,19 +179,21 @@ class Chain:
             raise _too_late()
         return min(call.deadline, latest)
 
-    async def _mutate(self, route: Route, request: Any, context: Context, entry: Entry) -> Reply:
-        """Intent, act and outcome as one task that outlives its caller: what is done is recorded as done."""
+    async def _mutate(self, route: Route, request: Any, body: bytes, context: Context, entry: Entry) -> Reply:
+        """Approval, intent, act and outcome as one task that outlives its caller: what is done is recorded as done."""
 
         async def act() -> Reply:
             try:
+                approval = await self._approvals.require(route.rule, request, body, context, entry)
                 await self._audit.intent(entry)
                 try:
-                    response = await route.serve(request, context)
+                    async with self._approvals.using(approval):
+                        response = await route.serve(request, context)
                 except NotFound as error:
                     raise self._policy.disguise(error, context.caller, route.rule, request) from None
-                body = _body(entry, response)
-                receipt = await self._audit.durable_outcome(entry, "OK", "", len(body))
-                return Reply(body, 0, "", _trailing(entry, receipt))
+                answer = _body(entry, response)
+                receipt = await self._audit.durable_outcome(entry, "OK", "", len(answer))
+                return Reply(answer, 0, "", _trailing(entry, receipt))
             except Exception as error:  # as in unary: the same mapping, inside the task that outlives the call
                 return self._refuse(entry, known_error(error, self._on_incident))
 

@@ -12,6 +12,7 @@ import google_crc32c
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from vaultd import names
+from vaultd.engine.approvals import MAX_RULES
 from vaultd.engine.grants import MAX_USES
 from vaultd.engine.permissions import GRANTABLE
 from vaultd.engine.policy import is_principal
@@ -123,6 +124,15 @@ def _key_or_vault(value: str, field: str) -> None:
     names.parse_key_or_vault_name(value, field)
 
 
+def _approval(value: str, field: str) -> None:
+    names.parse_approval_name(value, field)
+
+
+def _rules(value: Any, field: str) -> None:
+    if len(value) > MAX_RULES:
+        raise InvalidArgument("FIELD_RANGE", f"{field} must be at most {MAX_RULES}", field=field)
+
+
 def _principal(value: str, field: str) -> None:
     if not is_principal(value):
         raise InvalidArgument(
@@ -174,7 +184,7 @@ _CIPHER: Final = _Size(MAX_CIPHERTEXT)
 _TOKEN: Final = _chars(MAX_TOKEN_CHARS)
 _PASSPHRASE: Final = _Size(KIB)
 _LABELED: Final = {"labels": _labels}
-_NAMES: Final = (_id, _key, _version, _key_or_version, _vault, _grant, _key_or_vault)
+_NAMES: Final = (_id, _key, _version, _key_or_version, _vault, _grant, _key_or_vault, _approval)
 
 
 def _versioned(check: Callable[[Any, str], None]) -> dict[str, Any]:
@@ -278,6 +288,13 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "request_id": _request_id,
     },
     "DeleteVaultRequest": _versioned(_vault),
+    "GetApprovalRulesRequest": {},
+    "SetApprovalRulesRequest": {"rules": _rules, "etag": _etag, "request_id": _request_id},
+    "ListApprovalsRequest": {"page_token": _TOKEN},
+    "GetApprovalRequest": {"name": _approval},
+    "ApproveRequestRequest": {"name": _approval, "request_id": _request_id},
+    "RejectRequestRequest": {"name": _approval, "request_id": _request_id},
+    "CancelApprovalRequest": {"name": _approval, "request_id": _request_id},
     # grpc.health.v1 and reflection
     "HealthCheckRequest": {"service": _chars(256)},
     "HealthListRequest": {},

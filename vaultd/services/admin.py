@@ -10,15 +10,18 @@ from vaultd import __version__
 from vaultd.engine.paging import page_length, page_limit, page_start, page_token
 from vaultd.engine.policy import seed_policy
 from vaultd.engine.seal import SealState
-from vaultd.names import parse_vault_name
+from vaultd.names import parse_approval_name, parse_vault_name
 from vaultd.secret import Secret
+from vaultd.services.approvals import STATES as APPROVAL_STATES
+from vaultd.services.approvals import approval_message, rule_of, rules_message
 from vaultd.services.convert import one_etag, set_time, update_paths, vault_message
 from vaultd_client.v1 import admin_pb2 as pb
-from vaultd_client.v1 import resources_pb2
+from vaultd_client.v1 import approval_pb2, resources_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from vaultd.engine.approvals import Approvals
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.seal import Seal
     from vaultd.engine.vaults import Vaults
@@ -39,12 +42,14 @@ class AdminService:
         self,
         seal: Seal,
         vaults: Vaults,
+        approvals: Approvals,
         ledger: Ledger,
         start_us: int,
         components: Callable[[], Mapping[str, bool]],
     ) -> None:
         self._seal = seal
         self._vaults = vaults
+        self._approvals = approvals
         self._ledger = ledger
         self._start_us = start_us
         self._components = components
@@ -121,3 +126,52 @@ class AdminService:
     async def DeleteVault(self, request: pb.DeleteVaultRequest, context: Context) -> Empty:
         await self._vaults.delete(context.intent(request), parse_vault_name(request.name), request.etag)
         return Empty()
+
+    async def GetApprovalRules(
+        self, request: approval_pb2.GetApprovalRulesRequest, context: Context
+    ) -> approval_pb2.ApprovalRules:
+        del request, context
+        return rules_message(self._approvals.rules)
+
+    async def SetApprovalRules(
+        self, request: approval_pb2.SetApprovalRulesRequest, context: Context
+    ) -> approval_pb2.ApprovalRules:
+        canonical = self._approvals.canonical_method
+        rules = [rule_of(rule, f"rules[{at}]", canonical) for at, rule in enumerate(request.rules)]
+        return rules_message(await self._approvals.set_rules(context.intent(request), rules, request.etag))
+
+    async def ListApprovals(
+        self, request: approval_pb2.ListApprovalsRequest, context: Context
+    ) -> approval_pb2.ListApprovalsResponse:
+        del context
+        limit = page_limit(request.page_size)
+        query = f"approvals {request.state}"
+        after = page_start(self._ledger, query, request.page_token)
+        approvals = await self._approvals.list(APPROVAL_STATES[request.state], after, limit + 1)
+        messages = [approval_message(approval) for approval in approvals]
+        length = page_length((message.ByteSize() for message in messages), limit)
+        response = approval_pb2.ListApprovalsResponse(approvals=messages[:length])
+        if len(approvals) > length:
+            response.next_page_token = page_token(self._ledger, query, approvals[length - 1].id)
+        return response
+
+    async def GetApproval(self, request: approval_pb2.GetApprovalRequest, context: Context) -> approval_pb2.Approval:
+        return approval_message(await self._approvals.get(context.principal, parse_approval_name(request.name)))
+
+    async def ApproveRequest(
+        self, request: approval_pb2.ApproveRequestRequest, context: Context
+    ) -> approval_pb2.Approval:
+        id = parse_approval_name(request.name)
+        return approval_message(await self._approvals.approve(context.intent(request), id))
+
+    async def RejectRequest(
+        self, request: approval_pb2.RejectRequestRequest, context: Context
+    ) -> approval_pb2.Approval:
+        id = parse_approval_name(request.name)
+        return approval_message(await self._approvals.reject(context.intent(request), id))
+
+    async def CancelApproval(
+        self, request: approval_pb2.CancelApprovalRequest, context: Context
+    ) -> approval_pb2.Approval:
+        id = parse_approval_name(request.name)
+        return approval_message(await self._approvals.cancel(context.intent(request), id))

@@ -5,6 +5,7 @@ import warnings
 
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from vaultd_client.v1 import admin_pb2 as vaultd_dot_v1_dot_admin__pb2
+from vaultd_client.v1 import approval_pb2 as vaultd_dot_v1_dot_approval__pb2
 from vaultd_client.v1 import resources_pb2 as vaultd_dot_v1_dot_resources__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -90,6 +91,41 @@ class AdminServiceStub(object):
                 request_serializer=vaultd_dot_v1_dot_admin__pb2.DeleteVaultRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.GetApprovalRules = channel.unary_unary(
+                '/vaultd.v1.AdminService/GetApprovalRules',
+                request_serializer=vaultd_dot_v1_dot_approval__pb2.GetApprovalRulesRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_approval__pb2.ApprovalRules.FromString,
+                _registered_method=True)
+        self.SetApprovalRules = channel.unary_unary(
+                '/vaultd.v1.AdminService/SetApprovalRules',
+                request_serializer=vaultd_dot_v1_dot_approval__pb2.SetApprovalRulesRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_approval__pb2.ApprovalRules.FromString,
+                _registered_method=True)
+        self.ListApprovals = channel.unary_unary(
+                '/vaultd.v1.AdminService/ListApprovals',
+                request_serializer=vaultd_dot_v1_dot_approval__pb2.ListApprovalsRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_approval__pb2.ListApprovalsResponse.FromString,
+                _registered_method=True)
+        self.GetApproval = channel.unary_unary(
+                '/vaultd.v1.AdminService/GetApproval',
+                request_serializer=vaultd_dot_v1_dot_approval__pb2.GetApprovalRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_approval__pb2.Approval.FromString,
+                _registered_method=True)
+        self.ApproveRequest = channel.unary_unary(
+                '/vaultd.v1.AdminService/ApproveRequest',
+                request_serializer=vaultd_dot_v1_dot_approval__pb2.ApproveRequestRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_approval__pb2.Approval.FromString,
+                _registered_method=True)
+        self.RejectRequest = channel.unary_unary(
+                '/vaultd.v1.AdminService/RejectRequest',
+                request_serializer=vaultd_dot_v1_dot_approval__pb2.RejectRequestRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_approval__pb2.Approval.FromString,
+                _registered_method=True)
+        self.CancelApproval = channel.unary_unary(
+                '/vaultd.v1.AdminService/CancelApproval',
+                request_serializer=vaultd_dot_v1_dot_approval__pb2.CancelApprovalRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_approval__pb2.Approval.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -174,6 +210,61 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetApprovalRules(self, request, context):
+        """Returns the approval rules. Caller needs `approvals.get_rules` on `/`. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetApprovalRules(self, request, context):
+        """Replaces the approval rules; requests that a changed rule covers are VOIDED. Caller needs `approvals.set_rules` on `/`.
+        Idempotent. In force on this node when it returns, on others within a second. While a rule names SetApprovalRules, this needs
+        approval like everything that a rule covers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApprovals(self, request, context):
+        """Lists requests that need or needed approval; those that ended are kept for 90 days. Caller needs `approvals.list` on `/`.
+        Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetApproval(self, request, context):
+        """Returns a request that needs or needed approval. Caller made it, or is an approver of one of its rules, or holds
+        `approvals.list` on `/`. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveRequest(self, request, context):
+        """Approves a PENDING request. Caller is an approver of one of its rules, and not its requester. Idempotent: an approver counts
+        once. With the last approval that its rules require it is APPROVED, and its requester may send the same request again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectRequest(self, request, context):
+        """Rejects a request that is PENDING or APPROVED, for good. Caller is an approver of one of its rules, and not its requester.
+        Not idempotent without request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelApproval(self, request, context):
+        """Takes back a request that is PENDING or APPROVED, for good. Caller made it. Not idempotent without request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -226,6 +317,41 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.DeleteVault,
                     request_deserializer=vaultd_dot_v1_dot_admin__pb2.DeleteVaultRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'GetApprovalRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetApprovalRules,
+                    request_deserializer=vaultd_dot_v1_dot_approval__pb2.GetApprovalRulesRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_approval__pb2.ApprovalRules.SerializeToString,
+            ),
+            'SetApprovalRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetApprovalRules,
+                    request_deserializer=vaultd_dot_v1_dot_approval__pb2.SetApprovalRulesRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_approval__pb2.ApprovalRules.SerializeToString,
+            ),
+            'ListApprovals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApprovals,
+                    request_deserializer=vaultd_dot_v1_dot_approval__pb2.ListApprovalsRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_approval__pb2.ListApprovalsResponse.SerializeToString,
+            ),
+            'GetApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetApproval,
+                    request_deserializer=vaultd_dot_v1_dot_approval__pb2.GetApprovalRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_approval__pb2.Approval.SerializeToString,
+            ),
+            'ApproveRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveRequest,
+                    request_deserializer=vaultd_dot_v1_dot_approval__pb2.ApproveRequestRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_approval__pb2.Approval.SerializeToString,
+            ),
+            'RejectRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectRequest,
+                    request_deserializer=vaultd_dot_v1_dot_approval__pb2.RejectRequestRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_approval__pb2.Approval.SerializeToString,
+            ),
+            'CancelApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelApproval,
+                    request_deserializer=vaultd_dot_v1_dot_approval__pb2.CancelApprovalRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_approval__pb2.Approval.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -502,6 +628,195 @@ class AdminService(object):
             '/vaultd.v1.AdminService/DeleteVault',
             vaultd_dot_v1_dot_admin__pb2.DeleteVaultRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetApprovalRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/GetApprovalRules',
+            vaultd_dot_v1_dot_approval__pb2.GetApprovalRulesRequest.SerializeToString,
+            vaultd_dot_v1_dot_approval__pb2.ApprovalRules.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetApprovalRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/SetApprovalRules',
+            vaultd_dot_v1_dot_approval__pb2.SetApprovalRulesRequest.SerializeToString,
+            vaultd_dot_v1_dot_approval__pb2.ApprovalRules.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApprovals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/ListApprovals',
+            vaultd_dot_v1_dot_approval__pb2.ListApprovalsRequest.SerializeToString,
+            vaultd_dot_v1_dot_approval__pb2.ListApprovalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/GetApproval',
+            vaultd_dot_v1_dot_approval__pb2.GetApprovalRequest.SerializeToString,
+            vaultd_dot_v1_dot_approval__pb2.Approval.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/ApproveRequest',
+            vaultd_dot_v1_dot_approval__pb2.ApproveRequestRequest.SerializeToString,
+            vaultd_dot_v1_dot_approval__pb2.Approval.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/RejectRequest',
+            vaultd_dot_v1_dot_approval__pb2.RejectRequestRequest.SerializeToString,
+            vaultd_dot_v1_dot_approval__pb2.Approval.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/CancelApproval',
+            vaultd_dot_v1_dot_approval__pb2.CancelApprovalRequest.SerializeToString,
+            vaultd_dot_v1_dot_approval__pb2.Approval.FromString,
             options,
             channel_credentials,
             insecure,
