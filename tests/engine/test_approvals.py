@@ -388,6 +388,19 @@ async def test_an_approval_that_was_put_back_is_used_again(tmp_path):
         await opened.engine.approvals.use(approval.id)
 
 
+async def test_an_approval_is_not_put_back_when_the_act_may_have_been_committed(tmp_path):
+    async with ruled(tmp_path) as opened:
+        approval = await approve(opened, await asked(opened), ALICE, BOB)
+        marked = await opened.engine.approvals.use(approval.id)
+        await opened.create()
+        await opened.engine.approvals.put_back(approval.id, marked)
+        assert await state_of(opened, approval) is ApprovalState.USED
+        await opened.engine.approvals.put_back(approval.id)
+        marked = await opened.engine.approvals.use(approval.id)
+        await opened.engine.approvals.put_back(approval.id, marked)
+        assert await state_of(opened, approval) is ApprovalState.APPROVED
+
+
 async def test_two_processes_use_an_approval_once(tmp_path):
     async with ruled(tmp_path) as one, open_engine(tmp_path) as two:
         approval = await approve(one, await asked(one), ALICE, BOB)

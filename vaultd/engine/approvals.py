@@ -318,10 +318,10 @@ class Approvals:
                 "the approval rules changed just now; send the request again to see what holds",
             )
 
-    async def use(self, id: str) -> None:
+    async def use(self, id: str) -> int:
         """Mark an approved request as used, durably, before it is executed: it is never executed twice.
 
-        Raises Aborted when it is not approved any more, by whatever happened in this process or another.
+        Returns the revision of the mark, for `put_back`.  Raises Aborted when it is not approved any more, by whatever happened in this process or another.
         """
         async with self._ledger.change() as changes:
             found = await changes.get(_at(id))
@@ -338,10 +338,16 @@ class Approvals:
                 )
             self._check_rules_of(_rules(await changes.get(RULES_KEY)), approval, approval.rules)
             await _end(changes, approval, ApprovalState.USED, approval.principal)
+        return changes.revision
 
-    async def put_back(self, id: str) -> None:
-        """Undo `use`, since the act failed in a way that repeating it may mend."""
+    async def put_back(self, id: str, unless_after: int | None = None) -> None:
+        """Undo `use`, since the act failed in a way that repeating it may mend.
+
+        `unless_after`: not when anything was committed after this revision, for then it may have been the act.
+        """
         async with self._ledger.change() as changes:
+            if unless_after is not None and changes.revision != unless_after + 1:
+                return
             found = await changes.get(_at(id))
             approval: Approval | None = found.resource() if found is not None else None
             if approval is None or approval.state is not ApprovalState.USED:

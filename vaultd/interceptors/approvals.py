@@ -71,17 +71,20 @@ class ApprovalStep:
 
     @asynccontextmanager
     async def using(self, approval: Approval | None) -> AsyncIterator[None]:
-        """Around the act: the approval is used up before it, durably, and stays so, but when repeating the act may help."""
+        """Around the act: the approval is used up before it, durably, and stays so, but when repeating the act may help.
+
+        What aborts has changed nothing.  UNAVAILABLE may hide a commit, so then nothing at all may have been committed since.
+        """
         if approval is None:
             yield
             return
-        await self._approvals.use(approval.id)
+        marked = await self._approvals.use(approval.id)
         failpoints.hit("approvals.used")
         try:
             yield
-        except (Unavailable, Aborted):
+        except (Unavailable, Aborted) as error:
             with suppress(VaultdError):  # then it is lost, and can be asked for again
-                await self._approvals.put_back(approval.id)
+                await self._approvals.put_back(approval.id, marked if isinstance(error, Unavailable) else None)
             raise
 
 
