@@ -23,7 +23,7 @@ from vaultd.audit import folding, log  # noqa: E402
 from vaultd.backends import rootkeys  # noqa: E402
 from vaultd.backends.pkcs11.uses import USES  # noqa: E402
 from vaultd.backends.software import SoftwareBackend  # noqa: E402
-from vaultd.engine import approvals, grants, lifecycle, paging, permissions, policy, quotas, usage  # noqa: E402
+from vaultd.engine import approvals, key_grants, lifecycle, paging, permissions, policy, quotas, usage  # noqa: E402
 from vaultd.engine.algorithms import ALGORITHMS, Algorithm, ProtectionLevel, Purpose, default_algorithm  # noqa: E402
 from vaultd.engine.clock import DAY_US, SECOND_US  # noqa: E402
 from vaultd.engine.ledger import REPLAY_WINDOW_US  # noqa: E402
@@ -231,9 +231,9 @@ def fixed_limits() -> str:
         ("versions of a key", f"{lifecycle.MAX_VERSIONS:,}"),
         ("`rotation_period`", f"1 hour to {lifecycle.MAX_ROTATION_US // DAY_US:,} days"),
         ("`destroy_scheduled_duration`", f"at most {lifecycle.MAX_DESTROY_DELAY_US // DAY_US} days"),
-        ("grants of a key, in all", f"{grants.MAX_GRANTS_PER_KEY:,}, {grants.MAX_GRANTS:,}"),
-        ("`expire_time` of a grant", f"at most {grants.MAX_TERM_US // DAY_US} days ahead"),
-        ("uses of a grant leased at a time", f"a sixteenth of `max_uses`, at most {grants.BLOCK_USES:,}"),
+        ("grants of a key, in all", f"{key_grants.MAX_GRANTS_PER_KEY:,}, {key_grants.MAX_GRANTS:,}"),
+        ("`expire_time` of a grant", f"at most {key_grants.MAX_TERM_US // DAY_US} days ahead"),
+        ("uses of a grant leased at a time", f"a sixteenth of `max_uses`, at most {key_grants.BLOCK_USES:,}"),
         ("open approvals of a principal, in all", f"{approvals.MAX_OPEN_PER_PRINCIPAL}, {approvals.MAX_OPEN:,}"),
         ("how long an approval that ended can be looked at", f"{approvals.KEPT_US // DAY_US} days"),
         ("methods, approvers of an approval rule", f"{approvals.MAX_METHODS}, {approvals.MAX_APPROVERS}"),

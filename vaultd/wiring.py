@@ -33,7 +33,7 @@ from vaultd.engine.authority import Authority
 from vaultd.engine.catalog import KeyCatalog
 from vaultd.engine.clock import SECOND_US, SystemClock
 from vaultd.engine.feed import FeedFollower
-from vaultd.engine.grants import Grants
+from vaultd.engine.key_grants import Grants
 from vaultd.engine.ledger import Ledger
 from vaultd.engine.lifecycle import KeyLifecycle, LifecycleLimits
 from vaultd.engine.quotas import InFlight, Limit, RateLimiter, Window

@@ -321,7 +321,8 @@ class Approvals:
     async def use(self, id: str) -> int:
         """Mark an approved request as used, durably, before it is executed: it is never executed twice.
 
-        Returns the revision of the mark, for `put_back`.  Raises Aborted when it is not approved any more, by whatever happened in this process or another.
+        Returns the revision of the mark, for `put_back`.  Raises Aborted when it is not approved any more, by whatever happened
+        in this process or another.
         """
         async with self._ledger.change() as changes:
             found = await changes.get(_at(id))

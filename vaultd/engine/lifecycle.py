@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from vaultd.engine.algorithms import Algorithm, ProtectionLevel, Purpose, choose_algorithm
 from vaultd.engine.catalog import key_not_found, no_backend, version_not_found
 from vaultd.engine.clock import DAY_US, SECOND_US
-from vaultd.engine.grants import drop_grants
+from vaultd.engine.key_grants import drop_grants
 from vaultd.engine.model import Key, KeyState, KeyVersion, VersionState
 from vaultd.errors import (
     Aborted,

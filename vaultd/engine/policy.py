@@ -197,6 +197,11 @@ class Decision:
     allowed: bool
     reason: str
 
+    @property
+    def silent(self) -> bool:
+        """Whether the policy neither gives nor denies, so that a grant may give."""
+        return self == _NO_BINDING
+
 
 _NO_BINDING: Final = Decision(False, "no binding")
 _NO_RESOURCE: Final = Decision(False, "not a resource name")
@@ -257,10 +262,6 @@ class PolicyEngine:
                 self._decisions.clear()
             self._decisions[key] = decision
         return decision
-
-    def silent(self, principal: str, permission: str, resource: str) -> bool:
-        """Whether the policy neither gives nor denies the permission there, so that a grant may."""
-        return self.decide(principal, permission, resource) == _NO_BINDING
 
     def _evaluate(self, principal: str, memberships: list[str], permission: str, resource: str) -> Decision:
         # Callers pass parsed names; `..` or an empty segment here is a defect of ours, and must not widen anything.

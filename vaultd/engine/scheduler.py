@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from vaultd.engine.approvals import KIND as APPROVAL
 from vaultd.engine.clock import SECOND_US
-from vaultd.engine.grants import KIND as GRANTS
+from vaultd.engine.key_grants import KIND as GRANTS
 from vaultd.engine.ledger import Intent
 from vaultd.engine.model import ApprovalState, KeyState, VersionState
 from vaultd.engine.seal import SealState
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from vaultd.engine.approvals import Approvals
     from vaultd.engine.clock import Clock
-    from vaultd.engine.grants import Grants
+    from vaultd.engine.key_grants import Grants
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
     from vaultd.engine.seal import Seal

@@ -238,7 +238,7 @@ class Chain:
             name = name_of(item)
             verdict = verdicts.get(name, _UNDECIDED)
             if verdict is _UNDECIDED:
-                verdict = verdicts[name] = self._verdict(route, caller, item)
+                verdict = verdicts[name] = await self._verdict(route, caller, item)
             if verdict is not None and type(verdict) is not Granted:
                 errors[at] = verdict
                 continue
@@ -273,14 +273,14 @@ class Chain:
         by_grants.record(entry)
         return response
 
-    def _verdict(self, route: Route, caller: Caller, item: Any) -> VaultdError | Granted | None:
+    async def _verdict(self, route: Route, caller: Caller, item: Any) -> VaultdError | Granted | None:
         """Why items with these names are refused, or the grants that each of them uses, or None."""
         try:
             route.validate.names(item)
             try:
                 self._policy.require(caller, route.rule, item)
             except PermissionDenied as refused:
-                return self._grants.look_up(refused, caller, route.rule, item)
+                return await self._grants.look_up(refused, caller, route.rule, item)
         except VaultdError as error:
             return error
         return None

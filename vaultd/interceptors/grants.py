@@ -12,7 +12,7 @@ from vaultd.names import parse_key_or_version_name
 if TYPE_CHECKING:
     from vaultd.engine.authority import Authority
     from vaultd.engine.caller import Caller
-    from vaultd.engine.grants import Grants, HeldGrant
+    from vaultd.engine.key_grants import Grants, HeldGrant
     from vaultd.interceptors.audit import Entry
     from vaultd.interceptors.rules import Rule
 
@@ -54,18 +54,19 @@ class GrantStep:
 
     async def require(self, refused: PermissionDenied, caller: Caller, rule: Rule, request: Any, entry: Entry) -> None:
         """Raise `refused` unless grants give what policy does not; the record says which did."""
-        names = await self.look_up(refused, caller, rule, request).spend(uses_of(request))
+        granted = await self.look_up(refused, caller, rule, request)
+        names = await granted.spend(uses_of(request))
         entry.fields["grant"] = names[0] if len(names) == 1 else names
 
-    def look_up(self, refused: PermissionDenied, caller: Caller, rule: Rule, request: Any) -> Granted:
+    async def look_up(self, refused: PermissionDenied, caller: Caller, rule: Rule, request: Any) -> Granted:
         """The grants that may decide, before any use is taken; raises `refused` when there are none."""
-        policy = self._authority.engine
         choices = []
         for access in rule.access:
             resource = access.resource(request)
-            if policy.allows(caller.principal, access.permission, resource):
+            decision = self._authority.engine.decide(caller.principal, access.permission, resource)
+            if decision.allowed:
                 continue
-            if access.permission not in GRANTABLE or not policy.silent(caller.principal, access.permission, resource):
+            if access.permission not in GRANTABLE or not decision.silent:
                 raise refused
             key_name = parse_key_or_version_name(resource).key_name
             found = self._grants.candidates(caller.principal, access.permission, resource, key_name)

@@ -13,7 +13,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from vaultd import names
 from vaultd.engine.approvals import MAX_RULES
-from vaultd.engine.grants import MAX_USES
+from vaultd.engine.key_grants import MAX_USES
 from vaultd.engine.permissions import GRANTABLE
 from vaultd.engine.policy import is_principal
 from vaultd.errors import InvalidArgument

@@ -8,7 +8,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from vaultd.backends.base import TokenKey
 from vaultd.engine.algorithms import ALGORITHMS, ProtectionLevel, default_algorithm
-from vaultd.engine.grants import GrantSpec
+from vaultd.engine.key_grants import GrantSpec
 from vaultd.engine.lifecycle import KeySpec, KeyUpdate
 from vaultd.engine.paging import page_length, page_limit, page_start, page_token
 from vaultd.engine.public_keys import encode_public_key
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vaultd.backends.base import Backend
-    from vaultd.engine.grants import Grants
+    from vaultd.engine.key_grants import Grants
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
     from vaultd.engine.usage import BudgetBook, UsageBook

@@ -8,9 +8,9 @@ import pytest
 
 from engine.engines import DAY_US, intent, move_to, move_us, open_engine
 from harness import ADMIN, APP, FakeClock
-from vaultd.engine import grants as module
+from vaultd.engine import key_grants as module
 from vaultd.engine.authority import put_policy
-from vaultd.engine.grants import GrantSpec
+from vaultd.engine.key_grants import GrantSpec
 from vaultd.engine.policy import Binding, Deny, Policy
 from vaultd.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, VaultdError
 from vaultd.names import KeyRef
