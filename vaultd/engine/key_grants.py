@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from vaultd.engine.authority import Authority
     from vaultd.engine.clock import Clock
-    from vaultd.engine.ledger import Changes, Intent, Ledger
+    from vaultd.engine.ledger import Changes, Intent, Ledger, OpenRow
     from vaultd.names import KeyRef
     from vaultd.store.base import Change
 
@@ -83,28 +83,39 @@ def _uses_row(grant: Grant) -> RowKey:
     return RowKey(USES, grant.vault, f"{grant.key}/{grant.id}", 0)
 
 
-def _grants_in(values: dict[str, Any]) -> list[Grant]:
-    return [decode_resource(entry) for entry in values["grants"]]
+Entry = dict[str, Any]
+"""A grant as its row holds it.  A row may hold hundreds: they are decoded one by one, where they are needed."""
+
+
+def _entries(found: OpenRow | None) -> list[Entry]:
+    return found.values["grants"] if found is not None else []
+
+
+def _decode(entry: Entry) -> Grant:
+    grant: Grant = decode_resource(entry)
+    return grant
 
 
 async def drop_grants(changes: Changes, vault: str, key: str) -> None:
     """Take the grants of a key away with it, in the change that deletes it."""
     found = await changes.get(_row(vault, key))
     if found is not None:
-        await _put(changes, found.row.uid, vault, key, _grants_in(found.values), [])
+        await _put(changes, found.row.uid, vault, key, _entries(found), [])
 
 
 async def _put(
-    changes: Changes, uid: bytes, vault: str, key: str, before: Sequence[Grant], after: Sequence[Grant]
+    changes: Changes, uid: bytes, vault: str, key: str, before: Sequence[Entry], after: Sequence[Entry]
 ) -> None:
     """Write the grants of a key; forget the uses of those that are gone."""
-    kept = {grant.id for grant in after}
-    for grant in before:
-        if grant.id not in kept and grant.max_uses and await changes.get(_uses_row(grant)) is not None:
-            await changes.delete(_uses_row(grant))
+    kept = {entry["id"] for entry in after}
+    for entry in before:
+        if entry["id"] not in kept and entry["max_uses"]:
+            uses = _uses_row(_decode(entry))
+            if await changes.get(uses) is not None:
+                await changes.delete(uses)
     if after:
-        values = {"grants": [encode_resource(grant) for grant in after]}
-        await changes.put(_row(vault, key), uid, "ACTIVE", min(grant.expire_us for grant in after), values)
+        due_us = min(entry["expire_us"] for entry in after)
+        await changes.put(_row(vault, key), uid, "ACTIVE", due_us, {"grants": list(after)})
     else:
         await changes.delete(_row(vault, key))
 
@@ -161,7 +172,7 @@ class Grants:
                     self._unread[at] = None
                     self._keep(at, [])
                     raise
-                self._keep(at, _grants_in(found.values) if found is not None else [])
+                self._keep(at, _entries(found))
 
     async def _load(self) -> None:
         after = ""
@@ -174,16 +185,17 @@ class Grants:
                     for row in rows:
                         at = (row.row.key.scope, row.row.key.id)
                         if at not in self._unread:  # else it changed after this was read
-                            self._keep(at, _grants_in(row.values))
+                            self._keep(at, _entries(row))
 
-    def _keep(self, at: tuple[str, str], grants: Sequence[Grant]) -> None:
+    def _keep(self, at: tuple[str, str], entries: Sequence[Entry]) -> None:
         """Make these the grants of a key; those that stay keep their leases."""
         before = {held.grant.id: held for held in self._by_key.pop(at, ())}
         for grantee in {held.grant.grantee for held in before.values()}:
             self._by_grantee.pop((grantee, f"vaults/{at[0]}/keys/{at[1]}"), None)
-        self._count += len(grants) - len(before)
-        if grants:
-            kept = tuple(before.pop(one.id) if one.id in before else HeldGrant(one) for one in grants)
+        self._count += len(entries) - len(before)
+        if entries:
+            # A grant never changes: one that is known need not be decoded again.
+            kept = tuple(before.pop(one["id"]) if one["id"] in before else HeldGrant(_decode(one)) for one in entries)
             self._by_key[at] = kept
             for held in kept:
                 place = (held.grant.grantee, held.grant.key_name)
@@ -287,7 +299,7 @@ class Grants:
             if key.row.state != KeyState.ACTIVE.value:
                 raise FailedPrecondition("KEY_DELETED", "the key is deleted; call UndeleteKey first")
             found = await changes.get(_row(ref.vault, ref.key))
-            before = _grants_in(found.values) if found is not None else []
+            before = _entries(found)
             if len(before) >= MAX_GRANTS_PER_KEY:
                 raise ResourceExhausted(
                     "TOO_MANY_GRANTS",
@@ -305,7 +317,8 @@ class Grants:
                 max_uses=spec.max_uses,
             )
             uid = found.row.uid if found is not None else os.urandom(16)
-            await _put(changes, uid, ref.vault, ref.key, before, sorted([*before, grant], key=lambda one: one.id))
+            after = sorted([*before, encode_resource(grant)], key=lambda entry: str(entry["id"]))
+            await _put(changes, uid, ref.vault, ref.key, before, after)
             if grant.max_uses:
                 await changes.put(_uses_row(grant), uid, "LEASED", None, {"leased": 0})
             return grant
@@ -346,8 +359,9 @@ class Grants:
     async def get(self, ref: KeyRef, id: str) -> tuple[Grant, int]:
         """A grant and the uses that are left of it; raises NotFound."""
         found = await self._ledger.read(_row(ref.vault, ref.key))
-        for grant in _grants_in(found.values) if found is not None else []:
-            if grant.id == id and self._clock.now_us() < grant.expire_us:
+        for entry in _entries(found):
+            if entry["id"] == id and self._clock.now_us() < entry["expire_us"]:
+                grant = _decode(entry)
                 return grant, await self.uses_left(grant)
         raise _grant_not_found()
 
@@ -382,13 +396,15 @@ class Grants:
         found: list[tuple[Grant, int]] = []
         last = after
         for row in rows:
-            for grant in _grants_in(row.values):
-                if (grant.key, grant.id) <= after or now_us >= grant.expire_us or grantee not in {"", grant.grantee}:
+            for entry in _entries(row):
+                at = (entry["key"], entry["id"])
+                if at <= after or now_us >= entry["expire_us"] or grantee not in {"", entry["grantee"]}:
                     continue
                 if len(found) == limit:
                     return found, last
+                grant = _decode(entry)
                 found.append((grant, await self.uses_left(grant)))
-                last = (grant.key, grant.id)
+                last = at
         # Past the last id of the last key that was looked at.
         return found, (rows[-1].row.key.id, "~") if more else None
 
@@ -407,8 +423,8 @@ class Grants:
 
         async def body(changes: Changes) -> None:
             found = await changes.get(_row(ref.vault, ref.key))
-            before = _grants_in(found.values) if found is not None else []
-            after = [grant for grant in before if grant.id != id]
+            before = _entries(found)
+            after = [entry for entry in before if entry["id"] != id]
             if found is None or len(after) == len(before):
                 raise _grant_not_found()
             await _put(changes, found.row.uid, ref.vault, ref.key, before, after)
@@ -422,8 +438,8 @@ class Grants:
         async with self._ledger.change() as changes:
             found = await changes.get(key)
             if found is not None:
-                before = _grants_in(found.values)
-                after = [grant for grant in before if now_us < grant.expire_us]
+                before = _entries(found)
+                after = [entry for entry in before if now_us < entry["expire_us"]]
                 gone = len(before) - len(after)
                 if gone:
                     await _put(changes, found.row.uid, key.scope, key.id, before, after)
