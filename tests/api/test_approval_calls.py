@@ -444,6 +444,15 @@ async def test_a_rule_that_cannot_work_is_refused(tmp_path, fields, reason, fiel
         assert (refused.reason, refused.fields) == (reason, [field])
 
 
+async def test_a_change_of_rules_is_recorded_with_their_ids_and_what_they_require(tmp_path):
+    async with ruled(tmp_path) as world:
+        outcome = await world.set_rules(rule(), rule(id="one", required=1))
+        for record in records_of(world, outcome):
+            assert (record["rules.id"], record["rules.required"]) == (["two-of-three", "one"], [2, 1])
+        refused = await world.set_rules(rule(id="Not an id"))
+        assert (refused.reason, refused.fields) == ("INVALID_NAME", ["rules[0].id"])
+
+
 async def test_rules_are_read_back_as_they_were_set(tmp_path):
     async with ruled(tmp_path) as world:
         request = approval_pb2.GetApprovalRulesRequest()

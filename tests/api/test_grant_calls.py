@@ -389,3 +389,13 @@ async def test_a_nasty_grant_name_is_refused(world, name):
     for method, make in (("GetGrant", grant_pb2.GetGrantRequest), ("RevokeGrant", grant_pb2.RevokeGrantRequest)):
         outcome = await call(world.admin, f"{KEYS}{method}", make(name=name))
         assert (outcome.code, outcome.reason, outcome.fields) == (INVALID_ARGUMENT, "INVALID_NAME", ["name"])
+
+
+async def test_a_batch_far_beyond_the_count_is_answered_item_by_item(world):
+    made = (await grant(world, max_uses=2_000)).message()
+    item = crypto_pb2.EncryptRequest(name=ENC, plaintext=b"x")
+    batch = crypto_pb2.BatchEncryptRequest(items=[item] * 10_000)
+    results = (await call(world.server.client("grantee"), f"{CRYPTO}BatchEncrypt", batch)).message().results
+    given = [result.WhichOneof("outcome") == "result" for result in results]
+    assert given == [True] * 2_000 + [False] * 8_000
+    await revoke(world, made.name)

@@ -58,7 +58,7 @@ class GrantSpec:
 class HeldGrant:
     """A grant in memory, and the uses that this process may still give of it."""
 
-    __slots__ = ("alive", "dry", "grant", "left", "permissions", "turn")
+    __slots__ = ("alive", "grant", "left", "permissions", "short", "turn")
 
     def __init__(self, grant: Grant) -> None:
         self.grant = grant
@@ -66,8 +66,8 @@ class HeldGrant:
         self.left = 0
         self.alive = True
         """False once it is revoked or its key is gone."""
-        self.dry = False
-        """True while the store has no uses left: nobody asks it again until its count changes."""
+        self.short = 0
+        """So many uses the store did not have, if not 0: nobody asks it for as many again until its count changes."""
         self.turn = asyncio.Lock()
 
     @property
@@ -148,7 +148,7 @@ class Grants:
                 key, _, id = change.key.id.partition("/")
                 for held in self._by_key.get((change.key.scope, key), ()):
                     if held.grant.id == id:
-                        held.dry = False
+                        held.short = 0
 
     def forget(self) -> None:
         """Know nothing: at seal, and when the feed has a gap.  Nothing is granted until `follow`."""
@@ -237,7 +237,8 @@ class Grants:
                 held.left -= uses
                 return True
             async with held.turn:
-                if held.left < uses and (held.dry or not await self._lease(held, uses - held.left)):
+                wanted = uses - held.left
+                if wanted > 0 and (0 < held.short <= wanted or not await self._lease(held, wanted)):
                     return False
         return False
 
@@ -251,7 +252,7 @@ class Grants:
             leased: int = found.values["leased"]
             block = min(max(wanted, held.block), grant.max_uses - leased)
             if block < wanted:
-                held.dry = block <= 0
+                held.short = wanted
                 return False
             await changes.put(_uses_row(grant), found.row.uid, "LEASED", None, {"leased": leased + block})
         held.left += block

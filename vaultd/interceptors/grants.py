@@ -6,13 +6,13 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from vaultd.engine.permissions import GRANTABLE
-from vaultd.errors import PermissionDenied
 from vaultd.names import parse_key_or_version_name
 
 if TYPE_CHECKING:
     from vaultd.engine.authority import Authority
     from vaultd.engine.caller import Caller
     from vaultd.engine.key_grants import Grants, HeldGrant
+    from vaultd.errors import PermissionDenied
     from vaultd.interceptors.audit import Entry
     from vaultd.interceptors.rules import Rule
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 class Granted:
     """What grants make of one refusal: for each permission that policy does not give, the grants that give it."""
 
-    __slots__ = ("_choices", "_grants", "_refused")
+    __slots__ = ("_choices", "_grants", "refused")
 
     def __init__(self, grants: Grants, refused: PermissionDenied, choices: list[list[HeldGrant]]) -> None:
         self._grants = grants
-        self._refused = refused
+        self.refused = refused
         self._choices = choices
 
     async def spend(self, uses: int) -> list[str]:
-        """Take the uses and name the grants that decided; raises the refusal when none has enough left.
+        """Take the uses and name the grants that decided; nobody when none has enough left, and then the refusal stands.
 
-        One grant that gives several of the permissions is used once.
+        One grant that gives several of the permissions is used once.  Does not raise: in a batch thousands may be refused.
         """
         spent: list[HeldGrant] = []
         for choice in self._choices:
@@ -41,7 +41,7 @@ class Granted:
                     spent.append(held)
                     break
             else:
-                raise self._refused
+                return []
         return [held.grant.name for held in spent]
 
 
@@ -56,6 +56,8 @@ class GrantStep:
         """Raise `refused` unless grants give what policy does not; the record says which did."""
         granted = await self.look_up(refused, caller, rule, request)
         names = await granted.spend(uses_of(request))
+        if not names:
+            raise refused
         entry.fields["grant"] = names[0] if len(names) == 1 else names
 
     async def look_up(self, refused: PermissionDenied, caller: Caller, rule: Rule, request: Any) -> Granted:
@@ -86,11 +88,9 @@ class GrantsOfBatch:
 
     async def spend(self, granted: Granted, item: Any) -> PermissionDenied | None:
         """Take the uses of an item; what it returns is why the item fails."""
-        try:
-            self._used.update(await granted.spend(uses_of(item)))
-        except PermissionDenied as refused:
-            return refused
-        return None
+        names = await granted.spend(uses_of(item))
+        self._used.update(names)
+        return None if names else granted.refused
 
     def record(self, entry: Entry) -> None:
         """Say which grants decided, and for how many items."""

@@ -135,10 +135,10 @@ def _admin(
     )
 
 
-def _approvals(method: str, permission: str, *, mutation: bool = False) -> Rule:
+def _approvals(method: str, permission: str, audited: tuple[str, ...] = (), *, mutation: bool = False) -> Rule:
     access = (Access(f"approvals.{permission}", _at(ROOT), f"approvals.{permission}"),)
     cost = "mutation" if mutation else "read"
-    return Rule(f"/vaultd.v1.AdminService/{method}", access, cost, (), idempotent=True, mutation=mutation)
+    return Rule(f"/vaultd.v1.AdminService/{method}", access, cost, audited, idempotent=True, mutation=mutation)
 
 
 def _approval(method: str, *, mutation: bool, idempotent: bool = True) -> Rule:
@@ -240,7 +240,7 @@ RULES: Final = (
     _vaults("UpdateVault", "update", _on("vault.name"), ("vault.name",), mutation=True),
     _vaults("DeleteVault", "delete", _on("name"), ("name",), mutation=True, idempotent=False),
     _approvals("GetApprovalRules", "get_rules"),
-    _approvals("SetApprovalRules", "set_rules", mutation=True),
+    _approvals("SetApprovalRules", "set_rules", ("rules.id", "rules.required"), mutation=True),
     _approvals("ListApprovals", "list"),
     _approval("GetApproval", mutation=False),
     _approval("ApproveRequest", mutation=True),

@@ -131,6 +131,8 @@ def _approval(value: str, field: str) -> None:
 def _rules(value: Any, field: str) -> None:
     if len(value) > MAX_RULES:
         raise InvalidArgument("FIELD_RANGE", f"{field} must be at most {MAX_RULES}", field=field)
+    for at, rule in enumerate(value):
+        names.parse_id(rule.id, f"{field}[{at}].id")  # it goes into the record
 
 
 def _principal(value: str, field: str) -> None:
