@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -469,7 +469,8 @@ class Server:
     async def _close_engine(self) -> None:
         await self.engine.usage.flush()
         if self.engine.seal.state is SealState.UNSEALED:
-            await self.engine.grants.give_back()
+            with suppress(Unavailable):  # then they are lost, as in a crash
+                await self.engine.grants.give_back()
         for backend in self.engine.backends.values():
             await backend.close()
 
