@@ -23,7 +23,19 @@ from vaultd.audit import folding, log  # noqa: E402
 from vaultd.backends import rootkeys  # noqa: E402
 from vaultd.backends.pkcs11.uses import USES  # noqa: E402
 from vaultd.backends.software import SoftwareBackend  # noqa: E402
-from vaultd.engine import leases, lifecycle, paging, permissions, policy, quota_store, quotas, usage, weights  # noqa: E402
+from vaultd.engine import (  # noqa: E402
+    approvals,
+    key_grants,
+    leases,
+    lifecycle,
+    paging,
+    permissions,
+    policy,
+    quota_store,
+    quotas,
+    usage,
+    weights,
+)
 from vaultd.engine.algorithms import ALGORITHMS, Algorithm, ProtectionLevel, Purpose, default_algorithm  # noqa: E402
 from vaultd.engine.clock import DAY_US, SECOND_US  # noqa: E402
 from vaultd.engine.ledger import REPLAY_WINDOW_US  # noqa: E402
@@ -59,6 +71,12 @@ NAME_CHECKS = {
     "_version": "`vaults/{vault}/keys/{key}/versions/{version}`",
     "_key_or_version": "a key or a version",
     "_vault": "`vaults/{vault}`",
+    "_grant": "`vaults/{vault}/keys/{key}/grants/{grant}`",
+    "_key_or_vault": "a key or a vault",
+    "_approval": "`approvals/{approval}`",
+    "_rules": f"at most {approvals.MAX_RULES}, together at most {approvals.MAX_RULES_CHARS // KIB} KiB",
+    "_principal": "a principal in its canonical spelling",
+    "_grantable": f"1 to {validate.MAX_GRANTED} permissions that can be granted, each once",
     "_etag": "empty, or an etag that the server gave",
     "_request_id": "empty, or 1 to 64 of `[A-Za-z0-9-]`",
     "_labels": f"at most {validate.MAX_LABELS}; keys `[a-z][a-z0-9_-]{{0,62}}`, values `[a-zA-Z0-9._/-]{{0,63}}`",
@@ -165,6 +183,8 @@ def permission_rows() -> Iterator[Sequence[str]]:
             needs, on, hides = "none: open to every accepted connection", "", ""
         elif rule.operator_only:
             needs, on, hides = "listed under `operators`", "the server", ""
+        elif rule.named:
+            needs, on, hides = "named by the approval itself", "`name`", ""
         else:
             needs = "<br>".join(f"`{access.permission}`" for access in rule.access)
             on = "<br>".join(resource_of(access) for access in rule.access)
@@ -230,6 +250,12 @@ def fixed_limits() -> str:
         ("versions of a key", f"{lifecycle.MAX_VERSIONS:,}"),
         ("`rotation_period`", f"1 hour to {lifecycle.MAX_ROTATION_US // DAY_US:,} days"),
         ("`destroy_scheduled_duration`", f"at most {lifecycle.MAX_DESTROY_DELAY_US // DAY_US} days"),
+        ("grants of a key, in all", f"{key_grants.MAX_GRANTS_PER_KEY:,}, {key_grants.MAX_GRANTS:,}"),
+        ("`expire_time` of a grant", f"at most {key_grants.MAX_TERM_US // DAY_US} days ahead"),
+        ("uses of a grant leased at a time", f"a sixteenth of `max_uses`, at most {key_grants.BLOCK_USES:,}"),
+        ("open approvals of a principal, in all", f"{approvals.MAX_OPEN_PER_PRINCIPAL}, {approvals.MAX_OPEN:,}"),
+        ("how long an approval that ended can be looked at", f"{approvals.KEPT_US // DAY_US} days"),
+        ("methods, approvers of an approval rule", f"{approvals.MAX_METHODS}, {approvals.MAX_APPROVERS}"),
         ("messages leased at a time (random-nonce ciphers)", f"{usage.BLOCK_MESSAGES:,}"),
         ("share of the message budget at which a key is rotated by itself", f"{usage.ROTATE_AT:.1%}"),
         ("cost of a message in its rate class", f"1, and 1 more for each {size(throttle.BYTES_PER_TOKEN)}"),

@@ -213,7 +213,13 @@ def check_store(config: Path) -> None:
 @click.option(
     "--admin", "admins", multiple=True, required=True, help="Principal that gets every permission; repeatable."
 )
-def recover_admin(config: Path, admins: tuple[str, ...]) -> None:
+@click.option(
+    "--lift-approval-rules",
+    "lift",
+    is_flag=True,
+    help="Take all approval rules away too, when nobody is left to approve.",
+)
+def recover_admin(config: Path, admins: tuple[str, ...], *, lift: bool) -> None:
     """Give principals every permission, when nobody is left who could.  The server must not be running; it is recorded."""
     settings = _load(config)
     passphrase = _ask_passphrase(settings, confirm=False)
@@ -227,13 +233,18 @@ def recover_admin(config: Path, admins: tuple[str, ...]) -> None:
             await server.engine.seal.unseal(passphrase)
             document = server.engine.authority.engine.policy.to_document()
             await server.audit_event("recover_admin", admins=" ".join(admins))
+            if lift:
+                await server.audit_event("lift_approval_rules")
             groups = {group["name"] for group in document["groups"] if set(group["members"]) & set(admins)}
             barred = set(admins) | {f"group:{name}" for name in groups}
             denies = [deny for deny in document["denies"] if not set(deny["members"]) & barred]
             dropped = len(document["denies"]) - len(denies)
             async with server.engine.ledger.change() as changes:
                 await put_policy(changes, seed_policy(list(admins), {**document, "denies": denies}))
+                lifted = await server.engine.approvals.lift(changes, "vaultd:recover-admin") if lift else 0
             click.echo(f"the policy now names these administrators; {dropped} denies that bound them are gone")
+            if lift:
+                click.echo(f"{lifted} approval rules are gone, and every request that waited under them is void")
 
     _run(recover())
 

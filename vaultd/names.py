@@ -19,6 +19,8 @@ _ID = re.compile(ID)
 _VAULT = re.compile(rf"vaults/({ID})")
 _KEY = re.compile(rf"vaults/({ID})/keys/({ID})(?:/versions/({VERSION}))?")
 _QUOTA = re.compile(rf"(?:vaults/({ID})/)?quotas/({ID})")
+_GRANT = re.compile(rf"(vaults/{ID}/keys/{ID})/grants/({ID})")
+_APPROVAL = re.compile(rf"approvals/({ID})")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
@@ -138,6 +140,37 @@ def parse_place(value: str, field: str = "resource") -> tuple[str, str]:
             "INVALID_NAME", f"{field} must be /, vaults/{{vault}} or vaults/{{vault}}/keys/{{key}}", field=field
         )
     return match[1], ""
+
+
+def parse_grant_name(value: str, field: str = "name") -> tuple[KeyRef, str]:
+    """Return the key and the id of `vaults/{vault}/keys/{key}/grants/{grant}`, or raise InvalidArgument."""
+    match = _GRANT.fullmatch(value) if len(value) <= MAX_NAME_CHARS else None
+    if match is None:
+        raise InvalidArgument(
+            "INVALID_NAME", f"{field} must be vaults/{{vault}}/keys/{{key}}/grants/{{grant}}", field=field
+        )
+    return parse_key_name(match[1], field), match[2]
+
+
+def parse_approval_name(value: str, field: str = "name") -> str:
+    """Return the id of `approvals/{approval}`, or raise InvalidArgument."""
+    match = _APPROVAL.fullmatch(value)
+    if match is None:
+        raise InvalidArgument("INVALID_NAME", f"{field} must be approvals/{{approval}}", field=field)
+    return match[1]
+
+
+def parse_key_or_vault_name(value: str, field: str = "parent") -> tuple[str, str]:
+    """Return the ids of vault and key, the key's empty for a vault, or raise InvalidArgument."""
+    vault = _VAULT.fullmatch(value)
+    if vault is not None:
+        return vault[1], ""
+    ref = _key_ref(value)
+    if ref is None or ref.version:
+        raise InvalidArgument(
+            "INVALID_NAME", f"{field} must be vaults/{{vault}} or vaults/{{vault}}/keys/{{key}}", field=field
+        )
+    return ref.vault, ref.key
 
 
 def parse_request_id(value: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,12 +28,14 @@ from vaultd.backends.rootkeys import CredentialRootKey, FileRootKey, PassphraseR
 from vaultd.backends.software import SoftwareBackend
 from vaultd.config import ConfigError
 from vaultd.engine.algorithms import ProtectionLevel
+from vaultd.engine.approvals import Approvals
 from vaultd.engine.authority import Authority
 from vaultd.engine.buckets import Window
 from vaultd.engine.catalog import KeyCatalog
 from vaultd.engine.clock import SECOND_US, SystemClock
 from vaultd.engine.feed import FeedFollower
 from vaultd.engine.leases import LeaseBook
+from vaultd.engine.key_grants import Grants
 from vaultd.engine.ledger import Ledger
 from vaultd.engine.lifecycle import KeyLifecycle, LifecycleLimits
 from vaultd.engine.overload import PROBE_S, InFlight, LoadShedder
@@ -48,12 +50,14 @@ from vaultd.engine.usage import BudgetBook, UsageBook
 from vaultd.engine.vaults import Vaults
 from vaultd.errors import DataLoss, Unavailable, VaultdError
 from vaultd.hosts.grpcio import GrpcHost
+from vaultd.interceptors.approvals import ApprovalStep
 from vaultd.interceptors.audit import AuditStep
 from vaultd.interceptors.chain import Chain, ChainLimits
+from vaultd.interceptors.grants import GrantStep
 from vaultd.interceptors.identity import Identity, TrustBundle
 from vaultd.interceptors.policy import PolicyStep
 from vaultd.interceptors.routes import build_routes
-from vaultd.interceptors.rules import RULES
+from vaultd.interceptors.rules import HIGH_IMPACT, RULES
 from vaultd.interceptors.throttle import Throttle, quota_methods
 from vaultd.services.admin import AdminService
 from vaultd.services.crypto import CryptoService
@@ -222,6 +226,8 @@ class Engine:
     lifecycle: KeyLifecycle
     transit: Transit
     vaults: Vaults
+    grants: Grants
+    approvals: Approvals
     usage: UsageBook
     budgets: BudgetBook
     limiter: RateLimiter
@@ -264,13 +270,21 @@ def build_engine(
     leases = LeaseBook(ledger, clock)
     limiter = RateLimiter(_configured_quotas(settings.limits), methods, clock, leases)
     quotas = Quotas(ledger, limiter, leases, methods)
+    grants = Grants(ledger, authority, clock)
+    depths = {method: impact.depth for method, impact in HIGH_IMPACT.items()}
+    approvals = Approvals(ledger, authority, clock, depths, on_event)
+    followers = (approvals.follow, grants.follow)
 
-    def forget_all() -> None:
+    def forget() -> None:
         catalog.forget_all()
+        approvals.forget()
+        grants.forget()
         quotas.forget()
 
-    seal = Seal(ledger, provider, authority, forget_all, on_seal, quotas.reload)
-    scheduler = Scheduler(ledger, lifecycle, seal, usage, budgets, tokens, leases, quotas, clock, on_intent, on_event)
+    seal = Seal(ledger, provider, authority, forget, on_seal, (*followers, quotas.reload))
+    scheduler = Scheduler(
+        ledger, lifecycle, seal, usage, budgets, tokens, leases, quotas, grants, approvals, clock, on_intent, on_event
+    )
     return Engine(
         store=store,
         ledger=ledger,
@@ -281,13 +295,15 @@ def build_engine(
         lifecycle=lifecycle,
         transit=Transit(catalog, ledger, clock),
         vaults=Vaults(ledger),
+        grants=grants,
+        approvals=approvals,
         usage=usage,
         budgets=budgets,
         limiter=limiter,
         leases=leases,
         quotas=quotas,
         scheduler=scheduler,
-        feed=FeedFollower(ledger, authority, seal, forget_all),
+        feed=FeedFollower(ledger, authority, seal, forget, followers),
         clock=clock,
     )
 
@@ -365,6 +381,7 @@ class Server:
             ),
             keys_pb2.DESCRIPTOR.services_by_name["KeysService"]: KeysService(
                 engine.lifecycle,
+                engine.grants,
                 engine.ledger,
                 engine.usage,
                 engine.budgets,
@@ -374,6 +391,7 @@ class Server:
             admin_pb2.DESCRIPTOR.services_by_name["AdminService"]: AdminService(
                 engine.seal,
                 engine.vaults,
+                engine.approvals,
                 engine.ledger,
                 self._clock.now_us(),
                 self.board.components,
@@ -398,6 +416,8 @@ class Server:
                 engine.catalog.algorithm_of,
             ),
             PolicyStep(engine.authority),
+            GrantStep(engine.authority, engine.grants),
+            ApprovalStep(engine.approvals, self._audit),
             self._audit,
             self._on_incident,
             self._on_data_loss,
@@ -481,6 +501,9 @@ class Server:
             await self.engine.leases.close()
         except VaultdError as error:  # what is not put back counts as spent
             _log.warning("leases_not_put_back", reason=error.reason)
+        if self.engine.seal.state is SealState.UNSEALED:
+            with suppress(Unavailable):  # then they are lost, as in a crash
+                await self.engine.grants.give_back()
         for backend in self.engine.backends.values():
             await backend.close()
 

@@ -63,7 +63,7 @@ BLIND = [
     "crypto.decapsulate crypto.decrypt crypto.derive crypto.encapsulate crypto.encrypt crypto.generate_data_key",
     "crypto.generate_mac crypto.inspect crypto.reencrypt_from crypto.reencrypt_to crypto.sign crypto.unwrap",
     "crypto.verify crypto.verify_mac crypto.wrap",
-    "keys.delete keys.destroy keys.get_public_key keys.purge keys.rotate keys.update",
+    "keys.delete keys.destroy keys.get_public_key keys.grant keys.purge keys.rotate keys.update",
 ]
 """Every permission on a key but keys.get."""
 
@@ -106,6 +106,7 @@ KEY_PATHS = [
     not in {
         *("CreateKey", "AdoptKey", "ListKeys", "GetCapabilities", "GenerateRandomBytes"),
         *("GetKey", "ListKeyVersions", "GetKeyVersion", "GetKeyUsage"),
+        *("GetGrant", "ListGrants", "RevokeGrant"),
     }
 ]
 """Methods on a key whose permission is not keys.get itself."""
@@ -450,7 +451,7 @@ BYTES = {
 }
 """Field -> most bytes, as the comments of the protos have it."""
 EXCEPTIONS = {"DecapsulateRequest.ciphertext": 1568}
-TEXTS = {"page_token": 512, "request_id": 64, "principal": 2_048, "method": 128}
+TEXTS = {"page_token": 512, "request_id": 64, "principal": 2_048, "method": 128, "grantee": 2048}
 NUMBERS = {
     "GenerateDataKeyRequest.length_bytes": (0, 1024),
     "GenerateDataKeyRequest.count": (0, 100),
@@ -458,7 +459,7 @@ NUMBERS = {
 }
 TESTED_ELSEWHERE = {
     *("name", "parent", "source_name", "destination_name", "key_id", "vault_id", "etag", "items", "page_size"),
-    *("key", "token_key", "vault", "update_mask", "admin_principals", "quota_id", "quota", "resource"),
+    *("key", "token_key", "vault", "update_mask", "admin_principals", "quota_id", "quota", "resource", "grant", "rules"),
 }
 
 
@@ -522,6 +523,8 @@ REFUSED_LATER = {
     "InspectCiphertext.ciphertext": ["NOT_OF_THIS_KEY"],
     "ListKeys.page_token": ["PAGE_TOKEN"],
     "ListKeyVersions.page_token": ["PAGE_TOKEN"],
+    "ListGrants.page_token": ["PAGE_TOKEN"],
+    "ListApprovals.page_token": ["PAGE_TOKEN"],
     "ListVaults.page_token": ["PAGE_TOKEN"],
     "ListQuotas.page_token": ["PAGE_TOKEN"],
     "ListOwnQuotas.method": ["QUOTA_METHOD_UNKNOWN"],

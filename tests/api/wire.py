@@ -11,7 +11,8 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
 from softhsm import put_key
-from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, quota_pb2, resources_pb2
+from vaultd.engine.approvals import Ask
+from vaultd_client.v1 import admin_pb2, approval_pb2, crypto_pb2, grant_pb2, keys_pb2, quota_pb2, resources_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,10 +39,11 @@ MUTATIONS = [
         for name in ("CreateKey", "AdoptKey", "UpdateKey", "RotateKey", "SetPrimaryVersion", "EnableKeyVersion")
     ),
     *(f"{KEYS}{name}" for name in ("DisableKeyVersion", "DestroyKeyVersion", "RestoreKeyVersion", "DeleteKey")),
-    *(f"{KEYS}{name}" for name in ("UndeleteKey", "PurgeKey")),
+    *(f"{KEYS}{name}" for name in ("UndeleteKey", "PurgeKey", "CreateGrant", "RevokeGrant")),
     *(f"{ADMIN}{name}" for name in ("Init", "Seal", "Unseal", "RotateRootKey", "CreateVault", "UpdateVault")),
     f"{ADMIN}DeleteVault",
     *(f"{ADMIN}{name}" for name in ("CreateQuota", "UpdateQuota", "DeleteQuota")),
+    *(f"{ADMIN}{name}" for name in ("SetApprovalRules", "ApproveRequest", "RejectRequest", "CancelApproval")),
 ]
 GENEROUS = {
     "limits": {
@@ -254,6 +256,8 @@ class World:
     wrapped: dict[str, bytes] = field(default_factory=dict)
     _numbers: Any = field(default_factory=itertools.count)
     _kept: dict[tuple[str, str], Any] = field(default_factory=dict)
+    _lending: set[str] = field(default_factory=set)
+    _ruled: bool = False
 
     @property
     def admin(self) -> Client:
@@ -316,7 +320,9 @@ class World:
         return request_class(CRYPTO + name)(name=key_name or f"vaults/{vault}/keys/{key_id}", **given)
 
     async def _keys_request(self, name: str, vault: str) -> Any:
-        make = getattr(keys_pb2, f"{name}Request")
+        make = request_class(f"{KEYS}{name}")
+        if name.endswith(("Grant", "Grants")):
+            return await self._grant_request(name, vault)
         if name == "CreateKey":
             return make(parent=f"vaults/{vault}", key_id=self.fresh_id(), key=key_of("MAC"))
         if name == "AdoptKey":
@@ -368,10 +374,50 @@ class World:
             return request
         return make(name=quota)
 
+    async def _grant_request(self, name: str, vault: str) -> Any:
+        if name == "ListGrants":
+            return grant_pb2.ListGrantsRequest(parent=f"vaults/{vault}/keys/mac")
+        create = grant_pb2.CreateGrantRequest(parent=f"vaults/{vault}/keys/lent")
+        if vault not in self._lending:
+            self._lending.add(vault)
+            await self.create(vault, "lent", key_of("MAC"))
+        create.grant.grantee = "spiffe://dev.vaultd/grantee"
+        create.grant.permissions.append("crypto.generate_mac")
+        if name == "CreateGrant":
+            return create
+        grant = await self.admin.keys.CreateGrant(create)
+        return request_class(f"{KEYS}{name}")(name=grant.name)
+
+    async def _approval_request(self, name: str) -> Any:
+        """A request on approvals, which the administrator may make: one of its own for Cancel, of somebody else for the rest."""
+        approvers = ["spiffe://dev.vaultd/admin", "spiffe://dev.vaultd/approver"]
+        method, guarded = f"{KEYS}DeleteKey", "vaults/default/keys/guarded"
+        rule = approval_pb2.ApprovalRule(
+            id="guard", methods=[method], resource=guarded, approvers=approvers, required=1
+        )
+        replace_rules = approval_pb2.SetApprovalRulesRequest(rules=[rule])
+        if name == "SetApprovalRules":
+            return replace_rules
+        make = request_class(f"{ADMIN}{name}")
+        if name in {"GetApprovalRules", "ListApprovals"}:
+            return make()
+        if not self._ruled:
+            self._ruled = True
+            await self.admin.admin.SetApprovalRules(replace_rules)
+        approvals = self.server.server.engine.approvals
+        fresh = self.fresh_id()
+        requester = (
+            "spiffe://dev.vaultd/admin" if name == "CancelApproval" else f"spiffe://dev.vaultd/requester-{fresh}"
+        )
+        ask = Ask(requester, method, (guarded,), "{}", f"digest of {fresh}", digest_shown=True)
+        return make(name=(await approvals.ask(ask, approvals.covering(method, [guarded]))).name)
+
     async def _admin_request(self, name: str, vault: str) -> Any:
+        make = request_class(f"{ADMIN}{name}")
+        if "Approv" in name or name == "RejectRequest":
+            return await self._approval_request(name)
         if name.endswith(("Quota", "Quotas")):
             return await self._quota_request(name, vault)
-        make = getattr(admin_pb2, f"{name}Request")
         if name == "Init":
             return make(admin_principals=["spiffe://dev.vaultd/somebody"])
         if name == "CreateVault":

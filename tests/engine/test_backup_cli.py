@@ -13,19 +13,22 @@ import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 import yaml
 from cryptography import x509
 
 from engine.engines import edit, query
-from harness import ADMIN, DEFAULT_POLICY, RunningServer
+from harness import ADMIN, DEFAULT_POLICY, RunningServer, reason_of
 from vaultd.cli import main
 from vaultd.config import load_settings
 from vaultd.devpki import create_dev_pki, issue_client_certificate
 from vaultd.engine.authority import put_policy
+from vaultd.engine.ledger import Intent
+from vaultd.engine.model import ApprovalRule
 from vaultd.engine.policy import seed_policy
 from vaultd.wiring import Server
-from vaultd_client.v1 import crypto_pb2, keys_pb2, resources_pb2
+from vaultd_client.v1 import approval_pb2, crypto_pb2, keys_pb2, resources_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'clients/python'}"}
@@ -240,6 +243,29 @@ def test_a_recovery_is_recorded(made, tmp_path):
     assert vaultd("recover-admin", "--config", config, "--admin", "spiffe://dev.vaultd/second").returncode == 0
     records = b"".join(path.read_bytes() for path in (tmp_path / "audit").glob("*.jsonl"))
     assert b"recover_admin" in records
+
+
+async def test_a_recovery_lifts_approval_rules_when_it_is_told_to(made, tmp_path):
+    config = host(made, tmp_path, "root.key", "vault.db")
+    admin = "spiffe://dev.vaultd/admin"
+    rule = ApprovalRule("r", ("/vaultd.v1.AdminService/SetApprovalRules",), "/", ("dns:gone",), 1, 86_400_000_000)
+    async with Server(load_settings(config)).offline() as offline:
+        await offline.engine.seal.unseal(None)
+        await offline.engine.approvals.set_rules(Intent(admin, "test"), [rule], "")
+    plain = ("recover-admin", "--config", config, "--admin", admin)
+    done = await asyncio.to_thread(vaultd, *plain)
+    assert "approval" not in done.stdout
+    async with serving(tmp_path) as server:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await server.admin.admin.SetApprovalRules(approval_pb2.SetApprovalRulesRequest())
+        assert reason_of(refused.value) == "APPROVAL_REQUIRED"
+    done = await asyncio.to_thread(vaultd, *plain, "--lift-approval-rules")
+    assert done.returncode == 0, done.stderr
+    assert "1 approval rules are gone" in done.stdout
+    async with serving(tmp_path) as server:
+        await server.admin.admin.SetApprovalRules(approval_pb2.SetApprovalRulesRequest())
+    records = b"".join(path.read_bytes() for path in (tmp_path / "audit").glob("*.jsonl"))
+    assert b"lift_approval_rules" in records
 
 
 # -- signals ------------------------------------------------------------------------------------------------------------

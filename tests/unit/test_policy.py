@@ -15,7 +15,7 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from vaultd.engine import policy as policy_module
-from vaultd.engine.permissions import BUILT_IN_ROLES, PERMISSIONS
+from vaultd.engine.permissions import BUILT_IN_ROLES, GRANTABLE, PERMISSIONS
 from vaultd.engine.policy import (
     MAX_BINDINGS,
     MAX_CACHED_DECISIONS,
@@ -83,7 +83,7 @@ def fault(document: object) -> str:
 
 def test_the_permissions_are_those_that_the_protos_name() -> None:
     text = "".join(path.read_text() for path in PROTOS.glob("*.proto"))
-    assert PERMISSIONS == set(re.findall(r"`((?:crypto|keys|vaults|admin|quotas)\.[a-z_]+)`", text))
+    assert PERMISSIONS == set(re.findall(r"`((?:crypto|keys|vaults|admin|quotas|approvals)\.[a-z_]+)`", text))
 
 
 def test_built_in_roles_hold_only_permissions_that_exist() -> None:
@@ -108,7 +108,13 @@ def test_a_vault_operator_steers_keys_and_never_uses_them() -> None:
 
 def test_an_auditor_only_reads_metadata() -> None:
     reads = {f"{kind}.{verb}" for kind in ("keys", "vaults", "quotas") for verb in ("get", "list")}
-    assert BUILT_IN_ROLES["auditor"] == reads | {"admin.get_status"}
+    others = {"admin.get_status", "approvals.get_rules", "approvals.list", "keys.list_grants"}
+    assert BUILT_IN_ROLES["auditor"] == reads | others
+
+
+def test_a_granter_holds_nothing_that_could_be_granted() -> None:
+    assert BUILT_IN_ROLES["granter"] == {"keys.grant", "keys.list_grants", "keys.revoke_grant"}
+    assert BUILT_IN_ROLES["granter"].isdisjoint(GRANTABLE)
 
 
 @pytest.mark.parametrize("role", ["encrypter", "verifier", "wrapper", "auditor", "key-admin", "vault-operator"])

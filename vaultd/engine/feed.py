@@ -10,7 +10,7 @@ from vaultd.engine.ledger import RING_KEY
 from vaultd.engine.seal import SealState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from vaultd.engine.authority import Authority
     from vaultd.engine.ledger import Ledger
@@ -23,11 +23,20 @@ PAGE: Final = 1000
 class FeedFollower:
     """Passes other processes' changes to the ledger's listeners.  `poll` is called often and costs one cheap question."""
 
-    def __init__(self, ledger: Ledger, authority: Authority, seal: Seal, forget_keys: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        authority: Authority,
+        seal: Seal,
+        forget_keys: Callable[[], None],
+        followers: Sequence[Callable[[], Awaitable[None]]] = (),
+    ) -> None:
+        """`followers` read again what the listeners found changed."""
         self._ledger = ledger
         self._authority = authority
         self._seal = seal
         self._forget_keys = forget_keys
+        self._followers = followers
         self._turn = asyncio.Lock()
         self._behind = False
         self._unread: set[RowKey] = set()
@@ -72,3 +81,6 @@ class FeedFollower:
             if self._seal.state is SealState.UNSEALED:  # else unsealing reads it
                 await self._authority.reload()
             self._unread.discard(POLICY_KEY)
+        if self._seal.state is SealState.UNSEALED:
+            for follow in self._followers:
+                await follow()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from vaultd.engine.algorithms import Algorithm, ProtectionLevel, Purpose, choose_algorithm
 from vaultd.engine.catalog import key_not_found, no_backend, version_not_found
 from vaultd.engine.clock import DAY_US, SECOND_US
+from vaultd.engine.key_grants import drop_grants
 from vaultd.engine.model import Key, KeyState, KeyVersion, VersionState
 from vaultd.errors import (
     Aborted,
@@ -327,15 +328,20 @@ class KeyLifecycle:
         return await self._change_key(intent, ref, update.etag, change)
 
     async def delete_key(self, intent: Intent, ref: KeyRef, etag: str) -> Key:
-        """Soft-delete: no use from now on, purged at purge_time."""
+        """Soft-delete: no use from now on, purged at purge_time.  Its grants end, for good."""
 
-        def change(key: Key, now_us: int) -> Key:
+        async def body(changes: Changes) -> Key:
+            key = await self._key_in(changes, ref)
+            check_etag(etag, key.etag)
             if key.state is KeyState.DELETED:
                 return key
+            await drop_grants(changes, key.vault, key.id)
+            now_us = changes.now_us
             purge_us = now_us + self._limits.deletion_retention_us
-            return replace(key, state=KeyState.DELETED, delete_us=now_us, purge_us=purge_us)
+            gone = replace(key, state=KeyState.DELETED, delete_us=now_us, purge_us=purge_us, update_us=now_us)
+            return await changes.put_resource("key", gone)
 
-        return await self._change_key(intent, ref, etag, change)
+        return await self._ledger.mutate(intent, body)
 
     async def undelete_key(self, intent: Intent, ref: KeyRef, etag: str) -> Key:
         """Bring a soft-deleted key back as it was."""

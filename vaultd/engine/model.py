@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +12,7 @@ from vaultd.engine.buckets import Window
 from vaultd.names import quota_name, vault_name, version_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 class KeyState(Enum):
@@ -169,8 +169,118 @@ class Quota:
         return f"{self.vault}/{self.id}"
 
 
-Resource = Vault | Key | KeyVersion | Quota
-_TYPES: dict[str, type[Any]] = {"vault": Vault, "key": Key, "key_version": KeyVersion, "quota": Quota}
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Use of one key, given by one principal to another until a time."""
+
+    vault: str
+    key: str
+    id: str
+    granter: str
+    grantee: str
+    permissions: tuple[str, ...]
+    create_us: int
+    expire_us: int
+    max_uses: int = 0
+    """0: as many as there are."""
+
+    @property
+    def key_name(self) -> str:
+        return f"vaults/{self.vault}/keys/{self.key}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.key_name}/grants/{self.id}"
+
+
+class ApprovalState(Enum):
+    """Life of a request that needs approval.  PENDING and APPROVED are open; the others are ends."""
+
+    PENDING = "PENDING"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+    USED = "USED"
+    VOIDED = "VOIDED"
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRule:
+    """Which calls need the approval of how many of whom."""
+
+    id: str
+    methods: tuple[str, ...]
+    resource: str
+    approvers: tuple[str, ...]
+    required: int
+    expires_after_us: int
+
+    def covers(self, method: str, resources: Iterable[str]) -> bool:
+        """Whether the rule is about a call: by whole segments of one of its resources."""
+        return method in self.methods and any(
+            self.resource in {"/", resource} or resource.startswith(f"{self.resource}/") for resource in resources
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRules:
+    """All approval rules of the server."""
+
+    rules: tuple[ApprovalRule, ...] = ()
+    update_us: int | None = None
+    revision: int = 0
+
+    @property
+    def etag(self) -> str:
+        return etag_of(self.revision)
+
+    def covering(self, method: str, resources: Iterable[str]) -> tuple[ApprovalRule, ...]:
+        """The rules about a call, by id."""
+        found = [rule for rule in self.rules if rule.covers(method, resources)]
+        return tuple(sorted(found, key=lambda rule: rule.id))
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A request that needs approval, under the rules of the moment when it was made."""
+
+    id: str
+    state: ApprovalState
+    principal: str
+    method: str
+    resources: tuple[str, ...]
+    request: str
+    digest: str
+    digest_shown: bool
+    rules: tuple[ApprovalRule, ...]
+    create_us: int
+    expire_us: int
+    consents: tuple[tuple[str, int], ...] = ()
+    """Who approved it, and when."""
+    end_us: int | None = None
+    end_principal: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"approvals/{self.id}"
+
+    @property
+    def open(self) -> bool:
+        """Whether something can still become of it."""
+        return self.state in {ApprovalState.PENDING, ApprovalState.APPROVED}
+
+
+Resource = Vault | Key | KeyVersion | Quota | Grant | ApprovalRules | Approval
+_TYPES: dict[str, type[Any]] = {
+    "vault": Vault,
+    "key": Key,
+    "key_version": KeyVersion,
+    "quota": Quota,
+    "grant": Grant,
+    "approval_rules": ApprovalRules,
+    "approval": Approval,
+}
 
 
 def encode_resource(resource: Resource) -> dict[str, Any]:
@@ -188,6 +298,8 @@ def encode_resource(resource: Resource) -> dict[str, Any]:
             values[name] = dict(value)
         elif name == "windows":
             values[name] = [(window.count, window.period_us, window.burst) for window in value]
+        elif name == "rules":
+            values[name] = [asdict(rule) for rule in value]
         else:
             values[name] = value
     return values
@@ -202,7 +314,16 @@ _DECODERS: dict[str, Any] = {
     "classes": tuple,
     "methods": tuple,
     "windows": lambda windows: tuple(Window(*window) for window in windows),
+    "permissions": tuple,
+    "resources": tuple,
+    "consents": lambda values: tuple((principal, at_us) for principal, at_us in values),
+    "rules": lambda values: tuple(_rule(rule) for rule in values),
 }
+
+
+def _rule(values: Mapping[str, Any]) -> ApprovalRule:
+    lists = {name: tuple(values[name]) for name in ("methods", "approvers")}
+    return ApprovalRule(**{**values, **lists})
 
 
 def decode_resource(values: Mapping[str, Any]) -> Any:
@@ -216,4 +337,6 @@ def decode_resource(values: Mapping[str, Any]) -> Any:
         fields["state"] = KeyState(fields["state"])
     elif cls is KeyVersion:
         fields["state"] = VersionState(fields["state"])
+    elif cls is Approval:
+        fields["state"] = ApprovalState(fields["state"])
     return cls(**fields)

@@ -40,12 +40,16 @@ KEYS: Final = frozenset(
         "keys.get",
         "keys.get_capabilities",
         "keys.get_public_key",
+        "keys.grant",
         "keys.list",
+        "keys.list_grants",
         "keys.purge",
+        "keys.revoke_grant",
         "keys.rotate",
         "keys.update",
     }
 )
+GRANTING: Final = frozenset({"keys.grant", "keys.list_grants", "keys.revoke_grant"})
 TOKENS: Final = frozenset({"keys.adopt"})
 """Not for those who administer a vault: a token's objects belong to all vaults."""
 VAULTS: Final = frozenset({"vaults.create", "vaults.delete", "vaults.get", "vaults.list", "vaults.update"})
@@ -53,8 +57,12 @@ ADMIN: Final = frozenset({"admin.get_status", "admin.rotate_root_key", "admin.se
 QUOTAS: Final = frozenset({"quotas.create", "quotas.delete", "quotas.get", "quotas.list", "quotas.update"})
 OWN_QUOTAS: Final = frozenset({"quotas.get_own"})
 """For whoever calls: it tells of nobody else."""
+APPROVALS: Final = frozenset({"approvals.get_rules", "approvals.list", "approvals.set_rules"})
+"""Approving itself needs no permission: the rule names its approvers."""
 
-PERMISSIONS: Final = CRYPTO | KEYS | TOKENS | VAULTS | ADMIN | QUOTAS | OWN_QUOTAS
+PERMISSIONS: Final = CRYPTO | KEYS | TOKENS | VAULTS | ADMIN | QUOTAS | OWN_QUOTAS | APPROVALS
+GRANTABLE: Final = (CRYPTO - {"crypto.generate_random"}) | {"keys.get_public_key"}
+"""What a grant may give: use of one key.  Random bytes come from a vault; and nothing here lets a grantee pass anything on."""
 
 # Of the roles of use only crypto-user holds crypto.derive: an agreed secret encrypts and decrypts, so it fits no other.
 # crypto.reencrypt_from goes with decrypt and never with encrypt: whoever holds it and a key of their own can read.
@@ -64,6 +72,10 @@ BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "vault-operator": KEYS | QUOTAS | OWN_QUOTAS | {"vaults.get", "vaults.update"},
         "key-admin": KEYS,
         "quota-admin": QUOTAS | OWN_QUOTAS,
+        # Beside a role of use: whoever grants must hold what is granted.
+        "granter": GRANTING,
+        # For those whom an approval rule names: to find what waits for them, and why.
+        "approver": APPROVALS - {"approvals.set_rules"},
         # Not keys.get: callers without it cannot tell a key that is missing from one that they may not use.
         "crypto-user": CRYPTO | OWN_QUOTAS | {"keys.get_capabilities", "keys.get_public_key"},
         "encrypter": frozenset(
@@ -92,7 +104,18 @@ BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "wrapper": frozenset({"crypto.wrap", "quotas.get_own"}),
         "unwrapper": frozenset({"crypto.unwrap", "quotas.get_own"}),
         "auditor": frozenset(
-            {"admin.get_status", "keys.get", "keys.list", "quotas.get", "quotas.list", "vaults.get", "vaults.list"}
+            {
+                "admin.get_status",
+                "approvals.get_rules",
+                "approvals.list",
+                "keys.get",
+                "keys.list",
+                "keys.list_grants",
+                "quotas.get",
+                "quotas.list",
+                "vaults.get",
+                "vaults.list",
+            }
         ),
     }
 )

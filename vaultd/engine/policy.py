@@ -197,6 +197,11 @@ class Decision:
     allowed: bool
     reason: str
 
+    @property
+    def silent(self) -> bool:
+        """Whether the policy neither gives nor denies, so that a grant may give."""
+        return self == _NO_BINDING
+
 
 _NO_BINDING: Final = Decision(False, "no binding")
 _NO_RESOURCE: Final = Decision(False, "not a resource name")

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from vaultd.engine.approvals import KIND as APPROVAL
 from vaultd.engine.clock import SECOND_US
 from vaultd.engine.leases import KIND as QUOTA_STATE
+from vaultd.engine.key_grants import KIND as GRANTS
 from vaultd.engine.ledger import Intent
-from vaultd.engine.model import KeyState, VersionState
+from vaultd.engine.model import ApprovalState, KeyState, VersionState
 from vaultd.engine.seal import SealState
 from vaultd.engine.tokens import KIND as TOKEN_OBJECT
 from vaultd.errors import VaultdError
@@ -20,8 +22,10 @@ from vaultd.names import KeyRef
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from vaultd.engine.approvals import Approvals
     from vaultd.engine.clock import Clock
     from vaultd.engine.leases import LeaseBook
+    from vaultd.engine.key_grants import Grants
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
     from vaultd.engine.quota_store import Quotas
@@ -57,6 +61,8 @@ class Scheduler:
         tokens: TokenObjects,
         leases: LeaseBook,
         quotas: Quotas,
+        grants: Grants,
+        approvals: Approvals,
         clock: Clock,
         on_intent: Callable[[str, str], Awaitable[None]],
         on_event: Callable[[str, str, str], None],
@@ -69,6 +75,8 @@ class Scheduler:
         self._tokens = tokens
         self._leases = leases
         self._quotas = quotas
+        self._grants = grants
+        self._approvals = approvals
         self._clock = clock
         self._on_intent = on_intent
         self._on_event = on_event
@@ -153,6 +161,19 @@ class Scheduler:
             elif key.kind == QUOTA_STATE:
                 event = "drop_quota_state"
                 await self._leases.drop_if_full(key)
+            elif key.kind == GRANTS:
+                event = "expire_grants"
+                if self.clock_trusted:
+                    await self._on_intent(event, str(ref))
+                    await self._grants.expire_if_due(key, now_us)
+                    self._on_event(event, str(ref), "")
+            elif key.kind == APPROVAL:
+                ends = row.state in {ApprovalState.PENDING.value, ApprovalState.APPROVED.value}
+                event, name = "expire_approval" if ends else "forget_approval", f"approvals/{key.id}"
+                if self.clock_trusted:
+                    await self._on_intent(event, name)
+                    await self._approvals.expire_if_due(key, now_us)
+                    self._on_event(event, name, "")
             self._retry_at.pop(key, None)
         except VaultdError as error:
             self._retry_at[key] = now_us + RETRY_US

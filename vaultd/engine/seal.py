@@ -20,7 +20,7 @@ from vaultd.errors import Aborted, DataLoss, FailedPrecondition, InvalidArgument
 from vaultd.store.base import RingRow
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from vaultd.backends.rootkeys import RootKeyProvider
     from vaultd.engine.ledger import Intent, Ledger
@@ -54,7 +54,7 @@ def _ring_aad(root_ref: str, generation: int) -> bytes:
 
 
 class Seal:
-    """Opens and closes the key ring.  `on_change` is told of every new state, for health."""
+    """Opens and closes the key ring.  `on_change` is told of every new state, for health; `on_open` runs before UNSEALED."""
 
     def __init__(
         self,
@@ -63,14 +63,14 @@ class Seal:
         authority: Authority,
         forget_keys: Callable[[], None],
         on_change: Callable[[SealState], None],
-        load_quotas: Callable[[], Awaitable[None]],
+        on_open: Sequence[Callable[[], Awaitable[None]]] = (),
     ) -> None:
         self._ledger = ledger
         self._provider = provider
         self._authority = authority
         self._forget_keys = forget_keys
         self._on_change = on_change
-        self._load_quotas = load_quotas
+        self._on_open = on_open
         self._turn = asyncio.Lock()
         self.state = SealState.UNINITIALIZED
 
@@ -124,8 +124,7 @@ class Seal:
             except BaseException:
                 self._ledger.install(None)
                 raise
-            await self._authority.reload()
-            await self._load_quotas()
+            await self._read_rules()
             self._enter(SealState.UNSEALED)
 
     async def unseal(self, passphrase: Secret | None) -> None:
@@ -137,13 +136,18 @@ class Seal:
             try:
                 await self._open_ring(passphrase)
                 await self._ledger.check()
-                await self._authority.reload()
-                await self._load_quotas()
+                await self._read_rules()
                 await self._retire_replaced_root()
             except BaseException:
                 self._close()
                 raise
             self._enter(SealState.UNSEALED)
+
+    async def _read_rules(self) -> None:
+        """Read what decides about calls: the policy, and what else must be in memory before the first of them."""
+        await self._authority.reload()
+        for read in self._on_open:
+            await read()
 
     async def _open_ring(self, passphrase: Secret | None) -> None:
         row = await self._ledger.store.ring()

@@ -7,6 +7,7 @@ have no way in.  Refusals beyond a few per identity, reason and second are count
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vaultd.engine.clock import SECOND_US
@@ -66,10 +67,8 @@ class Entry:
         if route is None:
             return
         for path in route.rule.audited:
-            value = request
-            for part in path.split("."):
-                value = getattr(value, part)
-            self.fields[path] = value
+            value = getattr(request, path) if "." not in path else _inner(request, path)
+            self.fields[path] = value if isinstance(value, str) else list(value)
 
     def name_items(self, names: list[Any], versions: list[str], items: int, errors: dict[int, VaultdError]) -> None:
         """Say of a batch: how many items, which resources and versions, and every failure by its reason.
@@ -91,6 +90,13 @@ class Entry:
             for at, error in sorted(errors.items()):
                 failures.setdefault(error.reason, []).append(at)
             self.fields["failures"] = failures
+
+
+def _inner(value: Any, path: str) -> Any:
+    """A field of a message within the request; of a list of messages, that field of each."""
+    for part in path.split("."):
+        value = [getattr(one, part) for one in value] if isinstance(value, Sequence) else getattr(value, part)
+    return value
 
 
 class AuditStep:

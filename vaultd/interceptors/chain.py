@@ -1,6 +1,7 @@
 """The chain: everything between a host and a service, in order.  Nothing else may see a request.
 
-    errors -> trace -> audit(open) -> identity -> throttle -> parse+validate -> policy -> audit(intent) -> service -> audit(outcome)
+    errors -> trace -> audit(open) -> identity -> throttle -> parse+validate -> policy -> approval -> audit(intent) -> service
+           -> audit(outcome)
 
 Read `Chain.unary` to know the product's guarantees.  `Chain.stream` is the same list for streams, message by message.
 """
@@ -19,6 +20,7 @@ from vaultd.errors import (
     DeadlineExceeded,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     ResourceExhausted,
     Unimplemented,
     VaultdError,
@@ -28,14 +30,17 @@ from vaultd.interceptors.call import Reply
 from vaultd.interceptors.deadlines import Deadlines
 from vaultd.interceptors.errors import CODES, DETAILS_KEY, audit_unavailable, known_error, status_of
 from vaultd.interceptors.throttle import message_cost, spend
+from vaultd.interceptors.grants import Granted, GrantsOfBatch
 from vaultd.interceptors.trace import REQUEST_ID_KEY, RequestIds, trace_id
 from vaultd.services.context import Context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from vaultd.interceptors.approvals import ApprovalStep
     from vaultd.interceptors.audit import AuditStep, Entry
     from vaultd.interceptors.call import Call
+    from vaultd.interceptors.grants import GrantStep
     from vaultd.interceptors.identity import Identity
     from vaultd.interceptors.policy import PolicyStep
     from vaultd.interceptors.routes import Route
@@ -72,6 +77,8 @@ class Chain:
         identity: Identity,
         throttle: Throttle,
         policy: PolicyStep,
+        grants: GrantStep,
+        approvals: ApprovalStep,
         audit: AuditStep,
         on_incident: Callable[[str, BaseException], None],
         on_data_loss: Callable[[DataLoss], None],
@@ -81,6 +88,8 @@ class Chain:
         self._identity = identity
         self._throttle = throttle
         self._policy = policy
+        self._grants = grants
+        self._approvals = approvals
         self._audit = audit
         self._on_incident = on_incident
         self._on_data_loss = on_data_loss
@@ -130,7 +139,10 @@ class Chain:
                 route.validate.names(request)
                 route.validate.rest(request)
                 entry.name(request)
-                self._policy.require(caller, route.rule, request)
+                try:
+                    self._policy.require(caller, route.rule, request)
+                except PermissionDenied as refused:
+                    await self._grants.require(refused, caller, route.rule, request, entry)
                 if throttle.meters(method):
                     lease = throttle.admit_use(principal, route.rule, request, size)
                     if lease is not None:
@@ -143,7 +155,7 @@ class Chain:
                     return self._finish(entry, response)
                 # No deadline from here on: a mutation that began is finished and recorded, whoever still waits for it.
                 self._deadlines.leave(task)
-                return await self._mutate(route, request, context, entry)
+                return await self._mutate(route, request, body or b"", context, entry)
             finally:
                 self._deadlines.leave(task)
                 if not entry.handed_over:
@@ -176,19 +188,21 @@ class Chain:
             raise _too_late()
         return min(call.deadline, latest)
 
-    async def _mutate(self, route: Route, request: Any, context: Context, entry: Entry) -> Reply:
-        """Intent, act and outcome as one task that outlives its caller: what is done is recorded as done."""
+    async def _mutate(self, route: Route, request: Any, body: bytes, context: Context, entry: Entry) -> Reply:
+        """Approval, intent, act and outcome as one task that outlives its caller: what is done is recorded as done."""
 
         async def act() -> Reply:
             try:
+                approval = await self._approvals.require(route.rule, request, body, context, entry)
                 await self._audit.intent(entry)
                 try:
-                    response = await route.serve(request, context)
+                    async with self._approvals.using(approval):
+                        response = await route.serve(request, context)
                 except NotFound as error:
                     raise self._policy.disguise(error, context.caller, route.rule, request) from None
-                body = _body(entry, response)
-                receipt = await self._audit.durable_outcome(entry, "OK", "", len(body))
-                return Reply(body, 0, "", _trailing(entry, receipt))
+                answer = _body(entry, response)
+                receipt = await self._audit.durable_outcome(entry, "OK", "", len(answer))
+                return Reply(answer, 0, "", _trailing(entry, receipt))
             except Exception as error:  # as in unary: the same mapping, inside the task that outlives the call
                 return self._refuse(entry, known_error(error, self._on_incident))
 
@@ -230,6 +244,7 @@ class Chain:
         names: list[Any] = []
         errors: dict[int, VaultdError] = {}
         verdicts: dict[Any, Any] = {}  # items that name the same keys share a decision
+        by_grants = GrantsOfBatch()
         name_of, validate = rule.names, route.validate.rest
         next_turn = ITEMS_PER_TURN
         for at, item in enumerate(items):
@@ -241,8 +256,8 @@ class Chain:
             name = name_of(item)
             verdict = verdicts.get(name, _UNDECIDED)
             if verdict is _UNDECIDED:
-                verdict = verdicts[name] = self._verdict(route, caller, item)
-            if verdict is not None:
+                verdict = verdicts[name] = await self._verdict(route, caller, item)
+            if verdict is not None and type(verdict) is not Granted:
                 errors[at] = verdict
                 continue
             names.append(name)
@@ -250,6 +265,9 @@ class Chain:
                 validate(item)
             except VaultdError as error:
                 errors[at] = error
+                continue
+            if verdict is not None and (refused := await by_grants.spend(verdict, item)) is not None:
+                errors[at] = refused
             else:
                 requests.append(item)
                 results.append(slot.result)
@@ -276,6 +294,7 @@ class Chain:
         if len(items) > ITEMS_PER_TURN:
             await asyncio.sleep(0)
         entry.name_items(names, versions, len(items), errors)
+        by_grants.record(entry)
         return response
 
     async def _meter_batch(
@@ -297,11 +316,14 @@ class Chain:
                 refused.update(dict.fromkeys(members, error))
         return refused
 
-    def _verdict(self, route: Route, caller: Caller, item: Any) -> VaultdError | None:
-        """Why items with these names are refused, or None."""
+    async def _verdict(self, route: Route, caller: Caller, item: Any) -> VaultdError | Granted | None:
+        """Why items with these names are refused, or the grants that each of them uses, or None."""
         try:
             route.validate.names(item)
-            self._policy.require(caller, route.rule, item)
+            try:
+                self._policy.require(caller, route.rule, item)
+            except PermissionDenied as refused:
+                return await self._grants.look_up(refused, caller, route.rule, item)
         except VaultdError as error:
             return error
         return None

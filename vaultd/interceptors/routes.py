@@ -75,6 +75,8 @@ def build_routes(
 def _route(path: str, rule: Rule, method: Any, serve: Callable[..., Any]) -> Route:
     if (method.server_streaming or method.client_streaming) and not rule.open:
         raise RouteMissing(f"{path} is a stream, and the chain serves streams of the server's own health only")
+    if not (rule.access or rule.open or rule.operator_only or rule.named):
+        raise RouteMissing(f"the rule of {path} asks for no permission, and does not say who else decides")
     request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
     checked = GetMessageClass(method.input_type.fields_by_name["items"].message_type) if rule.batch else request
     if checked.DESCRIPTOR.name not in REQUESTS:

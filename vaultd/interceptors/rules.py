@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from operator import attrgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 ROOT: Final = "/"
 VAULTS: Final = "vaults"
@@ -35,7 +36,8 @@ class Rule:
 
     cost: class of the rate limit.  audited: request fields, validated names only, that the record may carry.  mutation: its
     intent is recorded, durably, before the act.  operator: principals under `operators` may call it whatever policy says;
-    operator_only: nobody else may.  open: answers without an identity and is not recorded; for the server's own health only.
+    operator_only: nobody else may.  named: the resource itself names who may, and the engine asks it.  open: answers
+    without an identity and is not recorded; for the server's own health only.
     """
 
     method: str
@@ -46,6 +48,7 @@ class Rule:
     mutation: bool = False
     operator: bool = False
     operator_only: bool = False
+    named: bool = False
     open: bool = False
 
     @property
@@ -157,6 +160,43 @@ def _admin(
     )
 
 
+def _approvals(method: str, permission: str, audited: tuple[str, ...] = (), *, mutation: bool = False) -> Rule:
+    access = (Access(f"approvals.{permission}", _at(ROOT), f"approvals.{permission}"),)
+    cost = "mutation" if mutation else "read"
+    return Rule(f"/vaultd.v1.AdminService/{method}", access, cost, audited, idempotent=True, mutation=mutation)
+
+
+def _approval(method: str, *, mutation: bool, idempotent: bool = True) -> Rule:
+    cost = "mutation" if mutation else "read"
+    return Rule(f"/vaultd.v1.AdminService/{method}", (), cost, ("name",), idempotent, mutation=mutation, named=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Impact:
+    """That a method can be put under approval.
+
+    depth: segments of the deepest resource that a rule about it may name: 0 for the server, 2 for a vault, 4 for a key.  shown:
+    the fields of its request that approvers may see; nothing that is secret.
+    """
+
+    depth: int
+    shown: tuple[str, ...]
+
+
+HIGH_IMPACT: Final[Mapping[str, Impact]] = MappingProxyType(
+    {
+        "/vaultd.v1.KeysService/CreateGrant": Impact(4, ("parent", "grant")),
+        "/vaultd.v1.KeysService/DeleteKey": Impact(4, ("name", "etag")),
+        "/vaultd.v1.KeysService/DestroyKeyVersion": Impact(4, ("name", "etag")),
+        "/vaultd.v1.KeysService/PurgeKey": Impact(4, ("name", "etag")),
+        "/vaultd.v1.AdminService/DeleteVault": Impact(2, ("name", "etag")),
+        "/vaultd.v1.AdminService/RotateRootKey": Impact(0, ()),
+        "/vaultd.v1.AdminService/SetApprovalRules": Impact(0, ("rules", "etag")),
+    }
+)
+"""Calls that destroy, delegate, or change who decides.  Not Seal: an emergency stop waits for nobody."""
+
+
 def _open(method: str) -> Rule:
     return Rule(method, (), "read", (), idempotent=True, open=True)
 
@@ -203,6 +243,17 @@ RULES: Final = (
     _keys("GetPublicKey", "get_public_key"),
     _keys("GetCapabilities", "get_capabilities", field="parent", visible_by="vaults.get"),
     _keys("GetKeyUsage", "get"),
+    Rule(
+        "/vaultd.v1.KeysService/CreateGrant",
+        (Access("keys.grant", _on("parent"), "keys.get"),),
+        "mutation",
+        ("parent", "grant.grantee", "grant.permissions"),
+        idempotent=False,
+        mutation=True,
+    ),
+    _keys("GetGrant", "list_grants", visible_by="keys.list_grants"),
+    _keys("ListGrants", "list_grants", field="parent"),
+    _keys("RevokeGrant", "revoke_grant", visible_by="keys.list_grants", mutation=True, idempotent=False),
     _admin("GetStatus", "get_status", mutation=False, operator=True),
     _admin("Init", None, mutation=True, operator=True, idempotent=False),
     _admin("Seal", "seal", mutation=True),
@@ -219,6 +270,13 @@ RULES: Final = (
     _quotas("UpdateQuota", "update", _parent_of("quota.name"), ("quota.name",), mutation=True),
     _quotas("DeleteQuota", "delete", _parent_of("name"), ("name",), mutation=True, idempotent=False),
     _quotas("ListOwnQuotas", "get_own", _on("resource"), ("resource",)),
+    _approvals("GetApprovalRules", "get_rules"),
+    _approvals("SetApprovalRules", "set_rules", ("rules.id", "rules.required"), mutation=True),
+    _approvals("ListApprovals", "list"),
+    _approval("GetApproval", mutation=False),
+    _approval("ApproveRequest", mutation=True),
+    _approval("RejectRequest", mutation=True, idempotent=False),
+    _approval("CancelApproval", mutation=True, idempotent=False),
     _open("/grpc.health.v1.Health/Check"),
     _open("/grpc.health.v1.Health/List"),
     _open("/grpc.health.v1.Health/Watch"),

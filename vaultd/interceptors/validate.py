@@ -12,6 +12,10 @@ import google_crc32c
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from vaultd import names
+from vaultd.engine.approvals import MAX_RULES
+from vaultd.engine.key_grants import MAX_USES
+from vaultd.engine.permissions import GRANTABLE
+from vaultd.engine.policy import is_principal
 from vaultd.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -29,6 +33,7 @@ MAX_MASK_PATHS: Final = 32
 MAX_PRINCIPAL_CHARS: Final = 2048
 MAX_METHODS: Final = 64
 MAX_METHOD_CHARS: Final = 128
+MAX_GRANTED: Final = 32
 
 _LABEL_KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE: Final = re.compile(r"[a-zA-Z0-9._/-]{0,63}")
@@ -113,6 +118,43 @@ def _vault(value: str, field: str) -> None:
     names.parse_vault_name(value, field)
 
 
+def _grant(value: str, field: str) -> None:
+    names.parse_grant_name(value, field)
+
+
+def _key_or_vault(value: str, field: str) -> None:
+    names.parse_key_or_vault_name(value, field)
+
+
+def _approval(value: str, field: str) -> None:
+    names.parse_approval_name(value, field)
+
+
+def _rules(value: Any, field: str) -> None:
+    if len(value) > MAX_RULES:
+        raise InvalidArgument("FIELD_RANGE", f"{field} must be at most {MAX_RULES}", field=field)
+    for at, rule in enumerate(value):
+        names.parse_id(rule.id, f"{field}[{at}].id")  # it goes into the record
+
+
+def _principal(value: str, field: str) -> None:
+    if not is_principal(value):
+        raise InvalidArgument(
+            "PRINCIPAL_INVALID",
+            f"{field} must be a principal in its canonical spelling: spiffe://domain/path, dns:name or jwt:issuer:sub",
+            field=field,
+        )
+
+
+def _grantable(value: Any, field: str) -> None:
+    if not 1 <= len(value) <= MAX_GRANTED or not GRANTABLE.issuperset(value) or len(set(value)) != len(value):
+        raise InvalidArgument(
+            "PERMISSION_NOT_GRANTABLE",
+            f"{field} must be 1 to {MAX_GRANTED}, each once, of the permissions that use a key or read its public part",
+            field=field,
+        )
+
+
 def _known_enum(message: Message, field: str) -> Callable[[Any, str], None]:
     enum: Any = message.DESCRIPTOR.fields_by_name[field].enum_type
 
@@ -163,7 +205,19 @@ _CIPHER: Final = _Size(MAX_CIPHERTEXT)
 _TOKEN: Final = _chars(MAX_TOKEN_CHARS)
 _PASSPHRASE: Final = _Size(KIB)
 _LABELED: Final = {"labels": _labels}
-_NAMES: Final = (_id, _key, _version, _key_or_version, _vault, _quota, _quota_parent, _place)
+_NAMES: Final = (
+    _id,
+    _key,
+    _version,
+    _key_or_version,
+    _vault,
+    _quota,
+    _quota_parent,
+    _place,
+    _grant,
+    _key_or_vault,
+    _approval,
+)
 
 
 def _versioned(check: Callable[[Any, str], None]) -> dict[str, Any]:
@@ -239,6 +293,14 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "GetPublicKeyRequest": {"name": _key_or_version},
     "GetCapabilitiesRequest": {"parent": _vault},
     "GetKeyUsageRequest": {"name": _key},
+    "CreateGrantRequest": {
+        "parent": _key,
+        "grant": _resource({"grantee": _principal, "permissions": _grantable, "max_uses": _between(0, MAX_USES)}),
+        "request_id": _request_id,
+    },
+    "GetGrantRequest": {"name": _grant},
+    "ListGrantsRequest": {"parent": _key_or_vault, "grantee": _chars(MAX_PRINCIPAL_CHARS), "page_token": _TOKEN},
+    "RevokeGrantRequest": {"name": _grant, "request_id": _request_id},
     # AdminService
     "GetStatusRequest": {},
     "InitRequest": {"admin_principals": _principals, "passphrase": _PASSPHRASE},
@@ -275,6 +337,13 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "DeleteQuotaRequest": _versioned(_quota),
     "ListOwnQuotasRequest": {"resource": _place, "method": _chars(MAX_METHOD_CHARS)},
+    "GetApprovalRulesRequest": {},
+    "SetApprovalRulesRequest": {"rules": _rules, "etag": _etag, "request_id": _request_id},
+    "ListApprovalsRequest": {"page_token": _TOKEN},
+    "GetApprovalRequest": {"name": _approval},
+    "ApproveRequestRequest": {"name": _approval, "request_id": _request_id},
+    "RejectRequestRequest": {"name": _approval, "request_id": _request_id},
+    "CancelApprovalRequest": {"name": _approval, "request_id": _request_id},
     # grpc.health.v1 and reflection
     "HealthCheckRequest": {"service": _chars(256)},
     "HealthListRequest": {},

@@ -10,17 +10,20 @@ from vaultd import __version__
 from vaultd.engine.paging import page_length, page_limit, page_start, page_token
 from vaultd.engine.policy import seed_policy
 from vaultd.engine.seal import SealState
-from vaultd.names import parse_place, parse_quota_name, parse_quota_parent, parse_vault_name
+from vaultd.names import parse_approval_name, parse_place, parse_quota_name, parse_quota_parent, parse_vault_name
 from vaultd.secret import Secret
+from vaultd.services.approvals import STATES as APPROVAL_STATES
+from vaultd.services.approvals import approval_message, rule_of, rules_message
 from vaultd.services.convert import one_etag, set_time, update_paths, vault_message
 from vaultd.services.quotas import UPDATABLE as QUOTA_FIELDS
 from vaultd.services.quotas import own_message, quota_message, read_fields, read_spec
 from vaultd_client.v1 import admin_pb2 as pb
-from vaultd_client.v1 import quota_pb2, resources_pb2
+from vaultd_client.v1 import approval_pb2, quota_pb2, resources_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from vaultd.engine.approvals import Approvals
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.quota_store import Quotas
     from vaultd.engine.seal import Seal
@@ -42,6 +45,7 @@ class AdminService:
         self,
         seal: Seal,
         vaults: Vaults,
+        approvals: Approvals,
         ledger: Ledger,
         start_us: int,
         components: Callable[[], Mapping[str, bool]],
@@ -49,6 +53,7 @@ class AdminService:
     ) -> None:
         self._seal = seal
         self._vaults = vaults
+        self._approvals = approvals
         self._ledger = ledger
         self._start_us = start_us
         self._components = components
@@ -167,3 +172,52 @@ class AdminService:
         path = self._quotas.path_of(request.method)
         found = await self._quotas.explain(context.principal, path, parse_place(request.resource))
         return quota_pb2.ListOwnQuotasResponse(quotas=[own_message(quota, left) for quota, left in found])
+
+    async def GetApprovalRules(
+        self, request: approval_pb2.GetApprovalRulesRequest, context: Context
+    ) -> approval_pb2.ApprovalRules:
+        del request, context
+        return rules_message(self._approvals.rules)
+
+    async def SetApprovalRules(
+        self, request: approval_pb2.SetApprovalRulesRequest, context: Context
+    ) -> approval_pb2.ApprovalRules:
+        canonical = self._approvals.canonical_method
+        rules = [rule_of(rule, f"rules[{at}]", canonical) for at, rule in enumerate(request.rules)]
+        return rules_message(await self._approvals.set_rules(context.intent(request), rules, request.etag))
+
+    async def ListApprovals(
+        self, request: approval_pb2.ListApprovalsRequest, context: Context
+    ) -> approval_pb2.ListApprovalsResponse:
+        del context
+        limit = page_limit(request.page_size)
+        query = f"approvals {request.state}"
+        after = page_start(self._ledger, query, request.page_token)
+        approvals = await self._approvals.list(APPROVAL_STATES[request.state], after, limit + 1)
+        messages = [approval_message(approval) for approval in approvals]
+        length = page_length((message.ByteSize() for message in messages), limit)
+        response = approval_pb2.ListApprovalsResponse(approvals=messages[:length])
+        if len(approvals) > length:
+            response.next_page_token = page_token(self._ledger, query, approvals[length - 1].id)
+        return response
+
+    async def GetApproval(self, request: approval_pb2.GetApprovalRequest, context: Context) -> approval_pb2.Approval:
+        return approval_message(await self._approvals.get(context.principal, parse_approval_name(request.name)))
+
+    async def ApproveRequest(
+        self, request: approval_pb2.ApproveRequestRequest, context: Context
+    ) -> approval_pb2.Approval:
+        id = parse_approval_name(request.name)
+        return approval_message(await self._approvals.approve(context.intent(request), id))
+
+    async def RejectRequest(
+        self, request: approval_pb2.RejectRequestRequest, context: Context
+    ) -> approval_pb2.Approval:
+        id = parse_approval_name(request.name)
+        return approval_message(await self._approvals.reject(context.intent(request), id))
+
+    async def CancelApproval(
+        self, request: approval_pb2.CancelApprovalRequest, context: Context
+    ) -> approval_pb2.Approval:
+        id = parse_approval_name(request.name)
+        return approval_message(await self._approvals.cancel(context.intent(request), id))

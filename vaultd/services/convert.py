@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from vaultd.engine.algorithms import ALGORITHMS, ProtectionLevel, Purpose
-from vaultd.engine.model import Key, KeyState, KeyVersion, Vault, VersionState
+from vaultd.engine.model import Grant, Key, KeyState, KeyVersion, Vault, VersionState
 from vaultd.errors import InvalidArgument
+from vaultd_client.v1 import grant_pb2
 from vaultd_client.v1 import resources_pb2 as pb
 
 if TYPE_CHECKING:
@@ -112,6 +113,21 @@ def vault_message(vault: Vault) -> pb.Vault:
     message = pb.Vault(name=vault.name, display_name=vault.display_name, labels=vault.labels, etag=vault.etag)
     set_time(message.create_time, vault.create_us)
     set_time(message.update_time, vault.update_us)
+    return message
+
+
+def grant_message(grant: Grant, uses_left: int) -> grant_pb2.Grant:
+    """A Grant as the wire has it."""
+    message = grant_pb2.Grant(
+        name=grant.name,
+        grantee=grant.grantee,
+        permissions=grant.permissions,
+        max_uses=grant.max_uses,
+        granter=grant.granter,
+        uses_left=uses_left,
+    )
+    set_time(message.expire_time, grant.expire_us)
+    set_time(message.create_time, grant.create_us)
     return message
 
 

@@ -8,11 +8,20 @@ from google.protobuf.empty_pb2 import Empty
 
 from vaultd.backends.base import TokenKey
 from vaultd.engine.algorithms import ALGORITHMS, ProtectionLevel, default_algorithm
+from vaultd.engine.key_grants import GrantSpec
 from vaultd.engine.lifecycle import KeySpec, KeyUpdate
 from vaultd.engine.paging import page_length, page_limit, page_start, page_token
 from vaultd.engine.public_keys import encode_public_key
 from vaultd.errors import InvalidArgument, Unavailable
-from vaultd.names import KeyRef, parse_key_name, parse_key_or_version_name, parse_vault_name, parse_version_name
+from vaultd.names import (
+    KeyRef,
+    parse_grant_name,
+    parse_key_name,
+    parse_key_or_vault_name,
+    parse_key_or_version_name,
+    parse_vault_name,
+    parse_version_name,
+)
 from vaultd.services.convert import (
     ALGORITHM_NAMES,
     ALGORITHM_NUMBERS,
@@ -21,6 +30,7 @@ from vaultd.services.convert import (
     PURPOSE_NUMBERS,
     PURPOSES,
     duration_us,
+    grant_message,
     key_message,
     one_etag,
     set_time,
@@ -28,13 +38,14 @@ from vaultd.services.convert import (
     update_paths,
     version_message,
 )
+from vaultd_client.v1 import grant_pb2, resources_pb2
 from vaultd_client.v1 import keys_pb2 as pb
-from vaultd_client.v1 import resources_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vaultd.backends.base import Backend
+    from vaultd.engine.key_grants import Grants
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
     from vaultd.engine.usage import BudgetBook, UsageBook
@@ -85,6 +96,7 @@ class KeysService:
     def __init__(
         self,
         lifecycle: KeyLifecycle,
+        grants: Grants,
         ledger: Ledger,
         usage: UsageBook,
         budgets: BudgetBook,
@@ -92,6 +104,7 @@ class KeysService:
         usage_staleness_ms: int,
     ) -> None:
         self._lifecycle = lifecycle
+        self._grants = grants
         self._ledger = ledger
         self._usage = usage
         self._budgets = budgets
@@ -259,3 +272,36 @@ class KeysService:
                 at = KeyRef(ref.vault, ref.key, version.number)
                 entry.messages_left = await self._budgets.messages_left(at, key.uid, key.algorithm.max_messages)
         return response
+
+    async def CreateGrant(self, request: grant_pb2.CreateGrantRequest, context: Context) -> grant_pb2.Grant:
+        ref = parse_key_name(request.parent, "parent")
+        asked = request.grant
+        expire_us = time_us(asked, "expire_time", "grant.expire_time")
+        spec = GrantSpec(asked.grantee, tuple(sorted(asked.permissions)), expire_us, asked.max_uses)
+        grant = await self._grants.create(context.intent(request), ref, spec)
+        return grant_message(grant, await self._grants.uses_left(grant))
+
+    async def GetGrant(self, request: grant_pb2.GetGrantRequest, context: Context) -> grant_pb2.Grant:
+        del context
+        return grant_message(*await self._grants.get(*parse_grant_name(request.name)))
+
+    async def ListGrants(self, request: grant_pb2.ListGrantsRequest, context: Context) -> grant_pb2.ListGrantsResponse:
+        del context
+        vault, key = parse_key_or_vault_name(request.parent)
+        limit = page_limit(request.page_size)
+        query = f"grants {vault} {key} {request.grantee}"
+        after_key, _, after_id = page_start(self._ledger, query, request.page_token).partition("/")
+        grants, last = await self._grants.list(vault, key, request.grantee, (after_key, after_id), limit)
+        messages = [grant_message(grant, left) for grant, left in grants]
+        length = page_length((message.ByteSize() for message in messages), limit)
+        if length < len(messages):
+            last = (grants[length - 1][0].key, grants[length - 1][0].id)
+        response = grant_pb2.ListGrantsResponse(grants=messages[:length])
+        if last is not None:
+            response.next_page_token = page_token(self._ledger, query, "/".join(last))
+        return response
+
+    async def RevokeGrant(self, request: grant_pb2.RevokeGrantRequest, context: Context) -> Empty:
+        ref, id = parse_grant_name(request.name)
+        await self._grants.revoke(context.intent(request), ref, id)
+        return Empty()

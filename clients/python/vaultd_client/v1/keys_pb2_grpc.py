@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from vaultd_client.v1 import grant_pb2 as vaultd_dot_v1_dot_grant__pb2
 from vaultd_client.v1 import keys_pb2 as vaultd_dot_v1_dot_keys__pb2
 from vaultd_client.v1 import resources_pb2 as vaultd_dot_v1_dot_resources__pb2
 
@@ -135,6 +136,26 @@ class KeysServiceStub(object):
                 '/vaultd.v1.KeysService/GetKeyUsage',
                 request_serializer=vaultd_dot_v1_dot_keys__pb2.GetKeyUsageRequest.SerializeToString,
                 response_deserializer=vaultd_dot_v1_dot_keys__pb2.GetKeyUsageResponse.FromString,
+                _registered_method=True)
+        self.CreateGrant = channel.unary_unary(
+                '/vaultd.v1.KeysService/CreateGrant',
+                request_serializer=vaultd_dot_v1_dot_grant__pb2.CreateGrantRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_grant__pb2.Grant.FromString,
+                _registered_method=True)
+        self.GetGrant = channel.unary_unary(
+                '/vaultd.v1.KeysService/GetGrant',
+                request_serializer=vaultd_dot_v1_dot_grant__pb2.GetGrantRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_grant__pb2.Grant.FromString,
+                _registered_method=True)
+        self.ListGrants = channel.unary_unary(
+                '/vaultd.v1.KeysService/ListGrants',
+                request_serializer=vaultd_dot_v1_dot_grant__pb2.ListGrantsRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_grant__pb2.ListGrantsResponse.FromString,
+                _registered_method=True)
+        self.RevokeGrant = channel.unary_unary(
+                '/vaultd.v1.KeysService/RevokeGrant',
+                request_serializer=vaultd_dot_v1_dot_grant__pb2.RevokeGrantRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
 
 
@@ -288,6 +309,37 @@ class KeysServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateGrant(self, request, context):
+        """Lets another principal use a key, until a time and for a number of uses. Caller needs `keys.grant` on the key, and holds each
+        permission that is granted there by policy. Idempotent with request_id. In force on this node when it returns. A key that is
+        deleted loses its grants.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetGrant(self, request, context):
+        """Returns a grant. Caller needs `keys.list_grants` on the key. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGrants(self, request, context):
+        """Lists the grants of a key, or of all keys of a vault, by name. Caller needs `keys.list_grants` on the parent. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeGrant(self, request, context):
+        """Ends a grant. Caller needs `keys.revoke_grant` on the key. Not idempotent without request_id (a grant that is gone is
+        NOT_FOUND). In force on this node when it returns, on others within a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KeysServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -385,6 +437,26 @@ def add_KeysServiceServicer_to_server(servicer, server):
                     servicer.GetKeyUsage,
                     request_deserializer=vaultd_dot_v1_dot_keys__pb2.GetKeyUsageRequest.FromString,
                     response_serializer=vaultd_dot_v1_dot_keys__pb2.GetKeyUsageResponse.SerializeToString,
+            ),
+            'CreateGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateGrant,
+                    request_deserializer=vaultd_dot_v1_dot_grant__pb2.CreateGrantRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_grant__pb2.Grant.SerializeToString,
+            ),
+            'GetGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGrant,
+                    request_deserializer=vaultd_dot_v1_dot_grant__pb2.GetGrantRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_grant__pb2.Grant.SerializeToString,
+            ),
+            'ListGrants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGrants,
+                    request_deserializer=vaultd_dot_v1_dot_grant__pb2.ListGrantsRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_grant__pb2.ListGrantsResponse.SerializeToString,
+            ),
+            'RevokeGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeGrant,
+                    request_deserializer=vaultd_dot_v1_dot_grant__pb2.RevokeGrantRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -905,6 +977,114 @@ class KeysService(object):
             '/vaultd.v1.KeysService/GetKeyUsage',
             vaultd_dot_v1_dot_keys__pb2.GetKeyUsageRequest.SerializeToString,
             vaultd_dot_v1_dot_keys__pb2.GetKeyUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.KeysService/CreateGrant',
+            vaultd_dot_v1_dot_grant__pb2.CreateGrantRequest.SerializeToString,
+            vaultd_dot_v1_dot_grant__pb2.Grant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.KeysService/GetGrant',
+            vaultd_dot_v1_dot_grant__pb2.GetGrantRequest.SerializeToString,
+            vaultd_dot_v1_dot_grant__pb2.Grant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGrants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.KeysService/ListGrants',
+            vaultd_dot_v1_dot_grant__pb2.ListGrantsRequest.SerializeToString,
+            vaultd_dot_v1_dot_grant__pb2.ListGrantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.KeysService/RevokeGrant',
+            vaultd_dot_v1_dot_grant__pb2.RevokeGrantRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,
