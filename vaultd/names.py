@@ -18,6 +18,7 @@ MAX_NAME_CHARS = 256
 _ID = re.compile(ID)
 _VAULT = re.compile(rf"vaults/({ID})")
 _KEY = re.compile(rf"vaults/({ID})/keys/({ID})(?:/versions/({VERSION}))?")
+_POLICY_RESOURCE = re.compile(rf"/|vaults(?:/{ID}(?:/(?:keys/{ID}(?:/versions/{VERSION})?|secrets/{ID}))?)?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
@@ -97,6 +98,24 @@ def parse_version_name(value: str, field: str = "name") -> KeyRef:
             "INVALID_NAME", f"{field} must be vaults/{{vault}}/keys/{{key}}/versions/{{version}}", field=field
         )
     return ref
+
+
+def parse_policy_scope(value: str, field: str = "resource") -> str:
+    """Return the name of a part of the policy, `/` or `vaults/{vault}`, or raise InvalidArgument."""
+    if value != "/" and not _VAULT.fullmatch(value):
+        raise InvalidArgument("INVALID_NAME", f"{field} must be / or vaults/{{vault}}", field=field)
+    return value
+
+
+def parse_policy_resource(value: str, field: str = "resource") -> str:
+    """Return a resource that policy may be asked about, or raise InvalidArgument."""
+    if len(value) > MAX_NAME_CHARS or not _POLICY_RESOURCE.fullmatch(value):
+        raise InvalidArgument(
+            "INVALID_NAME",
+            f"{field} must be /, vaults, vaults/{{vault}}, a key, a key version or vaults/{{vault}}/secrets/{{secret}}",
+            field=field,
+        )
+    return value
 
 
 def parse_request_id(value: str) -> str:

@@ -27,17 +27,25 @@ from vaultd.backends.pkcs11.slot import SlotSettings, TokenSlot
 from vaultd.backends.rootkeys import CredentialRootKey, FileRootKey, PassphraseRootKey
 from vaultd.backends.software import SoftwareBackend
 from vaultd.config import ConfigError
+from vaultd.engine.access import AccessBook
 from vaultd.engine.algorithms import ProtectionLevel
 from vaultd.engine.authority import Authority
 from vaultd.engine.catalog import KeyCatalog
 from vaultd.engine.clock import SECOND_US, SystemClock
+from vaultd.engine.decider import Decider
+from vaultd.engine.editor import PolicyEditor
+from vaultd.engine.explain import Explainer, MethodNeeds, NoQuotas
 from vaultd.engine.feed import FeedFollower
+from vaultd.engine.labels import LabelBook
 from vaultd.engine.ledger import Ledger
 from vaultd.engine.lifecycle import KeyLifecycle, LifecycleLimits
 from vaultd.engine.quotas import InFlight, Limit, RateLimiter, Window
+from vaultd.engine.refusals import RefusalLog
+from vaultd.engine.review import AccessReview
 from vaultd.engine.scheduler import PRINCIPAL as SCHEDULER
 from vaultd.engine.scheduler import Scheduler
 from vaultd.engine.seal import Seal, SealState
+from vaultd.engine.tester import PolicyTester
 from vaultd.engine.tokens import TokenObjects
 from vaultd.engine.transit import Transit
 from vaultd.engine.usage import BudgetBook, UsageBook
@@ -55,6 +63,7 @@ from vaultd.services.admin import AdminService
 from vaultd.services.crypto import CryptoService
 from vaultd.services.health import HealthBoard, HealthService
 from vaultd.services.keys import KeysService
+from vaultd.services.policy import PolicyCalls
 from vaultd.services.reflection import ReflectionService
 from vaultd.store.sqlite import SqliteStore
 from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2
@@ -218,6 +227,8 @@ class Engine:
     vaults: Vaults
     usage: UsageBook
     budgets: BudgetBook
+    access: AccessBook
+    decider: Decider
     scheduler: Scheduler
     feed: FeedFollower
     clock: Clock
@@ -251,8 +262,15 @@ def build_engine(
         deletion_retention_us=settings.lifecycle.deletion_retention_s * SECOND_US,
     )
     lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits)
-    seal = Seal(ledger, provider, authority, catalog.forget_all, on_seal)
-    scheduler = Scheduler(ledger, lifecycle, seal, usage, budgets, tokens, clock, on_intent, on_event)
+    labels = LabelBook(ledger)
+    access = AccessBook(ledger, clock)
+
+    def forget_memory() -> None:
+        catalog.forget_all()
+        labels.forget_all()
+
+    seal = Seal(ledger, provider, authority, forget_memory, on_seal)
+    scheduler = Scheduler(ledger, lifecycle, seal, usage, budgets, tokens, clock, on_intent, on_event, access)
     return Engine(
         store=store,
         ledger=ledger,
@@ -265,8 +283,10 @@ def build_engine(
         vaults=Vaults(ledger),
         usage=usage,
         budgets=budgets,
+        access=access,
+        decider=Decider(authority, labels, clock),
         scheduler=scheduler,
-        feed=FeedFollower(ledger, authority, seal, catalog.forget_all),
+        feed=FeedFollower(ledger, authority, seal, forget_memory),
         clock=clock,
     )
 
@@ -330,6 +350,7 @@ class Server:
 
     def _build_chain(self) -> Chain:
         engine, settings = self.engine, self._settings
+        refusals = RefusalLog(self._clock)
         services: dict[ServiceDescriptor, object] = {
             crypto_pb2.DESCRIPTOR.services_by_name["CryptoService"]: CryptoService(
                 engine.transit, engine.vaults, engine.backends
@@ -343,7 +364,12 @@ class Server:
                 settings.lifecycle.scheduler_interval_ms,
             ),
             admin_pb2.DESCRIPTOR.services_by_name["AdminService"]: AdminService(
-                engine.seal, engine.vaults, engine.ledger, self._clock.now_us(), self.board.components
+                engine.seal,
+                engine.vaults,
+                engine.ledger,
+                self._clock.now_us(),
+                self.board.components,
+                self._policy_calls(refusals),
             ),
             health_pb2.DESCRIPTOR.services_by_name["Health"]: HealthService(self.board),
         }
@@ -361,11 +387,32 @@ class Server:
                 InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal),
                 InFlight(limits.streams, max(1, limits.streams // 4)),
             ),
-            PolicyStep(engine.authority),
+            PolicyStep(engine.authority, engine.decider, engine.access),
             self._audit,
+            refusals,
             self._on_incident,
             self._on_data_loss,
             ChainLimits(limits.receive_timeout_s, limits.unary_timeout_s, limits.least_deadline_ms / 1000),
+        )
+
+    def _policy_calls(self, refusals: RefusalLog) -> PolicyCalls:
+        engine = self.engine
+        needs = {
+            rule.method: MethodNeeds(
+                rule.method, tuple(dict.fromkeys(access.permission for access in rule.access)), rule.operator
+            )
+            for rule in RULES
+            if not rule.open
+        }
+        explainer = Explainer(
+            engine.authority, engine.decider, refusals, engine.catalog, self._clock, needs, NoQuotas()
+        )
+        return PolicyCalls(
+            PolicyEditor(engine.ledger, engine.authority),
+            PolicyTester(engine.authority, engine.decider),
+            explainer,
+            AccessReview(engine.authority, engine.access, self._clock),
+            engine.ledger,
         )
 
     @asynccontextmanager
@@ -440,6 +487,8 @@ class Server:
 
     async def _close_engine(self) -> None:
         await self.engine.usage.flush()
+        if self.engine.seal.state is SealState.UNSEALED:
+            await self.engine.access.flush_all()
         for backend in self.engine.backends.values():
             await backend.close()
 

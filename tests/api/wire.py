@@ -11,7 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
 from softhsm import put_key
-from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, resources_pb2
+from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, policy_pb2, resources_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ MUTATIONS = [
     *(f"{KEYS}{name}" for name in ("DisableKeyVersion", "DestroyKeyVersion", "RestoreKeyVersion", "DeleteKey")),
     *(f"{KEYS}{name}" for name in ("UndeleteKey", "PurgeKey")),
     *(f"{ADMIN}{name}" for name in ("Init", "Seal", "Unseal", "RotateRootKey", "CreateVault", "UpdateVault")),
-    f"{ADMIN}DeleteVault",
+    *(f"{ADMIN}{name}" for name in ("DeleteVault", "SetPolicy")),
 ]
 GENEROUS = {
     "limits": {
@@ -338,7 +338,27 @@ class World:
         on_version = name == "SetPrimaryVersion" or name.endswith("KeyVersion")
         return make(name=version if on_version else key)
 
+    async def policy_request(self, name: str, vault: str = "default") -> Any:
+        """A valid request about the policy of a vault; SetPolicy sets what is set."""
+        resource = f"vaults/{vault}"
+        if name == "GetPolicy":
+            return policy_pb2.GetPolicyRequest(resource=resource)
+        if name == "SetPolicy":
+            current = await self.admin.admin.GetPolicy(policy_pb2.GetPolicyRequest(resource=resource))
+            return policy_pb2.SetPolicyRequest(resource=resource, policy=current.policy)
+        if name == "TestPolicy":
+            return policy_pb2.TestPolicyRequest(
+                resource=resource, principal="spiffe://dev.vaultd/app", permissions=["crypto.encrypt"]
+            )
+        if name == "ExplainAccess":
+            return policy_pb2.ExplainAccessRequest(
+                resource=f"{resource}/keys/enc", principal="spiffe://dev.vaultd/app", method="Encrypt"
+            )
+        return policy_pb2.ReviewAccessRequest(resource=resource)
+
     async def _admin_request(self, name: str, vault: str) -> Any:
+        if name.endswith(("Policy", "Access")):
+            return await self.policy_request(name, vault)
         make = getattr(admin_pb2, f"{name}Request")
         if name == "Init":
             return make(admin_principals=["spiffe://dev.vaultd/somebody"])

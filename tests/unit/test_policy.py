@@ -83,7 +83,7 @@ def fault(document: object) -> str:
 
 def test_the_permissions_are_those_that_the_protos_name() -> None:
     text = "".join(path.read_text() for path in PROTOS.glob("*.proto"))
-    assert PERMISSIONS == set(re.findall(r"`((?:crypto|keys|vaults|admin)\.[a-z_]+)`", text))
+    assert PERMISSIONS == set(re.findall(r"`((?:crypto|keys|vaults|policy|admin)\.[a-z_]+)`", text))
 
 
 def test_built_in_roles_hold_only_permissions_that_exist() -> None:
@@ -102,11 +102,13 @@ def test_a_crypto_user_may_use_keys_and_not_look_at_them() -> None:
 
 def test_a_vault_operator_steers_keys_and_never_uses_them() -> None:
     keys = {p for p in PERMISSIONS if p.startswith("keys.")} - {"keys.adopt"}
-    assert BUILT_IN_ROLES["vault-operator"] == keys | {"vaults.get", "vaults.update"}
+    others = {"vaults.get", "vaults.update", "policy.get", "policy.set"}
+    assert BUILT_IN_ROLES["vault-operator"] == keys | others
 
 
 def test_an_auditor_only_reads_metadata() -> None:
-    assert BUILT_IN_ROLES["auditor"] == {"keys.get", "keys.list", "vaults.get", "vaults.list", "admin.get_status"}
+    reads = {"keys.get", "keys.list", "vaults.get", "vaults.list", "admin.get_status", "policy.get"}
+    assert BUILT_IN_ROLES["auditor"] == reads
 
 
 @pytest.mark.parametrize("role", ["encrypter", "verifier", "wrapper", "auditor", "key-admin", "vault-operator"])
@@ -162,7 +164,7 @@ def test_a_section_that_is_no_list_is_refused(section: str, value: object) -> No
 
 
 @pytest.mark.parametrize("section", ["roles", "groups", "bindings", "denies"])
-@pytest.mark.parametrize("value", [None, [], "x", 1, {"condition": "true"}])
+@pytest.mark.parametrize("value", [None, [], "x", 1, {"conditions": "true"}])
 def test_an_entry_that_is_no_mapping_of_known_keys_is_refused(section: str, value: object) -> None:
     assert fault({section: [value]}) == f"{section}[0]"
 
@@ -182,7 +184,7 @@ def test_a_missing_key_of_a_deny_is_named(key: str) -> None:
 
 
 def test_an_unknown_key_of_a_binding_is_refused() -> None:
-    assert fault({"bindings": [binding("vaults/a") | {"condition": "true"}]}) == "bindings[0]"
+    assert fault({"bindings": [binding("vaults/a") | {"conditions": "true"}]}) == "bindings[0]"
 
 
 @pytest.mark.parametrize("value", [None, 1, True, 2.5, ["vaults/a"], {}])
@@ -450,7 +452,7 @@ def test_an_empty_policy_allows_nothing() -> None:
 def test_a_binding_allows_what_its_role_holds_and_names_itself() -> None:
     decisions = engine(bindings=[binding("vaults/other"), binding("vaults/default")])
     decision = decisions.decide(APP, "crypto.encrypt", KEY)
-    assert decision == Decision(True, "bindings[1] gives crypto-user on vaults/default")
+    assert decision == Decision(True, "bindings[1] gives crypto-user on vaults/default", "vaults/default")
     assert decisions.allows(APP, "crypto.encrypt", KEY)
 
 

@@ -130,8 +130,19 @@ class KeyVersion:
         return self.destroy_us if self.state is VersionState.DESTROY_SCHEDULED else None
 
 
-Resource = Vault | Key | KeyVersion
-_TYPES: dict[str, type[Any]] = {"vault": Vault, "key": Key, "key_version": KeyVersion}
+@dataclass(frozen=True, slots=True)
+class PolicyPart:
+    """The part of the policy that belongs to a resource, and how many entries a change added and removed."""
+
+    resource: str
+    document: Mapping[str, Any]
+    etag: str
+    added: int = 0
+    removed: int = 0
+
+
+Resource = Vault | Key | KeyVersion | PolicyPart
+_TYPES: dict[str, type[Any]] = {"vault": Vault, "key": Key, "key_version": KeyVersion, "policy": PolicyPart}
 
 
 def encode_resource(resource: Resource) -> dict[str, Any]:

@@ -49,16 +49,18 @@ KEYS: Final = frozenset(
 TOKENS: Final = frozenset({"keys.adopt"})
 """Not for those who administer a vault: a token's objects belong to all vaults."""
 VAULTS: Final = frozenset({"vaults.create", "vaults.delete", "vaults.get", "vaults.list", "vaults.update"})
+POLICY: Final = frozenset({"policy.get", "policy.set"})
 ADMIN: Final = frozenset({"admin.get_status", "admin.rotate_root_key", "admin.seal"})
 
-PERMISSIONS: Final = CRYPTO | KEYS | TOKENS | VAULTS | ADMIN
+PERMISSIONS: Final = CRYPTO | KEYS | TOKENS | VAULTS | POLICY | ADMIN
 
 # Of the roles of use only crypto-user holds crypto.derive: an agreed secret encrypts and decrypts, so it fits no other.
 # crypto.reencrypt_from goes with decrypt and never with encrypt: whoever holds it and a key of their own can read.
 BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
         "admin": PERMISSIONS,
-        "vault-operator": KEYS | {"vaults.get", "vaults.update"},
+        # The delegated administrator of a vault: hands on what is in this role, and nothing else.
+        "vault-operator": KEYS | POLICY | {"vaults.get", "vaults.update"},
         "key-admin": KEYS,
         # Not keys.get: callers without it cannot tell a key that is missing from one that they may not use.
         "crypto-user": CRYPTO | {"keys.get_capabilities", "keys.get_public_key"},
@@ -85,6 +87,6 @@ BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "verifier": frozenset({"crypto.verify", "crypto.verify_mac", "keys.get_public_key"}),
         "wrapper": frozenset({"crypto.wrap"}),
         "unwrapper": frozenset({"crypto.unwrap"}),
-        "auditor": frozenset({"admin.get_status", "keys.get", "keys.list", "vaults.get", "vaults.list"}),
+        "auditor": frozenset({"admin.get_status", "keys.get", "keys.list", "policy.get", "vaults.get", "vaults.list"}),
     }
 )

@@ -19,6 +19,7 @@ from vaultd.names import KeyRef
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from vaultd.engine.access import AccessBook
     from vaultd.engine.clock import Clock
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
@@ -55,6 +56,7 @@ class Scheduler:
         clock: Clock,
         on_intent: Callable[[str, str], Awaitable[None]],
         on_event: Callable[[str, str, str], None],
+        access: AccessBook,
     ) -> None:
         self._ledger = ledger
         self._lifecycle = lifecycle
@@ -65,6 +67,7 @@ class Scheduler:
         self._clock = clock
         self._on_intent = on_intent
         self._on_event = on_event
+        self._access = access
         self._retry_at: dict[RowKey, int] = {}
         self._offset_us = self._clock_offset()
         self._replays_dropped_us = 0
@@ -85,6 +88,7 @@ class Scheduler:
             await self._rotate_spent(spent)
         await self._lifecycle.scrub_pending()
         await self._usage.flush()
+        await self._access.flush()
         for _ in range(RESEAL_STEPS):
             if not await self._seal.reseal_some():
                 break

@@ -21,12 +21,13 @@ class Access:
     """A permission on the resource that a request names.
 
     resource: takes the request, gives the resource's name.  visible_by: the permission without which a resource that does
-    not exist looks like one that is forbidden.
+    not exist looks like one that is forbidden.  when: takes the request, says whether it needs this access; None for always.
     """
 
     permission: str
     resource: Callable[[Any], str]
     visible_by: str
+    when: Callable[[Any], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,9 @@ class Rule:
     """What holds for one RPC.
 
     cost: class of the rate limit.  audited: request fields, validated names only, that the record may carry.  mutation: its
-    intent is recorded, durably, before the act.  operator: principals under `operators` may call it whatever policy says;
-    operator_only: nobody else may.  open: answers without an identity and is not recorded; for the server's own health only.
+    intent is recorded, durably, before the act.  told: numbers of the answer that the record carries.  operator: principals
+    under `operators` may call it whatever policy says; operator_only: nobody else may.  open: answers without an identity and
+    is not recorded; for the server's own health only.
     """
 
     method: str
@@ -47,6 +49,7 @@ class Rule:
     operator: bool = False
     operator_only: bool = False
     open: bool = False
+    told: tuple[str, ...] = ()
 
     @property
     def names(self) -> Callable[[Any], Any]:
@@ -132,6 +135,31 @@ def _admin(
     )
 
 
+def _policy(method: str, permission: str, *access: Access, mutation: bool = False) -> Rule:
+    needs = access or (Access(f"policy.{permission}", _on("resource"), f"policy.{permission}"),)
+    told = ("entries_added", "entries_removed") if mutation else ()
+    return Rule(f"/vaultd.v1.AdminService/{method}", needs, "admin", ("resource",), True, mutation=mutation, told=told)
+
+
+def _or_root(field: str) -> Callable[[Any], str]:
+    def chosen(request: Any) -> str:
+        return getattr(request, field) or ROOT
+
+    return chosen
+
+
+def _asks_for_others(request: Any) -> bool:
+    return bool(request.principal) or request.HasField("policy")
+
+
+def _has_candidate(request: Any) -> bool:
+    return bool(request.HasField("policy"))
+
+
+def _asks_no_incident(request: Any) -> bool:
+    return not request.incident_id
+
+
 def _open(method: str) -> Rule:
     return Rule(method, (), "read", (), idempotent=True, open=True)
 
@@ -188,6 +216,17 @@ RULES: Final = (
     _vaults("ListVaults", "list", _at(VAULTS), (), mutation=False),
     _vaults("UpdateVault", "update", _on("vault.name"), ("vault.name",), mutation=True),
     _vaults("DeleteVault", "delete", _on("name"), ("name",), mutation=True, idempotent=False),
+    _policy("GetPolicy", "get"),
+    _policy("SetPolicy", "set", mutation=True),
+    _policy(
+        "TestPolicy",
+        "get",
+        Access("policy.get", _on("resource"), "policy.get", _asks_for_others),
+        Access("policy.get", _or_root("policy_resource"), "policy.get", _has_candidate),
+    ),
+    # Whose refusal an incident is, only the engine knows.
+    _policy("ExplainAccess", "get", Access("policy.get", _or_root("resource"), "policy.get", _asks_no_incident)),
+    _policy("ReviewAccess", "get"),
     _open("/grpc.health.v1.Health/Check"),
     _open("/grpc.health.v1.Health/List"),
     _open("/grpc.health.v1.Health/Watch"),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vaultd.engine.seal import Seal
     from vaultd.engine.vaults import Vaults
     from vaultd.services.context import Context
+    from vaultd.services.policy import PolicyCalls
 
 UPDATABLE: Final = ("display_name", "labels")
 _STATES: Final[dict[SealState, Any]] = {state: pb.SealState.Value(f"SEAL_STATE_{state.value}") for state in SealState}
@@ -42,12 +43,18 @@ class AdminService:
         ledger: Ledger,
         start_us: int,
         components: Callable[[], Mapping[str, bool]],
+        policy: PolicyCalls,
     ) -> None:
         self._seal = seal
         self._vaults = vaults
         self._ledger = ledger
         self._start_us = start_us
         self._components = components
+        self.GetPolicy = policy.GetPolicy
+        self.SetPolicy = policy.SetPolicy
+        self.TestPolicy = policy.TestPolicy
+        self.ExplainAccess = policy.ExplainAccess
+        self.ReviewAccess = policy.ReviewAccess
 
     async def _status(self) -> pb.Status:
         status = pb.Status(

@@ -5,6 +5,7 @@ import warnings
 
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from vaultd_client.v1 import admin_pb2 as vaultd_dot_v1_dot_admin__pb2
+from vaultd_client.v1 import policy_pb2 as vaultd_dot_v1_dot_policy__pb2
 from vaultd_client.v1 import resources_pb2 as vaultd_dot_v1_dot_resources__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -90,6 +91,31 @@ class AdminServiceStub(object):
                 request_serializer=vaultd_dot_v1_dot_admin__pb2.DeleteVaultRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.GetPolicy = channel.unary_unary(
+                '/vaultd.v1.AdminService/GetPolicy',
+                request_serializer=vaultd_dot_v1_dot_policy__pb2.GetPolicyRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_policy__pb2.ResourcePolicy.FromString,
+                _registered_method=True)
+        self.SetPolicy = channel.unary_unary(
+                '/vaultd.v1.AdminService/SetPolicy',
+                request_serializer=vaultd_dot_v1_dot_policy__pb2.SetPolicyRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_policy__pb2.ResourcePolicy.FromString,
+                _registered_method=True)
+        self.TestPolicy = channel.unary_unary(
+                '/vaultd.v1.AdminService/TestPolicy',
+                request_serializer=vaultd_dot_v1_dot_policy__pb2.TestPolicyRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_policy__pb2.TestPolicyResponse.FromString,
+                _registered_method=True)
+        self.ExplainAccess = channel.unary_unary(
+                '/vaultd.v1.AdminService/ExplainAccess',
+                request_serializer=vaultd_dot_v1_dot_policy__pb2.ExplainAccessRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_policy__pb2.ExplainAccessResponse.FromString,
+                _registered_method=True)
+        self.ReviewAccess = channel.unary_unary(
+                '/vaultd.v1.AdminService/ReviewAccess',
+                request_serializer=vaultd_dot_v1_dot_policy__pb2.ReviewAccessRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_policy__pb2.ReviewAccessResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -174,6 +200,48 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetPolicy(self, request, context):
+        """Returns the whole policy, or the part of one vault. Caller needs `policy.get` on the resource. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetPolicy(self, request, context):
+        """Replaces the whole policy, or the part of one vault. Caller needs `policy.set` on the resource. Idempotent. In one
+        transaction, in force on this node when it returns. Nobody gives what they do not hold themselves, unconditionally, or lifts a
+        deny that applies to them; somebody must still hold `policy.set` on `/`. Who holds it on a vault only cannot deny there what is
+        bound above the vault.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TestPolicy(self, request, context):
+        """Tells which permissions the caller holds on a resource, which needs none. With a principal or a policy of the request, the
+        caller needs `policy.get` on the resource, and with a policy on policy_resource, too. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainAccess(self, request, context):
+        """Tells why a call would be allowed or refused. Caller needs `policy.get` on the resource. With incident_id it tells of a refused
+        call: callers may ask for their own without a permission, and learn only what they were told then; for others' they need
+        `policy.get` on the resources of that call, or on `/` where it named none. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReviewAccess(self, request, context):
+        """Lists who can do what on a resource, through which binding, and when they last did. Caller needs `policy.get` on the resource.
+        Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -226,6 +294,31 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.DeleteVault,
                     request_deserializer=vaultd_dot_v1_dot_admin__pb2.DeleteVaultRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'GetPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPolicy,
+                    request_deserializer=vaultd_dot_v1_dot_policy__pb2.GetPolicyRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_policy__pb2.ResourcePolicy.SerializeToString,
+            ),
+            'SetPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPolicy,
+                    request_deserializer=vaultd_dot_v1_dot_policy__pb2.SetPolicyRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_policy__pb2.ResourcePolicy.SerializeToString,
+            ),
+            'TestPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.TestPolicy,
+                    request_deserializer=vaultd_dot_v1_dot_policy__pb2.TestPolicyRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_policy__pb2.TestPolicyResponse.SerializeToString,
+            ),
+            'ExplainAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainAccess,
+                    request_deserializer=vaultd_dot_v1_dot_policy__pb2.ExplainAccessRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_policy__pb2.ExplainAccessResponse.SerializeToString,
+            ),
+            'ReviewAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReviewAccess,
+                    request_deserializer=vaultd_dot_v1_dot_policy__pb2.ReviewAccessRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_policy__pb2.ReviewAccessResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -502,6 +595,141 @@ class AdminService(object):
             '/vaultd.v1.AdminService/DeleteVault',
             vaultd_dot_v1_dot_admin__pb2.DeleteVaultRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/GetPolicy',
+            vaultd_dot_v1_dot_policy__pb2.GetPolicyRequest.SerializeToString,
+            vaultd_dot_v1_dot_policy__pb2.ResourcePolicy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/SetPolicy',
+            vaultd_dot_v1_dot_policy__pb2.SetPolicyRequest.SerializeToString,
+            vaultd_dot_v1_dot_policy__pb2.ResourcePolicy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/TestPolicy',
+            vaultd_dot_v1_dot_policy__pb2.TestPolicyRequest.SerializeToString,
+            vaultd_dot_v1_dot_policy__pb2.TestPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/ExplainAccess',
+            vaultd_dot_v1_dot_policy__pb2.ExplainAccessRequest.SerializeToString,
+            vaultd_dot_v1_dot_policy__pb2.ExplainAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReviewAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/ReviewAccess',
+            vaultd_dot_v1_dot_policy__pb2.ReviewAccessRequest.SerializeToString,
+            vaultd_dot_v1_dot_policy__pb2.ReviewAccessResponse.FromString,
             options,
             channel_credentials,
             insecure,
