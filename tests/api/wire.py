@@ -11,6 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
 from softhsm import put_key
+from vaultd.engine.permissions import PERMISSIONS
 from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, policy_pb2, resources_pb2
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def reason_in(status: status_pb2.Status) -> str:
 
 
 def leaves(message: Any) -> Iterator[bytes]:
-    """Every string and bytes value in a message, field masks aside: their paths are ours, not the caller's."""
+    """Every string and bytes value in a message, but field masks and permissions: those words are ours, not the caller's."""
     if message.DESCRIPTOR.full_name == "google.protobuf.FieldMask":
         return
     for descriptor, value in message.ListFields():
@@ -146,7 +147,7 @@ def leaves(message: Any) -> Iterator[bytes]:
                 yield from leaves(item)
             elif isinstance(item, bytes):
                 yield item
-            elif isinstance(item, str):
+            elif isinstance(item, str) and item not in PERMISSIONS:
                 yield item.encode()
 
 

@@ -1,8 +1,8 @@
 """Conditions of bindings and denies: CEL expressions over the call, the resource and the caller.
 
-A part of CEL whose cost is bounded, since a policy is read by the event loop's own process and its author may administer one
-vault only: no regular expressions, no macro within a macro, plain strings, and a length that fits on a few lines.  Whatever goes
-wrong in an evaluation is a failure, never an answer: the caller of `holds` decides what a failure means.
+A part of CEL whose cost is bounded, since it is evaluated on the event loop and its author may administer one vault only: no
+regular expressions, macros with a simple inside, plain strings, and a length that fits on a few lines.  Whatever goes wrong in
+an evaluation is a failure, never an answer: the caller of `holds` decides what a failure means.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MAX_CONDITION_CHARS: Final = 1_000
+MAX_CLAIM_VALUES: Final = 300
+"""Values in the claims, those in lists and maps included; with more of them every condition on claims fails."""
+MAX_CLAIM_DEPTH: Final = 32
+MAX_ADDITIONS: Final = 8
 NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
 FIELDS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
@@ -33,7 +37,8 @@ FIELDS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     }
 )
 """The variables, and the fields of those that have a closed list of them."""
-MACROS: Final = frozenset({"all", "exists", "exists_one", "map", "filter"})
+MACROS: Final = frozenset({"all", "exists", "exists_one"})
+"""Not map and filter, nor what is dear within one of these: a condition costs milliseconds at worst, whatever the claims."""
 TIME_PARTS: Final = frozenset(
     {
         "getDate",
@@ -133,8 +138,28 @@ class Question:
         if name == "resource":
             return {"name": self._resource, "labels": dict(facts.labels)}
         if name == "claims":
-            return dict(facts.claims)
+            return bounded(facts.claims)
         return self._principal
+
+
+def bounded(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """The claims, or ValueError when there are more of them than a condition may be made to look through."""
+    values = 0
+    level: list[Any] = [claims]
+    for _ in range(MAX_CLAIM_DEPTH):
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, (list, tuple)):
+                below += value
+            elif hasattr(value, "values"):
+                below += value.values()
+        values += len(below)
+        if values > MAX_CLAIM_VALUES:
+            break
+        if not below:
+            return dict(claims)
+        level = below
+    raise ValueError("too many claims")
 
 
 @lru_cache(maxsize=4_096)
@@ -180,6 +205,8 @@ def _tokens(text: str) -> Iterator[str]:
 
 def _check_macros(tokens: list[str]) -> set[str]:
     """Return the variables that macros bind; raise for a macro within a macro, whose cost would have no bound."""
+    if tokens.count("+") > MAX_ADDITIONS:
+        raise ConditionInvalid(f"may have at most {MAX_ADDITIONS} additions")
     bound: set[str] = set()
     depth = 0
     within = 0
@@ -196,9 +223,11 @@ def _check_macros(tokens: list[str]) -> set[str]:
         following = tokens[at + 1] if at + 1 < len(tokens) else ""
         if token in TIME_PARTS and tokens[at + 1 : at + 3] != ["(", ")"]:
             raise ConditionInvalid("may take parts of a time in UTC only, such as request.time.getHours()")
+        if token in {"map", "filter"} and following == "(":
+            raise ConditionInvalid("may use all, exists and exists_one, but neither map nor filter")
+        if within and (token in {"claims", "+"} or (token in MACROS and following == "(")):
+            raise ConditionInvalid("may not have claims, + or a macro within all, exists or exists_one")
         if token in MACROS and following == "(":
-            if within:
-                raise ConditionInvalid("may not have all, exists, exists_one, filter or map within another of them")
             within = depth + 1
             if at + 2 < len(tokens):
                 if tokens[at + 2] in FIELDS:

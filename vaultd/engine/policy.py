@@ -33,6 +33,8 @@ MAX_GROUPS: Final = 1_000
 MAX_BINDINGS: Final = 10_000
 MAX_DENIES: Final = 10_000
 MAX_CONDITIONS: Final = 1_000
+MAX_ASKED: Final = 20
+"""Conditions that one decision asks, of denies and of bindings each.  Beyond that a deny applies and a binding does not."""
 MAX_MEMBERS: Final = 10_000
 MAX_MEMBERS_IN_ALL: Final = 1_000_000
 MAX_PRINCIPAL_CHARS: Final = 2_048
@@ -259,7 +261,7 @@ class Conditional:
         for deny in self.denies:
             if deny.condition.holds(question) is not False:
                 return deny.decision
-        if not self.otherwise.allowed:
+        if self.otherwise is _NO_BINDING:
             for binding in self.bindings:
                 if binding.condition.holds(question) is True:
                     return binding.decision
@@ -388,6 +390,9 @@ class PolicyEngine:
         bindings = () if decided.allowed else _asked(grants.allow_if, covering, permission)
         if not denies and not bindings:
             return decided
+        if len(denies) > MAX_ASKED:
+            decided = denies[MAX_ASKED].decision
+        denies, bindings = denies[:MAX_ASKED], bindings[:MAX_ASKED]
         needs_labels = any(asked.condition.needs_labels for asked in denies + bindings)
         return Conditional(principal, permission, resource, denies, bindings, decided, needs_labels)
 
