@@ -64,7 +64,7 @@ reliability-hsm: $(VENV)/.installed-dev system-packages ## a SoftHSM token under
 	$(PY) tests/reliability/hsm.py lag
 
 policy-campaign: $(VENV)/.installed-dev ## 100,000 random policies against a naive evaluator (minutes)
-	VAULTD_POLICY_EXAMPLES=100000 $(PY) -m pytest -q -s --timeout=0 tests/unit/test_policy.py -k naive_evaluator
+	VAULTD_POLICIES=100000 $(PY) -m pytest -q -s --timeout=0 tests/unit/test_policy.py -k naive_evaluator
 
 bench: $(VENV)/.installed-dev ## measure beside a bare grpc.aio echo (minutes)
 	$(PY) -m bench
