@@ -565,6 +565,12 @@ async def test_a_candidate_is_asked_with_given_circumstances_and_changes_nothing
     assert await read(world, "/") == before
 
 
+async def test_a_method_stands_for_the_permissions_that_it_needs(world):
+    circumstances = policy_pb2.Circumstances(method="ReEncrypt")
+    found = (await ask(world, "admin", "vaults/a/keys/enc", principal=ROOT, circumstances=circumstances)).message()
+    assert list(found.permissions) == ["crypto.reencrypt_from", "crypto.reencrypt_to"]
+
+
 async def test_a_candidate_cannot_be_made_to_tell_a_keys_labels(world):
     policy = policy_pb2.Policy(bindings=[bind("vaults/a", "signer", TESTER, condition='resource.labels.env == "dev"')])
     given = {"principal": TESTER, "policy": policy, "policy_resource": "vaults/a"}
@@ -574,7 +580,11 @@ async def test_a_candidate_cannot_be_made_to_tell_a_keys_labels(world):
 @pytest.mark.parametrize(
     ("request_fields", "reason"),
     [
-        ({"permissions": []}, "PERMISSION_UNKNOWN"),
+        ({"permissions": []}, "INPUT_MISSING"),
+        (
+            {"permissions": [], "principal": ROOT, "circumstances": policy_pb2.Circumstances(method="CANARY")},
+            "METHOD_UNKNOWN",
+        ),
         ({"permissions": ["CANARY"]}, "PERMISSION_UNKNOWN"),
         ({"permissions": ["keys.get"] * 101}, "PERMISSION_UNKNOWN"),
         ({"resource": ""}, "INVALID_NAME"),

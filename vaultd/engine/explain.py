@@ -93,14 +93,14 @@ class Explainer:
         self._by_name = {path.rpartition("/")[2]: needs for path, needs in methods.items()}
         self._quotas = quotas
 
-    def method(self, name: str) -> MethodNeeds:
+    def method(self, name: str, field: str = "method") -> MethodNeeds:
         """The method of a full path or a bare name; raises InvalidArgument."""
         needs = self._methods.get(name) or self._by_name.get(name)
         if needs is None:
             raise InvalidArgument(
                 "METHOD_UNKNOWN",
-                "method must be one of this server's, such as /vaultd.v1.CryptoService/Encrypt; docs/permissions.md lists them",
-                field="method",
+                f"{field} must be one of this server's, such as /vaultd.v1.CryptoService/Encrypt; docs/permissions.md lists them",
+                field=field,
             )
         return needs
 

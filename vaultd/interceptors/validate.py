@@ -167,7 +167,7 @@ def _principals(value: Any, field: str) -> None:
 
 
 def _permissions(value: Any, field: str) -> None:
-    if not 1 <= len(value) <= MAX_TESTED or any(text not in PERMISSIONS for text in value):
+    if len(value) > MAX_TESTED or any(text not in PERMISSIONS for text in value):
         raise InvalidArgument(
             "PERMISSION_UNKNOWN", f"{field} must be 1 to {MAX_TESTED} permissions of docs/permissions.md", field=field
         )

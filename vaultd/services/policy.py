@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vaultd.engine.paging import page_length, page_limit, page_start, page_token
@@ -54,6 +55,15 @@ class PolicyCalls:
 
     async def TestPolicy(self, request: pb.TestPolicyRequest, context: Context) -> pb.TestPolicyResponse:
         permissions = list(request.permissions)
+        circumstances = circumstances_of(request)
+        if circumstances.method:
+            needs = self._explainer.method(circumstances.method, "circumstances.method")
+            circumstances = replace(circumstances, method=needs.path)
+            permissions = permissions or list(needs.permissions)
+        if not permissions:
+            raise InvalidArgument(
+                "INPUT_MISSING", "name permissions, or a method in circumstances that needs some", field="permissions"
+            )
         if request.HasField("policy"):
             decisions = await self._tester.candidate(
                 request.policy_resource or "/",
@@ -61,12 +71,10 @@ class PolicyCalls:
                 request.principal or context.principal,
                 permissions,
                 request.resource,
-                circumstances_of(request),
+                circumstances,
             )
         elif request.principal:
-            decisions = await self._tester.in_force(
-                request.principal, permissions, request.resource, circumstances_of(request)
-            )
+            decisions = await self._tester.in_force(request.principal, permissions, request.resource, circumstances)
         else:
             if request.HasField("circumstances"):
                 raise InvalidArgument(
