@@ -49,7 +49,9 @@ class RefusalLog:
         reason: str,
         incident: str = "",
     ) -> None:
-        """Remember a refusal."""
+        """Remember a refusal; of a call that is noted twice, the second."""
+        if request_id in self._by_id:
+            self._drop(request_id)
         mine = self._of.setdefault(principal, deque())
         if len(mine) >= MAX_PER_PRINCIPAL:
             self._drop(mine[0])
@@ -65,9 +67,10 @@ class RefusalLog:
 
     def _drop(self, request_id: str) -> None:
         refusal = self._by_id.pop(request_id)
-        self._incidents.pop(refusal.incident, None)
+        if self._incidents.get(refusal.incident) == request_id:
+            del self._incidents[refusal.incident]
         mine = self._of[refusal.principal]
-        mine.remove(request_id)  # the oldest of its principal, so it is the first
+        mine.remove(request_id)
         if not mine:
             del self._of[refusal.principal]
 
