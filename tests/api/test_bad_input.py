@@ -523,6 +523,7 @@ REFUSED_LATER = {
     "ListKeys.page_token": ["PAGE_TOKEN"],
     "ListKeyVersions.page_token": ["PAGE_TOKEN"],
     "ListVaults.page_token": ["PAGE_TOKEN"],
+    "ReviewAccess.page_token": ["PAGE_TOKEN"],
     "Init.passphrase": ["PASSPHRASE_REFUSED"],
     "Unseal.passphrase": ["PASSPHRASE_REFUSED"],
     "RotateRootKey.passphrase": ["PASSPHRASE_REFUSED"],
