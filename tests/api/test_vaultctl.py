@@ -160,10 +160,21 @@ async def test_flags_go_before_the_environment(server):
         ("", "must be a mapping"),
     ],
 )
-async def test_a_faulty_file_is_refused_with_the_place_of_the_fault(server, tmp_path, text, told):
+async def test_a_faulty_file_is_refused_with_the_place_of_the_fault(tmp_path, text, told):
     path = write(tmp_path / "p.yaml", text)
-    code, _, err = await vaultctl(server, "policy", "diff", path)
-    assert (code, told in err, err.startswith(f"vaultctl: {path}: ")) == (2, True, True), err
+    with pytest.raises(DocumentInvalid) as refused:
+        read_policy(Path(path))
+    assert str(refused.value).startswith(f"{path}: ")
+    assert told in str(refused.value)
+
+
+async def test_a_faulty_file_is_one_line_and_exit_code_2(server, tmp_path):
+    path = write(tmp_path / "p.yaml", "binding: []")
+    code, out, err = await vaultctl(server, "policy", "diff", path)
+    assert (code, out) == (2, "")
+    assert err == (
+        f"vaultctl: {path}: the document has `binding`, which is not one of roles, groups, bindings, denies\n"
+    )
 
 
 TESTS = """
@@ -258,11 +269,23 @@ async def test_a_policy_of_one_vault_is_tested_where_it_belongs(server, tmp_path
         ({"identity": APP, "resource": "/", "call": "x", "time": "2027-13-31T00:00:00Z"}, "given.time is no time"),
         ({"identity": "app", "resource": "/", "call": "x"}, "given.identity must match"),
         ({"identity": APP, "resource": "/", "call": "x", "claim": {}}, "has `claim`"),
+    ],
+)
+async def test_a_faulty_test_is_refused_with_the_place_of_the_fault(tmp_path, given, told):
+    path = write(tmp_path / "tests.yaml", {"tests": [{"given": given, "expect": "allow"}]})
+    with pytest.raises(DocumentInvalid) as refused:
+        read_tests(Path(path))
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
         ({"identity": APP, "resource": "/", "call": "Nothing"}, "METHOD_UNKNOWN"),
         ({"identity": APP, "resource": "/", "permission": "keys.nothing"}, "PERMISSION_UNKNOWN"),
     ],
 )
-async def test_a_faulty_test_is_exit_code_2(server, tmp_path, given, told):
+async def test_a_test_that_the_server_refuses_is_exit_code_2(server, tmp_path, given, told):
     path = write(tmp_path / "tests.yaml", {"tests": [{"given": given, "expect": "allow"}]})
     code, _, err = await vaultctl(server, "policy", "test", path)
     assert (code, told in err) == (2, True), err
