@@ -450,7 +450,7 @@ BYTES = {
 }
 """Field -> most bytes, as the comments of the protos have it."""
 EXCEPTIONS = {"DecapsulateRequest.ciphertext": 1568}
-TEXTS = {"page_token": 512, "request_id": 64}
+TEXTS = {"page_token": 512, "request_id": 64, "principal": 2048, "method": 256}
 NUMBERS = {
     "GenerateDataKeyRequest.length_bytes": (0, 1024),
     "GenerateDataKeyRequest.count": (0, 100),
@@ -459,6 +459,8 @@ NUMBERS = {
 TESTED_ELSEWHERE = {
     *("name", "parent", "source_name", "destination_name", "key_id", "vault_id", "etag", "items", "page_size"),
     *("key", "token_key", "vault", "update_mask", "admin_principals"),
+    # test_policy_api.py
+    *("resource", "policy", "policy_resource", "permissions", "circumstances", "incident_id", "unused_for"),
 }
 
 
@@ -524,6 +526,7 @@ REFUSED_LATER = {
     "ListKeyVersions.page_token": ["PAGE_TOKEN"],
     "ListVaults.page_token": ["PAGE_TOKEN"],
     "ReviewAccess.page_token": ["PAGE_TOKEN"],
+    "ExplainAccess.method": ["METHOD_NAME"],
     "Init.passphrase": ["PASSPHRASE_REFUSED"],
     "Unseal.passphrase": ["PASSPHRASE_REFUSED"],
     "RotateRootKey.passphrase": ["PASSPHRASE_REFUSED"],

@@ -583,7 +583,7 @@ async def test_a_candidate_cannot_be_made_to_tell_a_keys_labels(world):
         ({"permissions": []}, "INPUT_MISSING"),
         (
             {"permissions": [], "principal": ROOT, "circumstances": policy_pb2.Circumstances(method="CANARY")},
-            "METHOD_UNKNOWN",
+            "METHOD_NAME",
         ),
         ({"permissions": ["CANARY"]}, "PERMISSION_UNKNOWN"),
         ({"permissions": ["keys.get"] * 101}, "PERMISSION_UNKNOWN"),
@@ -594,6 +594,8 @@ async def test_a_candidate_cannot_be_made_to_tell_a_keys_labels(world):
         ({"principal": ROOT, "circumstances": policy_pb2.Circumstances(claims="CANARY")}, "CLAIMS"),
         ({"principal": ROOT, "circumstances": policy_pb2.Circumstances(claims="[]")}, "CLAIMS"),
         ({"principal": ROOT, "circumstances": policy_pb2.Circumstances(claims="x" * 16_385)}, "FIELD_SIZE"),
+        ({"principal": ROOT, "circumstances": policy_pb2.Circumstances(method="x" * 257)}, "FIELD_SIZE"),
+        ({"principal": ROOT, "circumstances": policy_pb2.Circumstances(labels={"A": "b"})}, "LABELS"),
         ({"circumstances": policy_pb2.Circumstances(claims="{}")}, "INPUT_UNEXPECTED"),
     ],
 )
@@ -682,10 +684,11 @@ async def test_explaining_needs_the_permission_on_the_resource(world, client):
         ({}, "INPUT_MISSING"),
         ({"principal": ROOT}, "INPUT_MISSING"),
         ({"principal": ROOT, "method": "Sign"}, "INPUT_MISSING"),
-        ({"principal": ROOT, "method": "CANARY", "resource": "/"}, "METHOD_UNKNOWN"),
+        ({"principal": ROOT, "method": "CANARY", "resource": "/"}, "METHOD_NAME"),
         ({"principal": ROOT, "method": "Sign", "resource": "vaults/A"}, "INVALID_NAME"),
         ({"incident_id": "x", "method": "Sign"}, "INPUT_UNEXPECTED"),
         ({"incident_id": "no id!"}, "INVALID_REQUEST_ID"),
+        ({"incident_id": "x" * 65}, "INVALID_REQUEST_ID"),
     ],
 )
 async def test_a_faulty_question_is_refused_with_its_reason(world, fields, reason):
@@ -885,5 +888,8 @@ async def test_a_review_is_paged(world, unused):
             break
     assert seen == expected
     assert len(seen) == 4
+    negative = policy_pb2.ReviewAccessRequest(resource="vaults")
+    negative.unused_for.seconds = -1
+    assert (await call(world.admin, REVIEW, negative)).reason == "DURATION_RANGE"
     other = policy_pb2.ReviewAccessRequest(resource="vaults/a", page_token="x" * 20)
     assert (await call(world.admin, REVIEW, other)).reason == "PAGE_TOKEN"

@@ -281,7 +281,7 @@ async def test_a_faulty_test_is_refused_with_the_place_of_the_fault(tmp_path, gi
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"identity": APP, "resource": "/", "call": "Nothing"}, "METHOD_UNKNOWN"),
+        ({"identity": APP, "resource": "/", "call": "Nothing"}, "METHOD_NAME"),
         ({"identity": APP, "resource": "/", "permission": "keys.nothing"}, "PERMISSION_UNKNOWN"),
     ],
 )

@@ -98,7 +98,7 @@ class Explainer:
         needs = self._methods.get(name) or self._by_name.get(name)
         if needs is None:
             raise InvalidArgument(
-                "METHOD_UNKNOWN",
+                "METHOD_NAME",
                 f"{field} must be one of this server's, such as /vaultd.v1.CryptoService/Encrypt; docs/permissions.md lists them",
                 field=field,
             )
