@@ -3,6 +3,8 @@
 Staleness as of the catalog: a change made by this process is seen by the next call, one by another process within one poll of the
 feed.  What does not exist has no labels, and that is remembered too, so that the second question costs the same for a key
 that is missing and for one that is forbidden.
+
+Another kind of resource with labels needs its line in `_row_of` and its kind in `forget_changed`.
 """
 
 from __future__ import annotations
