@@ -24,7 +24,10 @@ from vaultd.backends import rootkeys  # noqa: E402
 from vaultd.backends.pkcs11.uses import USES  # noqa: E402
 from vaultd.backends.software import SoftwareBackend  # noqa: E402
 from vaultd.engine import (  # noqa: E402
+    access,
     approvals,
+    conditions,
+    grants,
     key_grants,
     leases,
     lifecycle,
@@ -33,6 +36,7 @@ from vaultd.engine import (  # noqa: E402
     policy,
     quota_store,
     quotas,
+    refusals,
     usage,
     weights,
 )
@@ -85,6 +89,9 @@ NAME_CHECKS = {
     "_quota_parent": "`/` or `vaults/{vault}`",
     "_place": "`/`, `vaults/{vault}` or `vaults/{vault}/keys/{key}`",
     "_methods": f"at most {validate.MAX_METHODS} names of methods",
+    "_policy_scope": "`/` or `vaults/{vault}`",
+    "_policy_resource": "`/`, `vaults`, `vaults/{vault}`, a key, a version, or `vaults/{vault}/secrets/{secret}`",
+    "_permissions": f"1 to {validate.MAX_TESTED} permissions",
     "_principals": f"1 to 16, each at most {validate.MAX_PRINCIPAL_CHARS} characters",
 }
 
@@ -167,13 +174,15 @@ def softhsm_lacks() -> str:
 # -- permissions --------------------------------------------------------------------------------------------------------
 
 
-def resource_of(access: Access) -> str:
-    if isinstance(access.resource, attrgetter):
-        return f"`{access.resource.__reduce__()[1][0]}`"
-    held = inspect.getclosurevars(access.resource).nonlocals
-    if "resource" not in held:  # of a quota's name
-        return f"the vault of `{held['name'].__reduce__()[1][0]}`, or `/`"
-    return f"`{held['resource']}`"
+def resource_of(needed: Access) -> str:
+    if isinstance(needed.resource, attrgetter):
+        return f"`{needed.resource.__reduce__()[1][0]}`"
+    held = inspect.getclosurevars(needed.resource).nonlocals
+    if "resource" in held:
+        return f"`{held['resource']}`"
+    if "field" in held:
+        return f"`{held['field']}`, or `/`"
+    return f"the vault of `{held['name'].__reduce__()[1][0]}`, or `/`"  # of a quota's name
 
 
 def permission_rows() -> Iterator[Sequence[str]]:
@@ -186,9 +195,9 @@ def permission_rows() -> Iterator[Sequence[str]]:
         elif rule.named:
             needs, on, hides = "named by the approval itself", "`name`", ""
         else:
-            needs = "<br>".join(f"`{access.permission}`" for access in rule.access)
-            on = "<br>".join(resource_of(access) for access in rule.access)
-            hides = "<br>".join(f"`{access.visible_by}`" for access in rule.access)
+            needs = "<br>".join(f"`{a.permission}`{'' if a.when is None else ' (not always)'}" for a in rule.access)
+            on = "<br>".join(resource_of(a) for a in rule.access)
+            hides = "<br>".join(f"`{a.visible_by}`" for a in rule.access)
             if rule.operator:
                 needs += ", or listed under `operators`"
         marks = "yes" if rule.mutation else "", "yes" if rule.idempotent else ""
@@ -222,6 +231,10 @@ def limit_of(check: Any) -> str:
     held = inspect.getclosurevars(check).nonlocals
     if maker == "_between":
         return f"{held['minimum']:,} to {held['maximum']:,}"
+    if maker == "_optional":
+        return f"empty, or {limit_of(held['check'])}"
+    if maker == "_text":
+        return f"at most {held['maximum']:,} characters"
     if maker == "_chars":
         return f"at most {held['maximum']} printable characters"
     return NAME_CHECKS[maker]
@@ -274,6 +287,14 @@ def fixed_limits() -> str:
         ("bindings, denies of a policy", f"{policy.MAX_BINDINGS:,}, {policy.MAX_DENIES:,}"),
         ("members of one group, binding or deny", f"{policy.MAX_MEMBERS:,}"),
         ("members in a policy as a whole", f"{policy.MAX_MEMBERS_IN_ALL:,}"),
+        ("conditions in a policy", f"{policy.MAX_CONDITIONS:,}"),
+        ("a condition", f"{conditions.MAX_CONDITION_CHARS:,} characters"),
+        ("entries that SetPolicy compares, those of each principal counted for each", f"{grants.MAX_COMPARED:,}"),
+        (
+            "refused calls that ExplainAccess knows",
+            f"{refusals.MAX_REFUSALS:,}, {refusals.MAX_PER_PRINCIPAL} a principal",
+        ),
+        ("last uses kept for a principal", f"{access.MAX_USES_PER_PRINCIPAL:,}, for {access.KEPT_US // DAY_US} days"),
     ]
     return table(("What", "Limit"), rows)
 

@@ -21,6 +21,7 @@ _KEY = re.compile(rf"vaults/({ID})/keys/({ID})(?:/versions/({VERSION}))?")
 _QUOTA = re.compile(rf"(?:vaults/({ID})/)?quotas/({ID})")
 _GRANT = re.compile(rf"(vaults/{ID}/keys/{ID})/grants/({ID})")
 _APPROVAL = re.compile(rf"approvals/({ID})")
+_POLICY_RESOURCE = re.compile(rf"/|vaults(?:/{ID}(?:/(?:keys/{ID}(?:/versions/{VERSION})?|secrets/{ID}))?)?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
@@ -171,6 +172,24 @@ def parse_key_or_vault_name(value: str, field: str = "parent") -> tuple[str, str
             "INVALID_NAME", f"{field} must be vaults/{{vault}} or vaults/{{vault}}/keys/{{key}}", field=field
         )
     return ref.vault, ref.key
+
+
+def parse_policy_scope(value: str, field: str = "resource") -> str:
+    """Return the name of a part of the policy, `/` or `vaults/{vault}`, or raise InvalidArgument."""
+    if value != "/" and not _VAULT.fullmatch(value):
+        raise InvalidArgument("INVALID_NAME", f"{field} must be / or vaults/{{vault}}", field=field)
+    return value
+
+
+def parse_policy_resource(value: str, field: str = "resource") -> str:
+    """Return a resource that policy may be asked about, or raise InvalidArgument."""
+    if len(value) > MAX_NAME_CHARS or not _POLICY_RESOURCE.fullmatch(value):
+        raise InvalidArgument(
+            "INVALID_NAME",
+            f"{field} must be /, vaults, vaults/{{vault}}, a key, a key version or vaults/{{vault}}/secrets/{{secret}}",
+            field=field,
+        )
+    return value
 
 
 def parse_request_id(value: str) -> str:

@@ -27,23 +27,31 @@ from vaultd.backends.pkcs11.slot import SlotSettings, TokenSlot
 from vaultd.backends.rootkeys import CredentialRootKey, FileRootKey, PassphraseRootKey
 from vaultd.backends.software import SoftwareBackend
 from vaultd.config import ConfigError
+from vaultd.engine.access import AccessBook
 from vaultd.engine.algorithms import ProtectionLevel
 from vaultd.engine.approvals import Approvals
 from vaultd.engine.authority import Authority
 from vaultd.engine.buckets import Window
 from vaultd.engine.catalog import KeyCatalog
 from vaultd.engine.clock import SECOND_US, SystemClock
+from vaultd.engine.decider import Decider
+from vaultd.engine.editor import PolicyEditor
+from vaultd.engine.explain import Explainer, MethodNeeds, NoQuotas
 from vaultd.engine.feed import FeedFollower
 from vaultd.engine.leases import LeaseBook
 from vaultd.engine.key_grants import Grants
+from vaultd.engine.labels import LabelBook
 from vaultd.engine.ledger import Ledger
 from vaultd.engine.lifecycle import KeyLifecycle, LifecycleLimits
 from vaultd.engine.overload import PROBE_S, InFlight, LoadShedder
 from vaultd.engine.quota_store import Quotas
 from vaultd.engine.quotas import CLASSES, RateLimiter, configured_quota
+from vaultd.engine.refusals import RefusalLog
+from vaultd.engine.review import AccessReview
 from vaultd.engine.scheduler import PRINCIPAL as SCHEDULER
 from vaultd.engine.scheduler import Scheduler
 from vaultd.engine.seal import Seal, SealState
+from vaultd.engine.tester import PolicyTester
 from vaultd.engine.tokens import TokenObjects
 from vaultd.engine.transit import Transit
 from vaultd.engine.usage import BudgetBook, UsageBook
@@ -63,6 +71,7 @@ from vaultd.services.admin import AdminService
 from vaultd.services.crypto import CryptoService
 from vaultd.services.health import HealthBoard, HealthService
 from vaultd.services.keys import KeysService
+from vaultd.services.policy import PolicyCalls
 from vaultd.services.reflection import ReflectionService
 from vaultd.store.sqlite import SqliteStore
 from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2
@@ -233,6 +242,8 @@ class Engine:
     limiter: RateLimiter
     leases: LeaseBook
     quotas: Quotas
+    access: AccessBook
+    decider: Decider
     scheduler: Scheduler
     feed: FeedFollower
     clock: Clock
@@ -266,6 +277,8 @@ def build_engine(
         deletion_retention_us=settings.lifecycle.deletion_retention_s * SECOND_US,
     )
     lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits)
+    labels = LabelBook(ledger)
+    access = AccessBook(ledger, clock)
     methods = quota_methods(RULES)
     leases = LeaseBook(ledger, clock)
     limiter = RateLimiter(_configured_quotas(settings.limits), methods, clock, leases)
@@ -277,13 +290,27 @@ def build_engine(
 
     def forget() -> None:
         catalog.forget_all()
+        labels.forget_all()
         approvals.forget()
         grants.forget()
         quotas.forget()
 
     seal = Seal(ledger, provider, authority, forget, on_seal, (*followers, quotas.reload))
     scheduler = Scheduler(
-        ledger, lifecycle, seal, usage, budgets, tokens, leases, quotas, grants, approvals, clock, on_intent, on_event
+        ledger,
+        lifecycle,
+        seal,
+        usage,
+        budgets,
+        tokens,
+        leases,
+        quotas,
+        grants,
+        approvals,
+        access,
+        clock,
+        on_intent,
+        on_event,
     )
     return Engine(
         store=store,
@@ -302,6 +329,8 @@ def build_engine(
         limiter=limiter,
         leases=leases,
         quotas=quotas,
+        access=access,
+        decider=Decider(authority, labels, clock),
         scheduler=scheduler,
         feed=FeedFollower(ledger, authority, seal, forget, followers),
         clock=clock,
@@ -375,6 +404,7 @@ class Server:
 
     def _build_chain(self) -> Chain:
         engine, settings = self.engine, self._settings
+        refusals = RefusalLog(self._clock)
         services: dict[ServiceDescriptor, object] = {
             crypto_pb2.DESCRIPTOR.services_by_name["CryptoService"]: CryptoService(
                 engine.transit, engine.vaults, engine.backends
@@ -396,6 +426,7 @@ class Server:
                 self._clock.now_us(),
                 self.board.components,
                 engine.quotas,
+                self._policy_calls(refusals),
             ),
             health_pb2.DESCRIPTOR.services_by_name["Health"]: HealthService(self.board),
         }
@@ -415,13 +446,34 @@ class Server:
                 quota_methods(RULES),
                 engine.catalog.algorithm_of,
             ),
-            PolicyStep(engine.authority),
-            GrantStep(engine.authority, engine.grants),
+            PolicyStep(engine.authority, engine.decider, engine.access),
+            GrantStep(engine.decider, engine.grants),
             ApprovalStep(engine.approvals, self._audit),
             self._audit,
+            refusals,
             self._on_incident,
             self._on_data_loss,
             ChainLimits(limits.receive_timeout_s, limits.unary_timeout_s, limits.least_deadline_ms / 1000),
+        )
+
+    def _policy_calls(self, refusals: RefusalLog) -> PolicyCalls:
+        engine = self.engine
+        needs = {
+            rule.method: MethodNeeds(
+                rule.method, tuple(dict.fromkeys(access.permission for access in rule.access)), rule.operator
+            )
+            for rule in RULES
+            if not rule.open
+        }
+        explainer = Explainer(
+            engine.authority, engine.decider, refusals, engine.catalog, self._clock, needs, NoQuotas()
+        )
+        return PolicyCalls(
+            PolicyEditor(engine.ledger, engine.authority),
+            PolicyTester(engine.authority, engine.decider),
+            explainer,
+            AccessReview(engine.authority, engine.access, self._clock),
+            engine.ledger,
         )
 
     @asynccontextmanager
@@ -504,6 +556,8 @@ class Server:
         if self.engine.seal.state is SealState.UNSEALED:
             with suppress(Unavailable):  # then they are lost, as in a crash
                 await self.engine.grants.give_back()
+        if self.engine.seal.state is SealState.UNSEALED:
+            await self.engine.access.flush_all()
         for backend in self.engine.backends.values():
             await backend.close()
 

@@ -12,7 +12,17 @@ from google.rpc import error_details_pb2, status_pb2
 
 from softhsm import put_key
 from vaultd.engine.approvals import Ask
-from vaultd_client.v1 import admin_pb2, approval_pb2, crypto_pb2, grant_pb2, keys_pb2, quota_pb2, resources_pb2
+from vaultd.engine.permissions import PERMISSIONS
+from vaultd_client.v1 import (
+    admin_pb2,
+    approval_pb2,
+    crypto_pb2,
+    grant_pb2,
+    keys_pb2,
+    policy_pb2,
+    quota_pb2,
+    resources_pb2,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +51,7 @@ MUTATIONS = [
     *(f"{KEYS}{name}" for name in ("DisableKeyVersion", "DestroyKeyVersion", "RestoreKeyVersion", "DeleteKey")),
     *(f"{KEYS}{name}" for name in ("UndeleteKey", "PurgeKey", "CreateGrant", "RevokeGrant")),
     *(f"{ADMIN}{name}" for name in ("Init", "Seal", "Unseal", "RotateRootKey", "CreateVault", "UpdateVault")),
-    f"{ADMIN}DeleteVault",
+    *(f"{ADMIN}{name}" for name in ("DeleteVault", "SetPolicy")),
     *(f"{ADMIN}{name}" for name in ("CreateQuota", "UpdateQuota", "DeleteQuota")),
     *(f"{ADMIN}{name}" for name in ("SetApprovalRules", "ApproveRequest", "RejectRequest", "CancelApproval")),
 ]
@@ -136,7 +146,7 @@ def reason_in(status: status_pb2.Status) -> str:
 
 
 def leaves(message: Any) -> Iterator[bytes]:
-    """Every string and bytes value in a message, field masks aside: their paths are ours, not the caller's."""
+    """Every string and bytes value in a message, but field masks and permissions: those words are ours, not the caller's."""
     if message.DESCRIPTOR.full_name == "google.protobuf.FieldMask":
         return
     for descriptor, value in message.ListFields():
@@ -149,7 +159,7 @@ def leaves(message: Any) -> Iterator[bytes]:
                 yield from leaves(item)
             elif isinstance(item, bytes):
                 yield item
-            elif isinstance(item, str):
+            elif isinstance(item, str) and item not in PERMISSIONS:
                 yield item.encode()
 
 
@@ -412,12 +422,32 @@ class World:
         ask = Ask(requester, method, (guarded,), "{}", f"digest of {fresh}", digest_shown=True)
         return make(name=(await approvals.ask(ask, approvals.covering(method, [guarded]))).name)
 
+    async def policy_request(self, name: str, vault: str = "default") -> Any:
+        """A valid request about the policy of a vault; SetPolicy sets what is set."""
+        resource = f"vaults/{vault}"
+        if name == "GetPolicy":
+            return policy_pb2.GetPolicyRequest(resource=resource)
+        if name == "SetPolicy":
+            current = await self.admin.admin.GetPolicy(policy_pb2.GetPolicyRequest(resource=resource))
+            return policy_pb2.SetPolicyRequest(resource=resource, policy=current.policy)
+        if name == "TestPolicy":
+            return policy_pb2.TestPolicyRequest(
+                resource=resource, principal="spiffe://dev.vaultd/app", permissions=["crypto.encrypt"]
+            )
+        if name == "ExplainAccess":
+            return policy_pb2.ExplainAccessRequest(
+                resource=f"{resource}/keys/enc", principal="spiffe://dev.vaultd/app", method="Encrypt"
+            )
+        return policy_pb2.ReviewAccessRequest(resource=resource)
+
     async def _admin_request(self, name: str, vault: str) -> Any:
         make = request_class(f"{ADMIN}{name}")
         if "Approv" in name or name == "RejectRequest":
             return await self._approval_request(name)
         if name.endswith(("Quota", "Quotas")):
             return await self._quota_request(name, vault)
+        if name.endswith(("Policy", "Access")):
+            return await self.policy_request(name, vault)
         if name == "Init":
             return make(admin_principals=["spiffe://dev.vaultd/somebody"])
         if name == "CreateVault":

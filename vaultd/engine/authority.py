@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from vaultd.engine.policy import Policy, PolicyEngine
@@ -23,6 +24,8 @@ class Authority:
         self._ledger = ledger
         self._engine: PolicyEngine | None = None
         self._lost = False
+        self._revision = 0
+        self._loads = 0
         self.operators = operators
 
     @property
@@ -44,21 +47,37 @@ class Authority:
 
         Fails closed: whatever it raises (DataLoss when the policy is missing), nothing is allowed from then on.
         """
+        loads = self._loads
         try:
             found = await self._ledger.read(POLICY_KEY)
             if found is None:
                 raise row_lost(POLICY_KEY)
-            self._engine = PolicyEngine(Policy.parse(found.values["policy"]))
-            self._lost = False
+            # Not on the event loop: a large policy takes a second to read.
+            engine = await asyncio.to_thread(_compile, found.values["policy"])
         except BaseException as error:
             self._engine = None
+            self._revision = 0
             self._lost = isinstance(error, DataLoss)
             raise
+        if self._loads == loads and found.row.revision >= self._revision:  # else it was overtaken by a newer one
+            self._engine, self._revision = engine, found.row.revision
+            self._lost = False
+
+    def adopt(self, engine: PolicyEngine, revision: int) -> None:
+        """Put in force what this process has just committed; nothing, when the server was sealed meanwhile."""
+        if self._engine is not None and revision > self._revision:
+            self._engine, self._revision = engine, revision
 
     def forget(self) -> None:
-        """Allow nothing from now on."""
+        """Allow nothing from now on; what is being read now is not put in force either."""
         self._engine = None
+        self._revision = 0
+        self._loads += 1
         self._lost = False
+
+
+def _compile(document: object) -> PolicyEngine:
+    return PolicyEngine(Policy.parse(document))
 
 
 async def put_policy(changes: Changes, policy: Policy) -> None:

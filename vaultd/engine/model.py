@@ -271,7 +271,18 @@ class Approval:
         return self.state in {ApprovalState.PENDING, ApprovalState.APPROVED}
 
 
-Resource = Vault | Key | KeyVersion | Quota | Grant | ApprovalRules | Approval
+@dataclass(frozen=True, slots=True)
+class PolicyPart:
+    """The part of the policy that belongs to a resource, and how many entries a change added and removed."""
+
+    resource: str
+    document: Mapping[str, Any]
+    etag: str
+    added: int = 0
+    removed: int = 0
+
+
+Resource = Vault | Key | KeyVersion | Quota | Grant | ApprovalRules | Approval | PolicyPart
 _TYPES: dict[str, type[Any]] = {
     "vault": Vault,
     "key": Key,
@@ -280,6 +291,7 @@ _TYPES: dict[str, type[Any]] = {
     "grant": Grant,
     "approval_rules": ApprovalRules,
     "approval": Approval,
+    "policy": PolicyPart,
 }
 
 

@@ -53,6 +53,7 @@ GRANTING: Final = frozenset({"keys.grant", "keys.list_grants", "keys.revoke_gran
 TOKENS: Final = frozenset({"keys.adopt"})
 """Not for those who administer a vault: a token's objects belong to all vaults."""
 VAULTS: Final = frozenset({"vaults.create", "vaults.delete", "vaults.get", "vaults.list", "vaults.update"})
+POLICY: Final = frozenset({"policy.get", "policy.set"})
 ADMIN: Final = frozenset({"admin.get_status", "admin.rotate_root_key", "admin.seal"})
 QUOTAS: Final = frozenset({"quotas.create", "quotas.delete", "quotas.get", "quotas.list", "quotas.update"})
 OWN_QUOTAS: Final = frozenset({"quotas.get_own"})
@@ -60,7 +61,7 @@ OWN_QUOTAS: Final = frozenset({"quotas.get_own"})
 APPROVALS: Final = frozenset({"approvals.get_rules", "approvals.list", "approvals.set_rules"})
 """Approving itself needs no permission: the rule names its approvers."""
 
-PERMISSIONS: Final = CRYPTO | KEYS | TOKENS | VAULTS | ADMIN | QUOTAS | OWN_QUOTAS | APPROVALS
+PERMISSIONS: Final = CRYPTO | KEYS | TOKENS | VAULTS | POLICY | ADMIN | QUOTAS | OWN_QUOTAS | APPROVALS
 GRANTABLE: Final = (CRYPTO - {"crypto.generate_random"}) | {"keys.get_public_key"}
 """What a grant may give: use of one key.  Random bytes come from a vault; and nothing here lets a grantee pass anything on."""
 
@@ -69,7 +70,8 @@ GRANTABLE: Final = (CRYPTO - {"crypto.generate_random"}) | {"keys.get_public_key
 BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
         "admin": PERMISSIONS,
-        "vault-operator": KEYS | QUOTAS | OWN_QUOTAS | {"vaults.get", "vaults.update"},
+        # The delegated administrator of a vault: hands on what is in this role, and nothing else.
+        "vault-operator": KEYS | POLICY | QUOTAS | OWN_QUOTAS | {"vaults.get", "vaults.update"},
         "key-admin": KEYS,
         "quota-admin": QUOTAS | OWN_QUOTAS,
         # Beside a role of use: whoever grants must hold what is granted.

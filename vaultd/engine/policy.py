@@ -4,6 +4,9 @@ A binding or a deny on a resource covers it and all below it, by whole segments:
 never `vaults/ab`; `vaults` covers the collection and every vault; `/` covers everything, the server itself included.
 There are no globs, no templates, no nested groups and no names with a meaning of their own.
 
+A binding or a deny may have a condition (conditions.py).  One that cannot be evaluated fails closed: the binding does not
+apply, and the deny does.
+
 Names are compared as they stand, so each has one spelling and every other is refused here, when the policy is read: a
 policy that names `SPIFFE://Example.org/app` would otherwise grant to nobody, or worse, deny nobody.
 """
@@ -13,19 +16,25 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from vaultd.engine.conditions import ConditionInvalid, Facts, Question, compile_condition
 from vaultd.engine.permissions import BUILT_IN_ROLES, PERMISSIONS
 from vaultd.errors import InvalidArgument
 from vaultd.names import ID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
+
+    from vaultd.engine.conditions import Condition
 
 MAX_ROLES: Final = 1_000
 MAX_GROUPS: Final = 1_000
 MAX_BINDINGS: Final = 10_000
 MAX_DENIES: Final = 10_000
+MAX_CONDITIONS: Final = 1_000
+MAX_ASKED: Final = 20
+"""Conditions that one decision asks, of denies and of bindings each.  Beyond that a deny applies and a binding does not."""
 MAX_MEMBERS: Final = 10_000
 MAX_MEMBERS_IN_ALL: Final = 1_000_000
 MAX_PRINCIPAL_CHARS: Final = 2_048
@@ -72,20 +81,25 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Gives a role to principals and `group:` names on a resource and all below it."""
+    """Gives a role to principals and `group:` names on a resource and all below it, while its condition holds, if it has one."""
 
     members: tuple[str, ...]
     role: str
     resource: str
+    condition: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """Takes permissions from principals and `group:` names on a resource and all below it, whatever is bound."""
+    """Takes permissions from principals and `group:` names on a resource and all below it, whatever is bound.
+
+    With a condition it does so unless that is evaluated and does not hold.
+    """
 
     members: tuple[str, ...]
     permissions: tuple[str, ...]
     resource: str
+    condition: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +149,12 @@ class Policy:
             _check_set(deny.members, f"denies[{i}].members", is_member, _NO_MEMBER, least=1)
             _check_set(deny.permissions, f"denies[{i}].permissions", PERMISSIONS.__contains__, _NO_PERMISSION, least=1)
             _check_resource(deny.resource, f"denies[{i}].resource")
+        conditional = [(f"bindings[{i}].condition", b.condition) for i, b in enumerate(self.bindings) if b.condition]
+        conditional += [(f"denies[{i}].condition", d.condition) for i, d in enumerate(self.denies) if d.condition]
+        if len(conditional) > MAX_CONDITIONS:
+            raise _invalid("policy", f"may have at most {MAX_CONDITIONS:,} conditions")
+        for path, condition in conditional:
+            _compile(condition, path)
 
     @classmethod
     def parse(cls, document: object) -> Policy:
@@ -154,27 +174,33 @@ class Policy:
                     _texts(item["members"], f"{path}.members"),
                     _text(item["role"], f"{path}.role"),
                     _text(item["resource"], f"{path}.resource"),
+                    _condition(item, path),
                 )
-                for path, item in _items(top, "bindings", ("members", "role", "resource"))
+                for path, item in _items(top, "bindings", ("members", "role", "resource"), ("condition",))
             ),
             denies=tuple(
                 Deny(
                     _texts(item["members"], f"{path}.members"),
                     _texts(item["permissions"], f"{path}.permissions"),
                     _text(item["resource"], f"{path}.resource"),
+                    _condition(item, path),
                 )
-                for path, item in _items(top, "denies", ("members", "permissions", "resource"))
+                for path, item in _items(top, "denies", ("members", "permissions", "resource"), ("condition",))
             ),
         )
 
-    def to_document(self) -> dict[str, list[dict[str, str | list[str]]]]:
+    def to_document(self) -> dict[str, list[dict[str, Any]]]:
         """Return the one document of this policy: all four lists, in order.  `parse` gives an equal policy back."""
         return {
             "roles": [{"name": r.name, "permissions": list(r.permissions)} for r in self.roles],
             "groups": [{"name": g.name, "members": list(g.members)} for g in self.groups],
-            "bindings": [{"members": list(b.members), "role": b.role, "resource": b.resource} for b in self.bindings],
+            "bindings": [
+                {"members": list(b.members), "role": b.role, "resource": b.resource} | _conditional(b)
+                for b in self.bindings
+            ],
             "denies": [
                 {"members": list(d.members), "permissions": list(d.permissions), "resource": d.resource}
+                | _conditional(d)
                 for d in self.denies
             ],
         }
@@ -192,10 +218,14 @@ def seed_policy(admins: Sequence[str], document: object | None) -> Policy:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer to one question, and the binding or deny that decided it."""
+    """The answer to one question, and the binding or deny that decided it.
+
+    bound_on: the resource of the binding that allows; empty for a refusal.
+    """
 
     allowed: bool
     reason: str
+    bound_on: str = ""
 
     @property
     def silent(self) -> bool:
@@ -207,12 +237,54 @@ _NO_BINDING: Final = Decision(False, "no binding")
 _NO_RESOURCE: Final = Decision(False, "not a resource name")
 
 
+class _Asked(NamedTuple):
+    """A conditional entry: what it holds, its condition, and the decision that it makes when it applies."""
+
+    permissions: frozenset[str]
+    condition: Condition
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Conditional:
+    """A decision that depends on conditions: on one call's facts, so only this much of it is kept.
+
+    needs_labels: whether it asks for the resource's labels.
+    """
+
+    principal: str
+    permission: str
+    resource: str
+    denies: tuple[_Asked, ...]
+    bindings: tuple[_Asked, ...]
+    otherwise: Decision
+    needs_labels: bool
+
+    def settle(self, facts: Facts) -> Decision:
+        """The decision for these facts.  A deny applies unless its condition is evaluated and false; a binding only if true."""
+        question = Question(self.principal, self.permission, self.resource, facts)
+        for deny in self.denies:
+            if deny.condition.holds(question) is not False:
+                return deny.decision
+        if self.otherwise is _NO_BINDING:
+            for binding in self.bindings:
+                if binding.condition.holds(question) is True:
+                    return binding.decision
+        return self.otherwise
+
+    def fail(self) -> Decision:
+        """The decision when nothing is known: as if every condition had failed."""
+        return self.denies[0].decision if self.denies else self.otherwise
+
+
 @dataclass(frozen=True, slots=True)
 class _Grants:
-    """All that a policy says of one principal: resource -> permission -> decision."""
+    """All that a policy says of one principal: resource -> permission -> decision, and what it says with conditions."""
 
     allow: dict[str, dict[str, Decision]]
     deny: dict[str, dict[str, Decision]]
+    allow_if: dict[str, list[_Asked]]
+    deny_if: dict[str, list[_Asked]]
 
 
 class PolicyEngine:
@@ -237,69 +309,136 @@ class PolicyEngine:
                 self._memberships.setdefault(member, []).append(GROUP_PREFIX + group.name)
         self._grants: dict[str, _Grants] = {}
         self._grants_held = 0
-        self._decisions: dict[tuple[str, str, str], Decision] = {}
+        self._decisions: dict[tuple[str, str, str], Decision | Conditional] = {}
 
     @property
     def policy(self) -> Policy:
         """The policy that this engine decides by."""
         return self._policy
 
-    def allows(self, principal: str, permission: str, resource: str) -> bool:
-        """Whether the principal holds the permission on the resource, a name that has been parsed."""
-        decision = self._decisions.get((principal, permission, resource))
-        return self.decide(principal, permission, resource).allowed if decision is None else decision.allowed
+    @property
+    def roles(self) -> Mapping[str, frozenset[str]]:
+        """Every role, the built-in ones too."""
+        return self._roles
 
-    def decide(self, principal: str, permission: str, resource: str) -> Decision:
-        """Like `allows`, with the reason: the widest resource decides, and there the first entry of the policy."""
+    @property
+    def principals(self) -> KeysView[str]:
+        """Every principal that the policy names, as a member of a binding, a deny or a group."""
+        return self._memberships.keys()
+
+    def memberships(self, principal: str) -> tuple[str, ...]:
+        """As which members the policy knows a principal: its groups, and itself where an entry names it."""
+        memberships = self._memberships.get(principal, ())
+        return tuple(member for member in memberships if member in self._bindings or member in self._denies)
+
+    def entries(self, principal: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The indexes of the bindings and of the denies that name the principal, by itself or through a group."""
+        memberships = self._memberships.get(principal, [])
+        return tuple(_merged(self._bindings, memberships)), tuple(_merged(self._denies, memberships))
+
+    def via(self, principal: str, members: Iterable[str]) -> str:
+        """How the principal is one of these members: itself (empty), or the first `group:` that holds it."""
+        if principal in members:
+            return ""
+        memberships = set(self._memberships.get(principal, ()))
+        return next((member for member in members if member in memberships), "")
+
+    def allows(self, principal: str, permission: str, resource: str, facts: Facts | None = None) -> bool:
+        """Whether the principal holds the permission on the resource, a name that has been parsed."""
+        return self.decide(principal, permission, resource, facts).allowed
+
+    def decide(self, principal: str, permission: str, resource: str, facts: Facts | None = None) -> Decision:
+        """Like `allows`, with the reason: the widest resource decides, and there the first entry of the policy.
+
+        Without facts every condition fails: no conditional binding applies, and every conditional deny does.
+        """
+        found = self.look_up(principal, permission, resource)
+        if type(found) is Decision:
+            return found
+        assert isinstance(found, Conditional)  # noqa: S101  # the other of the two
+        return found.fail() if facts is None else found.settle(facts)
+
+    def look_up(self, principal: str, permission: str, resource: str) -> Decision | Conditional:
+        """The decision, or what it depends on.  Kept until the policy changes."""
         key = (principal, permission, resource)
-        decision = self._decisions.get(key)
-        if decision is None:
+        found = self._decisions.get(key)
+        if found is None:
             memberships = self._memberships.get(principal)
             if memberships is None:  # Not kept: strangers must not push out the decisions of callers.
                 return _NO_BINDING
-            decision = self._evaluate(principal, memberships, permission, resource)
+            found = self._evaluate(principal, memberships, permission, resource)
             if len(self._decisions) >= MAX_CACHED_DECISIONS:
                 self._decisions.clear()
-            self._decisions[key] = decision
-        return decision
+            self._decisions[key] = found
+        return found
 
-    def _evaluate(self, principal: str, memberships: list[str], permission: str, resource: str) -> Decision:
+    def _evaluate(
+        self, principal: str, memberships: list[str], permission: str, resource: str
+    ) -> Decision | Conditional:
         # Callers pass parsed names; `..` or an empty segment here is a defect of ours, and must not widen anything.
         if not _REQUEST_RESOURCE.fullmatch(resource):
             return _NO_RESOURCE
         grants = self._grants.get(principal) or self._gather(principal, memberships)
-        covering = _covering(resource)
+        covering = covering_of(resource)
+        decided = _NO_BINDING
         for table in (grants.deny, grants.allow) if grants.deny else (grants.allow,):
             for prefix in covering:
                 permissions = table.get(prefix)
                 if permissions is not None and permission in permissions:
-                    return permissions[permission]
-        return _NO_BINDING
+                    decided = permissions[permission]
+                    break
+            if decided is not _NO_BINDING:
+                break
+        if not (grants.deny_if or grants.allow_if) or (decided is not _NO_BINDING and not decided.allowed):
+            return decided
+        denies = _asked(grants.deny_if, covering, permission)
+        bindings = () if decided.allowed else _asked(grants.allow_if, covering, permission)
+        if not denies and not bindings:
+            return decided
+        if len(denies) > MAX_ASKED:
+            decided = denies[MAX_ASKED].decision
+        denies, bindings = denies[:MAX_ASKED], bindings[:MAX_ASKED]
+        needs_labels = any(asked.condition.needs_labels for asked in denies + bindings)
+        return Conditional(principal, permission, resource, denies, bindings, decided, needs_labels)
 
     def _gather(self, principal: str, memberships: list[str]) -> _Grants:
-        allow: dict[str, dict[str, Decision]] = {}
+        grants = _Grants({}, {}, {}, {})
         for i in _merged(self._bindings, memberships):
             binding = self._policy.bindings[i]
-            decision = Decision(True, f"bindings[{i}] gives {binding.role} on {binding.resource}")
-            held = allow.setdefault(binding.resource, {})
-            for permission in self._roles[binding.role]:
+            reason = f"bindings[{i}] gives {binding.role} on {binding.resource}"
+            decision = Decision(True, reason, binding.resource)
+            permissions = self._roles[binding.role]
+            if binding.condition:
+                asked = _Asked(permissions, compile_condition(binding.condition), decision)
+                grants.allow_if.setdefault(binding.resource, []).append(asked)
+                continue
+            held = grants.allow.setdefault(binding.resource, {})
+            for permission in permissions:
                 held.setdefault(permission, decision)
-        deny: dict[str, dict[str, Decision]] = {}
         for i in _merged(self._denies, memberships):
             rule = self._policy.denies[i]
             decision = Decision(False, f"denies[{i}] on {rule.resource}")
-            held = deny.setdefault(rule.resource, {})
+            if rule.condition:
+                asked = _Asked(frozenset(rule.permissions), compile_condition(rule.condition), decision)
+                grants.deny_if.setdefault(rule.resource, []).append(asked)
+                continue
+            held = grants.deny.setdefault(rule.resource, {})
             for permission in rule.permissions:
                 held.setdefault(permission, decision)
-        self._grants_held += sum(map(len, allow.values())) + sum(map(len, deny.values()))
+        self._grants_held += sum(map(len, chain(grants.allow.values(), grants.deny.values())))
+        self._grants_held += sum(map(len, chain(grants.allow_if.values(), grants.deny_if.values())))
         if self._grants_held > MAX_COMPILED_GRANTS:
             self._grants.clear()
             self._grants_held = 0
-        grants = self._grants[principal] = _Grants(allow, deny)
+        self._grants[principal] = grants
         return grants
 
 
-def _covering(resource: str) -> list[str]:
+def _asked(table: dict[str, list[_Asked]], covering: list[str], permission: str) -> tuple[_Asked, ...]:
+    return tuple(asked for prefix in covering for asked in table.get(prefix, ()) if permission in asked.permissions)
+
+
+def covering_of(resource: str) -> list[str]:
     """Return `/` and every prefix of whole segments, the resource itself last."""
     covering = [ROOT]
     if resource != ROOT:
@@ -380,13 +519,34 @@ def _fields(
     return value
 
 
-def _items(top: dict[str, object], section: str, keys: tuple[str, ...]) -> Iterator[tuple[str, dict[str, object]]]:
+def _items(
+    top: dict[str, object], section: str, keys: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> Iterator[tuple[str, dict[str, object]]]:
     values = top.get(section, [])
     if not isinstance(values, list):
         raise _invalid(section, "must be a list")
     for i, value in enumerate(values):
         path = f"{section}[{i}]"
-        yield path, _fields(value, path, required=keys)
+        yield path, _fields(value, path, required=keys, optional=optional)
+
+
+def _condition(item: dict[str, object], path: str) -> str:
+    text = _text(item["condition"], f"{path}.condition") if "condition" in item else ""
+    if "condition" in item and not text:
+        # To Policy an empty one is none; a document that has one meant something, and must not become unconditional.
+        raise _invalid(f"{path}.condition", "is empty; leave it out")
+    return text
+
+
+def _conditional(entry: Binding | Deny) -> dict[str, Any]:
+    return {"condition": entry.condition} if entry.condition else {}
+
+
+def _compile(condition: str, path: str) -> None:
+    try:
+        compile_condition(condition)
+    except ConditionInvalid as error:
+        raise _invalid(path, str(error)) from None
 
 
 def _text(value: object, path: str) -> str:

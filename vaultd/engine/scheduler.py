@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from vaultd.engine.approvals import Approvals
+    from vaultd.engine.access import AccessBook
     from vaultd.engine.clock import Clock
     from vaultd.engine.leases import LeaseBook
     from vaultd.engine.key_grants import Grants
@@ -63,6 +64,7 @@ class Scheduler:
         quotas: Quotas,
         grants: Grants,
         approvals: Approvals,
+        access: AccessBook,
         clock: Clock,
         on_intent: Callable[[str, str], Awaitable[None]],
         on_event: Callable[[str, str, str], None],
@@ -80,6 +82,7 @@ class Scheduler:
         self._clock = clock
         self._on_intent = on_intent
         self._on_event = on_event
+        self._access = access
         self._retry_at: dict[RowKey, int] = {}
         self._offset_us = self._clock_offset()
         self._replays_dropped_us = 0
@@ -101,6 +104,7 @@ class Scheduler:
         await self._lifecycle.scrub_pending()
         await self._usage.flush()
         await self._leases.settle()
+        await self._access.flush()
         for _ in range(RESEAL_STEPS):
             if not await self._seal.reseal_some():
                 break

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from vaultd.interceptors.approvals import ApprovalStep
+    from vaultd.engine.refusals import RefusalLog
     from vaultd.interceptors.audit import AuditStep, Entry
     from vaultd.interceptors.call import Call
     from vaultd.interceptors.grants import GrantStep
@@ -80,6 +81,7 @@ class Chain:
         grants: GrantStep,
         approvals: ApprovalStep,
         audit: AuditStep,
+        refusals: RefusalLog,
         on_incident: Callable[[str, BaseException], None],
         on_data_loss: Callable[[DataLoss], None],
         limits: ChainLimits | None = None,
@@ -91,6 +93,7 @@ class Chain:
         self._grants = grants
         self._approvals = approvals
         self._audit = audit
+        self._refusals = refusals
         self._on_incident = on_incident
         self._on_data_loss = on_data_loss
         self._limits = limits or ChainLimits()
@@ -140,7 +143,7 @@ class Chain:
                 route.validate.rest(request)
                 entry.name(request)
                 try:
-                    self._policy.require(caller, route.rule, request)
+                    await self._policy.require(caller, route.rule, request)
                 except PermissionDenied as refused:
                     await self._grants.require(refused, caller, route.rule, request, entry)
                 if throttle.meters(method):
@@ -151,7 +154,7 @@ class Chain:
                     try:
                         response = await route.serve(request, context)
                     except NotFound as error:
-                        raise self._policy.disguise(error, caller, route.rule, request) from None
+                        raise await self._policy.disguise(error, caller, route.rule, request) from None
                     return self._finish(entry, response)
                 # No deadline from here on: a mutation that began is finished and recorded, whoever still waits for it.
                 self._deadlines.leave(task)
@@ -199,7 +202,7 @@ class Chain:
                     async with self._approvals.using(approval):
                         response = await route.serve(request, context)
                 except NotFound as error:
-                    raise self._policy.disguise(error, context.caller, route.rule, request) from None
+                    raise await self._policy.disguise(error, context.caller, route.rule, request) from None
                 answer = _body(entry, response)
                 receipt = await self._audit.durable_outcome(entry, "OK", "", len(answer))
                 return Reply(answer, 0, "", _trailing(entry, receipt))
@@ -284,7 +287,7 @@ class Chain:
             if at % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
                 await asyncio.sleep(0)
             if isinstance(outcome, VaultdError):
-                errors[at] = self._policy.disguise(outcome, caller, rule, items[at])
+                errors[at] = await self._policy.disguise(outcome, caller, rule, items[at])
                 if isinstance(outcome, DataLoss):
                     self._on_data_loss(outcome)
             else:
@@ -295,6 +298,7 @@ class Chain:
             await asyncio.sleep(0)
         entry.name_items(names, versions, len(items), errors)
         by_grants.record(entry)
+        self._remember_items(entry, name_of, items, errors)
         return response
 
     async def _meter_batch(
@@ -321,7 +325,7 @@ class Chain:
         try:
             route.validate.names(item)
             try:
-                self._policy.require(caller, route.rule, item)
+                await self._policy.require(caller, route.rule, item)
             except PermissionDenied as refused:
                 return await self._grants.look_up(refused, caller, route.rule, item)
         except VaultdError as error:
@@ -353,9 +357,32 @@ class Chain:
         receipt, recorded = self._record(entry, error.code, error.reason)
         if not recorded:
             error = audit_unavailable()
+        self._remember(entry, error)
         status = status_of(error)
         trailing = (*_trailing(entry, receipt), (DETAILS_KEY, status.SerializeToString()))
         return Reply(b"", CODES[error.code], error.text, trailing)
+
+    def _remember(self, entry: Entry, error: VaultdError) -> None:
+        """Keep what ExplainAccess may be asked for: of the request, only names that were validated."""
+        values = entry.fields.values()
+        named = tuple(value for value in values if isinstance(value, str) and (value == "/" or value[:7] == "vaults/"))
+        method = entry.route.path if entry.route is not None else ""
+        incident = error.metadata.get("incident", "")
+        self._refusals.note(entry.request_id, entry.principal, method, named, error.code, error.reason, incident)
+
+    def _remember_items(
+        self, entry: Entry, name_of: Callable[[Any], Any], items: Any, errors: Mapping[int, VaultdError]
+    ) -> None:
+        # Only what policy refused: those names were validated.
+        forbidden = [at for at, error in errors.items() if error.code == "PERMISSION_DENIED"]
+        if forbidden and entry.route is not None:
+            names: dict[str, None] = {}
+            for at in forbidden[:ITEMS_PER_TURN]:
+                name = name_of(items[at])
+                names.update(dict.fromkeys(name if isinstance(name, tuple) else (name,)))
+            error = errors[forbidden[0]]
+            path = entry.route.path
+            self._refusals.note(entry.request_id, entry.principal, path, tuple(names), error.code, error.reason)
 
     def _record(self, entry: Entry, code: str, reason: str) -> tuple[bytes | None, bool]:
         try:
@@ -410,6 +437,9 @@ def _body(entry: Entry, response: Any) -> bytes:
     version = getattr(response, "key_version", "")
     if version:
         entry.fields["key_version"] = version
+    if entry.route is not None:
+        for told in entry.route.rule.told:
+            entry.fields[told] = getattr(response, told)
     body: bytes = response.SerializeToString()
     if len(body) > MAX_MESSAGE_BYTES:  # the transport would refuse it after it was recorded as answered
         raise ResourceExhausted("ANSWER_TOO_LARGE", "the answer is larger than 4 MiB; ask for less in one call")

@@ -9,8 +9,8 @@ from vaultd.engine.permissions import GRANTABLE
 from vaultd.names import parse_key_or_version_name
 
 if TYPE_CHECKING:
-    from vaultd.engine.authority import Authority
     from vaultd.engine.caller import Caller
+    from vaultd.engine.decider import Decider
     from vaultd.engine.key_grants import Grants, HeldGrant
     from vaultd.errors import PermissionDenied
     from vaultd.interceptors.audit import Entry
@@ -48,8 +48,8 @@ class Granted:
 class GrantStep:
     """Looks for grants.  Neither a deny of the policy nor a permission that cannot be granted is ever overruled."""
 
-    def __init__(self, authority: Authority, grants: Grants) -> None:
-        self._authority = authority
+    def __init__(self, decider: Decider, grants: Grants) -> None:
+        self._decider = decider
         self._grants = grants
 
     async def require(self, refused: PermissionDenied, caller: Caller, rule: Rule, request: Any, entry: Entry) -> None:
@@ -64,8 +64,10 @@ class GrantStep:
         """The grants that may decide, before any use is taken; raises `refused` when there are none."""
         choices = []
         for access in rule.access:
+            if access.when is not None and not access.when(request):
+                continue
             resource = access.resource(request)
-            decision = self._authority.engine.decide(caller.principal, access.permission, resource)
+            decision = await self._decider.decide(caller, rule.method, access.permission, resource)
             if decision.allowed:
                 continue
             if access.permission not in GRANTABLE or not decision.silent:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vaultd.engine.policy import Decision
 from vaultd.errors import NotFound, PermissionDenied, VaultdError
 
 if TYPE_CHECKING:
+    from vaultd.engine.access import AccessBook
     from vaultd.engine.authority import Authority
     from vaultd.engine.caller import Caller
+    from vaultd.engine.decider import Decider
     from vaultd.interceptors.rules import Rule
 
 
@@ -18,7 +21,7 @@ def denied(rule: Rule) -> PermissionDenied:
     It names every permission of the rule: saying which one of two is missing would tell a forbidden resource from one
     that is not there.
     """
-    permissions = " and ".join(access.permission for access in rule.access)
+    permissions = " and ".join(dict.fromkeys(access.permission for access in rule.access))
     return PermissionDenied(
         "PERMISSION_DENIED",
         f"permission {permissions} is missing on the resource, or the resource does not exist",
@@ -27,30 +30,39 @@ def denied(rule: Rule) -> PermissionDenied:
 
 
 class PolicyStep:
-    """Asks the policy in force; fails closed without one."""
+    """Asks the policy in force; fails closed without one.  What a binding allowed is noted as used."""
 
-    def __init__(self, authority: Authority) -> None:
+    def __init__(self, authority: Authority, decider: Decider, access: AccessBook) -> None:
         self._authority = authority
+        self._decider = decider
+        self._access = access
 
-    def require(self, caller: Caller, rule: Rule, request: Any) -> None:
-        """Raise PermissionDenied unless every access of the rule is allowed."""
+    async def require(self, caller: Caller, rule: Rule, request: Any) -> None:
+        """Raise PermissionDenied unless every access of the rule is allowed.  Waits only for labels that a condition asks for."""
         if rule.operator and caller.principal in self._authority.operators:
             return
         if rule.operator_only:
             raise PermissionDenied(
                 "OPERATOR_REQUIRED", "only a principal listed under `operators` in the configuration may call this"
             )
-        allows = self._authority.engine.allows
+        look_up = self._authority.engine.look_up
         for access in rule.access:
-            if not allows(caller.principal, access.permission, access.resource(request)):
+            if access.when is not None and not access.when(request):
+                continue
+            found = look_up(caller.principal, access.permission, access.resource(request))
+            decision = found if isinstance(found, Decision) else await self._decider.settle(found, caller, rule.method)
+            if not decision.allowed:
                 raise denied(rule)
+            self._access.note(caller.principal, access.permission, decision.bound_on)
 
-    def disguise(self, error: VaultdError, caller: Caller, rule: Rule, request: Any) -> VaultdError:
+    async def disguise(self, error: VaultdError, caller: Caller, rule: Rule, request: Any) -> VaultdError:
         """A NotFound that the caller may not see becomes the answer that a forbidden resource gives."""
         if not isinstance(error, NotFound) or not self._authority.loaded:
             return error
-        allows = self._authority.engine.allows
         for access in rule.access:
-            if not allows(caller.principal, access.visible_by, access.resource(request)):
+            if access.when is not None and not access.when(request):
+                continue
+            seen = await self._decider.decide(caller, rule.method, access.visible_by, access.resource(request))
+            if not seen.allowed:
                 return denied(rule)
         return error

@@ -22,12 +22,13 @@ class Access:
     """A permission on the resource that a request names.
 
     resource: takes the request, gives the resource's name.  visible_by: the permission without which a resource that does
-    not exist looks like one that is forbidden.
+    not exist looks like one that is forbidden.  when: takes the request, says whether it needs this access; None for always.
     """
 
     permission: str
     resource: Callable[[Any], str]
     visible_by: str
+    when: Callable[[Any], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,9 @@ class Rule:
     """What holds for one RPC.
 
     cost: class of the rate limit.  audited: request fields, validated names only, that the record may carry.  mutation: its
-    intent is recorded, durably, before the act.  operator: principals under `operators` may call it whatever policy says;
-    operator_only: nobody else may.  named: the resource itself names who may, and the engine asks it.  open: answers
-    without an identity and is not recorded; for the server's own health only.
+    intent is recorded, durably, before the act.  told: numbers of the answer that the record carries.  operator: principals
+    under `operators` may call it whatever policy says; operator_only: nobody else may.  named: the resource itself names who
+    may, and the engine asks it.  open: answers without an identity and is not recorded; for the server's own health only.
     """
 
     method: str
@@ -50,6 +51,7 @@ class Rule:
     operator_only: bool = False
     named: bool = False
     open: bool = False
+    told: tuple[str, ...] = ()
 
     @property
     def names(self) -> Callable[[Any], Any]:
@@ -191,10 +193,36 @@ HIGH_IMPACT: Final[Mapping[str, Impact]] = MappingProxyType(
         "/vaultd.v1.KeysService/PurgeKey": Impact(4, ("name", "etag")),
         "/vaultd.v1.AdminService/DeleteVault": Impact(2, ("name", "etag")),
         "/vaultd.v1.AdminService/RotateRootKey": Impact(0, ()),
+        "/vaultd.v1.AdminService/SetPolicy": Impact(2, ("resource", "policy", "etag")),
         "/vaultd.v1.AdminService/SetApprovalRules": Impact(0, ("rules", "etag")),
     }
 )
 """Calls that destroy, delegate, or change who decides.  Not Seal: an emergency stop waits for nobody."""
+
+
+def _policy(method: str, permission: str, *access: Access, mutation: bool = False) -> Rule:
+    needs = access or (Access(f"policy.{permission}", _on("resource"), f"policy.{permission}"),)
+    told = ("entries_added", "entries_removed") if mutation else ()
+    return Rule(f"/vaultd.v1.AdminService/{method}", needs, "admin", ("resource",), True, mutation=mutation, told=told)
+
+
+def _or_root(field: str) -> Callable[[Any], str]:
+    def chosen(request: Any) -> str:
+        return getattr(request, field) or ROOT
+
+    return chosen
+
+
+def _asks_for_others(request: Any) -> bool:
+    return bool(request.principal) or request.HasField("policy")
+
+
+def _has_candidate(request: Any) -> bool:
+    return bool(request.HasField("policy"))
+
+
+def _asks_no_incident(request: Any) -> bool:
+    return not request.incident_id
 
 
 def _open(method: str) -> Rule:
@@ -277,6 +305,17 @@ RULES: Final = (
     _approval("ApproveRequest", mutation=True),
     _approval("RejectRequest", mutation=True, idempotent=False),
     _approval("CancelApproval", mutation=True, idempotent=False),
+    _policy("GetPolicy", "get"),
+    _policy("SetPolicy", "set", mutation=True),
+    _policy(
+        "TestPolicy",
+        "get",
+        Access("policy.get", _on("resource"), "policy.get", _asks_for_others),
+        Access("policy.get", _or_root("policy_resource"), "policy.get", _has_candidate),
+    ),
+    # Whose refusal an incident is, only the engine knows.
+    _policy("ExplainAccess", "get", Access("policy.get", _or_root("resource"), "policy.get", _asks_no_incident)),
+    _policy("ReviewAccess", "get"),
     _open("/grpc.health.v1.Health/Check"),
     _open("/grpc.health.v1.Health/List"),
     _open("/grpc.health.v1.Health/Watch"),

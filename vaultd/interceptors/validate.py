@@ -16,6 +16,7 @@ from vaultd.engine.approvals import MAX_RULES
 from vaultd.engine.key_grants import MAX_USES
 from vaultd.engine.permissions import GRANTABLE
 from vaultd.engine.policy import is_principal
+from vaultd.engine.permissions import PERMISSIONS
 from vaultd.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ MAX_PRINCIPAL_CHARS: Final = 2048
 MAX_METHODS: Final = 64
 MAX_METHOD_CHARS: Final = 128
 MAX_GRANTED: Final = 32
+MAX_TESTED: Final = 100
+MAX_CLAIMS_CHARS: Final = 16 * KIB
 
 _LABEL_KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE: Final = re.compile(r"[a-zA-Z0-9._/-]{0,63}")
@@ -72,6 +75,14 @@ def _chars(maximum: int) -> Callable[[Any, str], None]:
     def check(value: str, field: str) -> None:
         if len(value) > maximum or not value.isprintable():
             raise InvalidArgument("FIELD_SIZE", f"{field} must be at most {maximum} printable characters", field=field)
+
+    return check
+
+
+def _text(maximum: int) -> Callable[[Any, str], None]:
+    def check(value: str, field: str) -> None:
+        if len(value) > maximum:
+            raise InvalidArgument("FIELD_SIZE", f"{field} must be at most {maximum} characters", field=field)
 
     return check
 
@@ -155,6 +166,22 @@ def _grantable(value: Any, field: str) -> None:
         )
 
 
+def _policy_scope(value: str, field: str) -> None:
+    names.parse_policy_scope(value, field)
+
+
+def _policy_resource(value: str, field: str) -> None:
+    names.parse_policy_resource(value, field)
+
+
+def _optional(check: Callable[[Any, str], None]) -> Callable[[Any, str], None]:
+    def checked(value: str, field: str) -> None:
+        if value:
+            check(value, field)
+
+    return checked
+
+
 def _known_enum(message: Message, field: str) -> Callable[[Any, str], None]:
     enum: Any = message.DESCRIPTOR.fields_by_name[field].enum_type
 
@@ -200,24 +227,25 @@ def _methods(value: Any, field: str) -> None:
         raise InvalidArgument("FIELD_RANGE", f"{field} must be at most {MAX_METHODS} methods", field=field)
 
 
+def _permissions(value: Any, field: str) -> None:
+    if len(value) > MAX_TESTED or any(text not in PERMISSIONS for text in value):
+        raise InvalidArgument(
+            "PERMISSION_UNKNOWN", f"{field} must be 1 to {MAX_TESTED} permissions of docs/permissions.md", field=field
+        )
+
+
 _PLAIN: Final = _Size(MAX_PLAINTEXT)
 _CIPHER: Final = _Size(MAX_CIPHERTEXT)
 _TOKEN: Final = _chars(MAX_TOKEN_CHARS)
 _PASSPHRASE: Final = _Size(KIB)
 _LABELED: Final = {"labels": _labels}
+_OPTIONAL_SCOPE: Final = _optional(_policy_scope)
+_OPTIONAL_RESOURCE: Final = _optional(_policy_resource)
 _NAMES: Final = (
-    _id,
-    _key,
-    _version,
-    _key_or_version,
-    _vault,
-    _quota,
-    _quota_parent,
-    _place,
-    _grant,
-    _key_or_vault,
-    _approval,
+    *(_id, _key, _version, _key_or_version, _vault, _quota, _quota_parent, _place, _grant, _key_or_vault, _approval),
+    *(_policy_scope, _policy_resource, _OPTIONAL_SCOPE, _OPTIONAL_RESOURCE),
 )
+_CIRCUMSTANCES: Final = {"method": _chars(256), "claims": _text(MAX_CLAIMS_CHARS), "labels": _labels}
 
 
 def _versioned(check: Callable[[Any, str], None]) -> dict[str, Any]:
@@ -344,6 +372,23 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "ApproveRequestRequest": {"name": _approval, "request_id": _request_id},
     "RejectRequestRequest": {"name": _approval, "request_id": _request_id},
     "CancelApprovalRequest": {"name": _approval, "request_id": _request_id},
+    "GetPolicyRequest": {"resource": _policy_scope},
+    "SetPolicyRequest": {"resource": _policy_scope, "etag": _etag, "request_id": _request_id},
+    "TestPolicyRequest": {
+        "resource": _policy_resource,
+        "permissions": _permissions,
+        "principal": _chars(MAX_PRINCIPAL_CHARS),
+        "policy_resource": _OPTIONAL_SCOPE,
+        "circumstances": _resource(_CIRCUMSTANCES),
+    },
+    "ExplainAccessRequest": {
+        "principal": _chars(MAX_PRINCIPAL_CHARS),
+        "method": _chars(256),
+        "resource": _OPTIONAL_RESOURCE,
+        "incident_id": _request_id,
+        "circumstances": _resource(_CIRCUMSTANCES),
+    },
+    "ReviewAccessRequest": {"resource": _policy_resource, "page_token": _TOKEN},
     # grpc.health.v1 and reflection
     "HealthCheckRequest": {"service": _chars(256)},
     "HealthListRequest": {},

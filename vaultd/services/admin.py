@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vaultd.engine.seal import Seal
     from vaultd.engine.vaults import Vaults
     from vaultd.services.context import Context
+    from vaultd.services.policy import PolicyCalls
 
 UPDATABLE: Final = ("display_name", "labels")
 _STATES: Final[dict[SealState, Any]] = {state: pb.SealState.Value(f"SEAL_STATE_{state.value}") for state in SealState}
@@ -50,6 +51,7 @@ class AdminService:
         start_us: int,
         components: Callable[[], Mapping[str, bool]],
         quotas: Quotas,
+        policy: PolicyCalls,
     ) -> None:
         self._seal = seal
         self._vaults = vaults
@@ -58,6 +60,11 @@ class AdminService:
         self._start_us = start_us
         self._components = components
         self._quotas = quotas
+        self.GetPolicy = policy.GetPolicy
+        self.SetPolicy = policy.SetPolicy
+        self.TestPolicy = policy.TestPolicy
+        self.ExplainAccess = policy.ExplainAccess
+        self.ReviewAccess = policy.ReviewAccess
 
     async def _status(self) -> pb.Status:
         status = pb.Status(

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+
 from vaultd.engine.algorithms import ALGORITHMS, ProtectionLevel, Purpose
 from vaultd.engine.model import Grant, Key, KeyState, KeyVersion, Vault, VersionState
+from vaultd.engine.tester import Circumstances
 from vaultd.errors import InvalidArgument
 from vaultd_client.v1 import grant_pb2
+from vaultd_client.v1 import policy_pb2
 from vaultd_client.v1 import resources_pb2 as pb
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.timestamp_pb2 import Timestamp
+
+    from vaultd.engine.explain import Explanation
+    from vaultd.engine.model import PolicyPart
+    from vaultd.engine.policy import Decision
+    from vaultd.engine.review import AccessGrant
 
 ALGORITHM_NUMBERS: Final[dict[str, Any]] = {name: pb.Algorithm.Value(f"ALGORITHM_{name}") for name in ALGORITHMS}
 ALGORITHM_NAMES: Final = {number: name for name, number in ALGORITHM_NUMBERS.items()}
@@ -149,3 +158,110 @@ def one_etag(*etags: str) -> str:
     if len(given) > 1:
         raise InvalidArgument("ETAG_CONFLICT", "the request carries two different etags; give one", field="etag")
     return given.pop() if given else ""
+
+
+def policy_document(message: policy_pb2.Policy) -> dict[str, list[dict[str, Any]]]:
+    """A Policy message as the document that the engine reads."""
+
+    def conditional(entry: Any, values: dict[str, Any]) -> dict[str, Any]:
+        return values | {"condition": entry.condition} if entry.condition else values
+
+    return {
+        "roles": [{"name": role.name, "permissions": list(role.permissions)} for role in message.roles],
+        "groups": [{"name": group.name, "members": list(group.members)} for group in message.groups],
+        "bindings": [
+            conditional(b, {"members": list(b.members), "role": b.role, "resource": b.resource})
+            for b in message.bindings
+        ],
+        "denies": [
+            conditional(d, {"members": list(d.members), "permissions": list(d.permissions), "resource": d.resource})
+            for d in message.denies
+        ],
+    }
+
+
+def policy_message(part: PolicyPart) -> policy_pb2.ResourcePolicy:
+    """A part of the policy as the wire has it."""
+    document = part.document
+    policy = policy_pb2.Policy(
+        roles=[policy_pb2.Role(**role) for role in document.get("roles", [])],
+        groups=[policy_pb2.Group(**group) for group in document.get("groups", [])],
+        bindings=[policy_pb2.Binding(**binding) for binding in document.get("bindings", [])],
+        denies=[policy_pb2.Deny(**deny) for deny in document.get("denies", [])],
+    )
+    return policy_pb2.ResourcePolicy(
+        resource=part.resource,
+        policy=policy,
+        etag=part.etag,
+        entries_added=part.added,
+        entries_removed=part.removed,
+    )
+
+
+def circumstances_of(request: Any) -> Circumstances:
+    """What a request assumes of a call; raises InvalidArgument for claims that are no JSON object."""
+    given = request.circumstances
+    return Circumstances(
+        method=given.method,
+        time_us=time_us(given, "time", "circumstances.time"),
+        claims=_claims(given.claims) if given.claims else {},
+        labels=dict(given.labels) if given.labels else None,
+    )
+
+
+def _claims(text: str) -> dict[str, Any]:
+    try:
+        claims = orjson.loads(text)
+    except ValueError:
+        claims = None
+    if not isinstance(claims, dict):
+        raise InvalidArgument("CLAIMS", "circumstances.claims must be a JSON object", field="circumstances.claims")
+    return claims
+
+
+def explanation_message(found: Explanation) -> policy_pb2.ExplainAccessResponse:
+    """An explanation as the wire has it."""
+    message = policy_pb2.ExplainAccessResponse(
+        decisions=[decision_message(permission, decision) for permission, decision in found.decisions],
+        allowed=found.allowed,
+        missing_permissions=found.missing,
+        roles=found.roles,
+        key_state=found.key_state,
+        quota_left=found.quota_left,
+        advice=found.advice,
+    )
+    refusal = found.refusal
+    if refusal is not None:
+        message.refusal.CopyFrom(
+            policy_pb2.Refusal(
+                request_id=refusal.request_id,
+                principal=refusal.principal,
+                method=refusal.method,
+                resources=refusal.resources,
+                code=refusal.code,
+                reason=refusal.reason,
+            )
+        )
+        set_time(message.refusal.time, refusal.at_us)
+    return message
+
+
+def decision_message(permission: str, decision: Decision) -> policy_pb2.PolicyDecision:
+    """A decision as the wire has it."""
+    return policy_pb2.PolicyDecision(permission=permission, allowed=decision.allowed, reason=decision.reason)
+
+
+def grant_message(grant: AccessGrant) -> policy_pb2.AccessGrant:
+    """A grant of a review as the wire has it."""
+    message = policy_pb2.AccessGrant(
+        principal=grant.principal,
+        group=grant.group,
+        binding=grant.binding,
+        role=grant.role,
+        bound_on=grant.bound_on,
+        condition=grant.condition,
+    )
+    for use in grant.permissions:
+        added = message.permissions.add(permission=use.permission, denied=use.denied)
+        set_time(added.last_use_time, use.last_use_us)
+    return message
