@@ -180,11 +180,13 @@ def _require_store(settings: Settings) -> None:
 @CONFIG
 def check_config(config: Path) -> None:
     """Read the configuration and every file that it names, and say what is wrong."""
-    from vaultd.wiring import TlsFiles, read_trust_bundles
+    from vaultd.engine.clock import SystemClock
+    from vaultd.trust import read_trust_bundles, require_fresh
+    from vaultd.wiring import TlsFiles
 
     settings = _load(config)
     try:
-        read_trust_bundles(settings)
+        require_fresh(read_trust_bundles(settings.trust_bundles), SystemClock().now_us())
         TlsFiles(settings).read()
     except ConfigError as error:
         raise SystemExit(f"vaultd: {error}") from None

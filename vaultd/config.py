@@ -39,6 +39,7 @@ class TrustBundleSection(_Section):
 
     name: str = Field(min_length=1, max_length=64)
     ca: Path
+    crl: Path | None = None
     trust_domain: str = Field(default="", max_length=255, pattern=r"^[a-z0-9._-]*$")
     dns_suffixes: tuple[str, ...] = ()
 
@@ -233,6 +234,13 @@ class Settings(BaseSettings):
     def _port(cls, value: str) -> str:
         if int(value.rpartition(":")[2]) > 65_535:
             raise ValueError("the port must be 0 to 65535")
+        return value
+
+    @field_validator("trust_bundles")
+    @classmethod
+    def _bundles(cls, value: tuple[TrustBundleSection, ...]) -> tuple[TrustBundleSection, ...]:
+        if len({section.name for section in value}) != len(value):
+            raise ValueError("two bundles have one name")
         return value
 
     @model_validator(mode="after")

@@ -46,7 +46,7 @@ from vaultd.errors import DataLoss, Unavailable, VaultdError
 from vaultd.hosts.grpcio import GrpcHost
 from vaultd.interceptors.audit import AuditStep
 from vaultd.interceptors.chain import Chain, ChainLimits
-from vaultd.interceptors.identity import Identity, TrustBundle
+from vaultd.interceptors.identity import Identity
 from vaultd.interceptors.policy import PolicyStep
 from vaultd.interceptors.routes import build_routes
 from vaultd.interceptors.rules import RULES
@@ -57,10 +57,11 @@ from vaultd.services.health import HealthBoard, HealthService
 from vaultd.services.keys import KeysService
 from vaultd.services.reflection import ReflectionService
 from vaultd.store.sqlite import SqliteStore
+from vaultd.trust import TrustFiles, file_stamps
 from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from google.protobuf.descriptor import ServiceDescriptor
 
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
 REFLECTION_V1: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 REFLECTION_V1ALPHA: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 AUDIT_CHECK_S: Final = 0.5
-FILES_CHECK_S: Final = 1.0
+FILES_CHECK_S: Final = 0.5
 HEALTH_NOTICE_S: Final = 0.1
 
 _log = structlog.get_logger("vaultd")
@@ -120,37 +121,13 @@ def open_store(settings: Settings) -> Store:
     return SqliteStore(settings.store.path)
 
 
-def read_trust_bundles(settings: Settings) -> list[TrustBundle]:
-    """Read the certificate authorities; raises ConfigError."""
-    bundles = []
-    for at, section in enumerate(settings.trust_bundles):
-        try:
-            authorities = tuple(x509.load_pem_x509_certificates(section.ca.read_bytes()))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"trust_bundles.{at}.ca: {section.ca} is not a readable PEM bundle") from error
-        bundles.append(TrustBundle(section.name, authorities, section.trust_domain, section.dns_suffixes))
-    return bundles
-
-
-def file_stamps(paths: Iterable[Path]) -> tuple[tuple[int, int], ...]:
-    """What changes when a file does; a file that is missing counts as a state of its own."""
-    stamps = []
-    for path in paths:
-        try:
-            stat = path.stat()
-            stamps.append((stat.st_mtime_ns, stat.st_ino))
-        except OSError:
-            stamps.append((0, 0))
-    return tuple(stamps)
-
-
 class TlsFiles:
     """The listener's certificate, key and client authorities, read again when a file changes."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._served: TlsConfig | None = None
-        self._stamp: tuple[tuple[int, int], ...] = ()
+        self._stamp: tuple[tuple[int, int, int], ...] = ()
         self._checked_s = 0.0
         self._stale = False
 
@@ -280,14 +257,14 @@ class Server:
         self._audit_log = AuditLog(settings.audit.directory, now=self._clock.now_us)
         self._audit = AuditStep(self._audit_log, RefusalFolder(), self._clock)
         self._tls = TlsFiles(settings)
-        self._identity = Identity(read_trust_bundles(settings), self._clock)
+        self._trust = TrustFiles(settings.trust_bundles, self._clock, self._on_crl)
+        self._identity = Identity(self._trust.bundles, self._clock)
         self._stopping = asyncio.Event()
         self._reload_policy = asyncio.Event()
-        self._authorities = [bundle.ca for bundle in settings.trust_bundles]
-        self._trust_stamp = file_stamps(self._authorities)
         self.board = HealthBoard(
             ["vaultd.v1.CryptoService", "vaultd.v1.KeysService", "vaultd.v1.AdminService"],
             [f"hsm:{section.name}" for section in settings.hsm],
+            [f"crl:{section.name}" for section in settings.trust_bundles if section.crl is not None],
         )
         self.slots = [make_slot(section, self._on_slot) for section in settings.hsm]
         self._unseal_again = False
@@ -308,6 +285,19 @@ class Server:
         if self.board.components().get(f"hsm:{name}") is not serving:
             self._audit.event("hsm_serving" if serving else "hsm_not_serving", resource=f"hsm:{name}")
         self.board.set(f"hsm:{name}", serving)
+
+    def _on_crl(self, bundle: str, fresh: bool) -> None:
+        component = f"crl:{bundle}"
+        if self.board.components()[component] is not fresh:
+            event = "crl_in_force" if fresh else "crl_stale"
+            self._audit.event(event, resource=component)
+            if fresh:
+                _log.info(event, bundle=bundle)
+            else:
+                _log.error(
+                    event, bundle=bundle, advice="the bundle vouches for nobody until a current list is in place"
+                )
+        self.board.set(component, fresh)
 
     def _on_seal(self, state: SealState) -> None:
         self.board.set("seal", state is SealState.UNSEALED)
@@ -378,6 +368,7 @@ class Server:
             stack.push_async_callback(self._audit_log.close)
             stack.callback(self._audit.write_last_folded)
             self.board.set("audit", self._audit_log.serving)
+            self._trust.require_fresh()
             await self.engine.store.open()
             stack.push_async_callback(self.engine.store.close)
             self.board.set("storage", True)
@@ -477,8 +468,7 @@ class Server:
 
     async def _check_files(self) -> None:
         """Trust bundles that changed on disk are in force without a signal, as the listener's certificates are."""
-        if file_stamps(self._authorities) != self._trust_stamp:
-            self._reload_files()
+        await self._trust.follow(self._identity)
         if self._reload_policy.is_set() and self.engine.seal.state is SealState.UNSEALED:
             await self.engine.authority.reload()  # nothing is allowed after a failure: the next turn tries again
             self._reload_policy.clear()
@@ -493,15 +483,7 @@ class Server:
     def reload(self) -> None:
         """Read certificates, trust bundles and the policy again; what cannot be read leaves what is in force."""
         self._reload_policy.set()
-        self._reload_files()
+        self._tls.reload()
+        self._trust.reload()
         for slot in self.slots:
             slot.reload()
-
-    def _reload_files(self) -> None:
-        self._tls.reload()
-        self._trust_stamp = file_stamps(self._authorities)
-        try:
-            self._identity.replace(read_trust_bundles(self._settings))
-            _log.info("reloaded")
-        except ConfigError as error:
-            _log.error("reload_refused", problem=str(error))
