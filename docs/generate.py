@@ -62,6 +62,7 @@ NAME_CHECKS = {
     "_etag": "empty, or an etag that the server gave",
     "_request_id": "empty, or 1 to 64 of `[A-Za-z0-9-]`",
     "_labels": f"at most {validate.MAX_LABELS}; keys `[a-z][a-z0-9_-]{{0,62}}`, values `[a-zA-Z0-9._/-]{{0,63}}`",
+    "_principal": "a principal in its one spelling",
     "_mask": f"1 to {validate.MAX_MASK_PATHS} paths, or `*`",
     "_principals": f"1 to 16, each at most {validate.MAX_PRINCIPAL_CHARS} characters",
 }

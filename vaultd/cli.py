@@ -223,6 +223,7 @@ def recover_admin(config: Path, admins: tuple[str, ...]) -> None:
     async def recover() -> None:
         from vaultd.engine.authority import put_policy
         from vaultd.engine.policy import seed_policy
+        from vaultd.engine.revocations import lift
 
         _require_store(settings)
         async with _offline(settings) as server:
@@ -235,7 +236,11 @@ def recover_admin(config: Path, admins: tuple[str, ...]) -> None:
             dropped = len(document["denies"]) - len(denies)
             async with server.engine.ledger.change() as changes:
                 await put_policy(changes, seed_policy(list(admins), {**document, "denies": denies}))
-            click.echo(f"the policy now names these administrators; {dropped} denies that bound them are gone")
+                lifted = await lift(changes, admins)
+            click.echo(
+                f"the policy now names these administrators; {dropped} denies that bound them are gone, "
+                f"and {lifted} revocations of them"
+            )
 
     _run(recover())
 

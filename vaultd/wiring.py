@@ -35,6 +35,7 @@ from vaultd.engine.feed import FeedFollower
 from vaultd.engine.ledger import Ledger
 from vaultd.engine.lifecycle import KeyLifecycle, LifecycleLimits
 from vaultd.engine.quotas import InFlight, Limit, RateLimiter, Window
+from vaultd.engine.revocations import Revocations
 from vaultd.engine.scheduler import PRINCIPAL as SCHEDULER
 from vaultd.engine.scheduler import Scheduler
 from vaultd.engine.seal import Seal, SealState
@@ -187,6 +188,7 @@ class Engine:
     store: Store
     ledger: Ledger
     authority: Authority
+    revocations: Revocations
     seal: Seal
     backends: Mapping[ProtectionLevel, Backend]
     catalog: KeyCatalog
@@ -213,6 +215,7 @@ def build_engine(
     """Connect the parts.  Nothing runs yet."""
     ledger = Ledger(store, clock)
     authority = Authority(ledger, frozenset(settings.operators))
+    revocations = Revocations(ledger, authority)
     software = SoftwareBackend(settings.software.threads or None, settings.software.max_queued)
     backends: dict[ProtectionLevel, Backend] = {ProtectionLevel.SOFTWARE: software}
     if slots:
@@ -228,12 +231,13 @@ def build_engine(
         deletion_retention_us=settings.lifecycle.deletion_retention_s * SECOND_US,
     )
     lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits)
-    seal = Seal(ledger, provider, authority, catalog.forget_all, on_seal)
+    seal = Seal(ledger, provider, authority, revocations, catalog.forget_all, on_seal)
     scheduler = Scheduler(ledger, lifecycle, seal, usage, budgets, tokens, clock, on_intent, on_event)
     return Engine(
         store=store,
         ledger=ledger,
         authority=authority,
+        revocations=revocations,
         seal=seal,
         backends=backends,
         catalog=catalog,
@@ -243,7 +247,7 @@ def build_engine(
         usage=usage,
         budgets=budgets,
         scheduler=scheduler,
-        feed=FeedFollower(ledger, authority, seal, catalog.forget_all),
+        feed=FeedFollower(ledger, authority, revocations, seal, catalog.forget_all),
         clock=clock,
     )
 
@@ -258,7 +262,6 @@ class Server:
         self._audit = AuditStep(self._audit_log, RefusalFolder(), self._clock)
         self._tls = TlsFiles(settings)
         self._trust = TrustFiles(settings.trust_bundles, self._clock, self._on_crl)
-        self._identity = Identity(self._trust.bundles, self._clock)
         self._stopping = asyncio.Event()
         self._reload_policy = asyncio.Event()
         self.board = HealthBoard(
@@ -278,6 +281,7 @@ class Server:
             self._on_event,
             self.slots,
         )
+        self._identity = Identity(self._trust.bundles, self.engine.revocations, self._clock)
         self.chain = self._build_chain()
         self.port = 0
 
@@ -333,7 +337,12 @@ class Server:
                 settings.lifecycle.scheduler_interval_ms,
             ),
             admin_pb2.DESCRIPTOR.services_by_name["AdminService"]: AdminService(
-                engine.seal, engine.vaults, engine.ledger, self._clock.now_us(), self.board.components
+                engine.seal,
+                engine.vaults,
+                engine.ledger,
+                self._clock.now_us(),
+                self.board.components,
+                engine.revocations,
             ),
             health_pb2.DESCRIPTOR.services_by_name["Health"]: HealthService(self.board),
         }

@@ -90,6 +90,9 @@ TABLE = {
     f"{ADMIN}ListVaults": "vaults.list",
     f"{ADMIN}UpdateVault": "vaults.update",
     f"{ADMIN}DeleteVault": "vaults.delete",
+    f"{ADMIN}RevokeIdentity": "admin.revoke_identity",
+    f"{ADMIN}ListRevokedIdentities": "admin.list_revoked_identities",
+    f"{ADMIN}RestoreIdentity": "admin.restore_identity",
 }
 """Written by hand from the comments of the protos, not from the rules: a method that is missing here fails a test."""
 GRANTS = sorted(set(TABLE.values()) - {OPERATOR})

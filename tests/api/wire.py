@@ -11,7 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
 from softhsm import put_key
-from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, resources_pb2
+from vaultd_client.v1 import admin_pb2, crypto_pb2, identity_pb2, keys_pb2, resources_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +41,7 @@ MUTATIONS = [
     *(f"{KEYS}{name}" for name in ("UndeleteKey", "PurgeKey")),
     *(f"{ADMIN}{name}" for name in ("Init", "Seal", "Unseal", "RotateRootKey", "CreateVault", "UpdateVault")),
     f"{ADMIN}DeleteVault",
+    *(f"{ADMIN}{name}Identity" for name in ("Revoke", "Restore")),
 ]
 GENEROUS = {
     "limits": {
@@ -338,7 +339,19 @@ class World:
         on_version = name == "SetPrimaryVersion" or name.endswith("KeyVersion")
         return make(name=version if on_version else key)
 
+    async def _identity_request(self, name: str) -> Any:
+        if name == "ListRevokedIdentities":
+            return identity_pb2.ListRevokedIdentitiesRequest()
+        principal = f"spiffe://dev.vaultd/fresh/{self.fresh_id()}"
+        revoke = identity_pb2.RevokeIdentityRequest(principal=principal)
+        if name == "RevokeIdentity":
+            return revoke
+        await self.admin.admin.RevokeIdentity(revoke)
+        return identity_pb2.RestoreIdentityRequest(principal=principal)
+
     async def _admin_request(self, name: str, vault: str) -> Any:
+        if name in {"RevokeIdentity", "ListRevokedIdentities", "RestoreIdentity"}:
+            return await self._identity_request(name)
         make = getattr(admin_pb2, f"{name}Request")
         if name == "Init":
             return make(admin_principals=["spiffe://dev.vaultd/somebody"])

@@ -106,7 +106,10 @@ def test_a_vault_operator_steers_keys_and_never_uses_them() -> None:
 
 
 def test_an_auditor_only_reads_metadata() -> None:
-    assert BUILT_IN_ROLES["auditor"] == {"keys.get", "keys.list", "vaults.get", "vaults.list", "admin.get_status"}
+    assert BUILT_IN_ROLES["auditor"] == {
+        *("keys.get", "keys.list", "vaults.get", "vaults.list"),
+        *("admin.get_status", "admin.list_revoked_identities"),
+    }
 
 
 @pytest.mark.parametrize("role", ["encrypter", "verifier", "wrapper", "auditor", "key-admin", "vault-operator"])

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from vaultd.engine.authority import Authority
     from vaultd.engine.ledger import Ledger
+    from vaultd.engine.revocations import Revocations
     from vaultd.engine.seal import Seal
     from vaultd.store.base import RowKey
 
@@ -23,9 +24,17 @@ PAGE: Final = 1000
 class FeedFollower:
     """Passes other processes' changes to the ledger's listeners.  `poll` is called often and costs one cheap question."""
 
-    def __init__(self, ledger: Ledger, authority: Authority, seal: Seal, forget_keys: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        authority: Authority,
+        revocations: Revocations,
+        seal: Seal,
+        forget_keys: Callable[[], None],
+    ) -> None:
         self._ledger = ledger
         self._authority = authority
+        self._revocations = revocations
         self._seal = seal
         self._forget_keys = forget_keys
         self._turn = asyncio.Lock()
@@ -55,6 +64,7 @@ class FeedFollower:
             if changes[0].revision != self.revision + 1:
                 # What is in between was trimmed while this process stood still: believe nothing that is in memory.
                 self._forget_keys()
+                self._revocations.forget()
                 self._unread |= {RING_KEY, POLICY_KEY}
             self.revision = changes[-1].revision
             others = [change for change in changes if change.revision not in self._ledger.own_revisions]
@@ -72,3 +82,5 @@ class FeedFollower:
             if self._seal.state is SealState.UNSEALED:  # else unsealing reads it
                 await self._authority.reload()
             self._unread.discard(POLICY_KEY)
+        if self._seal.state is SealState.UNSEALED:  # else unsealing reads them
+            await self._revocations.take_in()

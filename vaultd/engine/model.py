@@ -130,8 +130,24 @@ class KeyVersion:
         return self.destroy_us if self.state is VersionState.DESTROY_SCHEDULED else None
 
 
-Resource = Vault | Key | KeyVersion
-_TYPES: dict[str, type[Any]] = {"vault": Vault, "key": Key, "key_version": KeyVersion}
+@dataclass(frozen=True, slots=True)
+class RevokedIdentity:
+    """A principal whose calls are refused."""
+
+    principal: str
+    uid: bytes
+    reason: str
+    revoked_by: str
+    revoke_us: int
+
+
+Resource = Vault | Key | KeyVersion | RevokedIdentity
+_TYPES: dict[str, type[Any]] = {
+    "vault": Vault,
+    "key": Key,
+    "key_version": KeyVersion,
+    "revoked_identity": RevokedIdentity,
+}
 
 
 def encode_resource(resource: Resource) -> dict[str, Any]:

@@ -49,7 +49,8 @@ KEYS: Final = frozenset(
 TOKENS: Final = frozenset({"keys.adopt"})
 """Not for those who administer a vault: a token's objects belong to all vaults."""
 VAULTS: Final = frozenset({"vaults.create", "vaults.delete", "vaults.get", "vaults.list", "vaults.update"})
-ADMIN: Final = frozenset({"admin.get_status", "admin.rotate_root_key", "admin.seal"})
+IDENTITIES: Final = frozenset({"admin.list_revoked_identities", "admin.restore_identity", "admin.revoke_identity"})
+ADMIN: Final = IDENTITIES | {"admin.get_status", "admin.rotate_root_key", "admin.seal"}
 
 PERMISSIONS: Final = CRYPTO | KEYS | TOKENS | VAULTS | ADMIN
 
@@ -85,6 +86,15 @@ BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "verifier": frozenset({"crypto.verify", "crypto.verify_mac", "keys.get_public_key"}),
         "wrapper": frozenset({"crypto.wrap"}),
         "unwrapper": frozenset({"crypto.unwrap"}),
-        "auditor": frozenset({"admin.get_status", "keys.get", "keys.list", "vaults.get", "vaults.list"}),
+        "auditor": frozenset(
+            {
+                "admin.get_status",
+                "admin.list_revoked_identities",
+                "keys.get",
+                "keys.list",
+                "vaults.get",
+                "vaults.list",
+            }
+        ),
     }
 )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vaultd.backends.rootkeys import RootKeyProvider
     from vaultd.engine.ledger import Intent, Ledger
     from vaultd.engine.policy import Policy
+    from vaultd.engine.revocations import Revocations
     from vaultd.secret import Secret
 
 MIN_PASSPHRASE_BYTES: Final = 12
@@ -61,12 +62,14 @@ class Seal:
         ledger: Ledger,
         provider: RootKeyProvider,
         authority: Authority,
+        revocations: Revocations,
         forget_keys: Callable[[], None],
         on_change: Callable[[SealState], None],
     ) -> None:
         self._ledger = ledger
         self._provider = provider
         self._authority = authority
+        self._revocations = revocations
         self._forget_keys = forget_keys
         self._on_change = on_change
         self._turn = asyncio.Lock()
@@ -123,6 +126,7 @@ class Seal:
                 self._ledger.install(None)
                 raise
             await self._authority.reload()
+            await self._revocations.reload()
             self._enter(SealState.UNSEALED)
 
     async def unseal(self, passphrase: Secret | None) -> None:
@@ -135,6 +139,7 @@ class Seal:
                 await self._open_ring(passphrase)
                 await self._ledger.check()
                 await self._authority.reload()
+                await self._revocations.reload()
                 await self._retire_replaced_root()
             except BaseException:
                 self._close()

@@ -169,7 +169,8 @@ class AuditStep:
         }
         if entry.trace:
             record["trace_id"] = entry.trace
-        record.update(entry.fields)
+        for name, value in entry.fields.items():  # a request's `principal` is not the caller
+            record[f"request_{name}" if name in record else name] = value
         return record
 
 

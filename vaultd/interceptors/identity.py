@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vaultd.engine.clock import Clock
+    from vaultd.engine.revocations import Revocations
     from vaultd.interceptors.call import Call
     from vaultd.interceptors.certificates import TrustBundle
 
@@ -34,8 +35,9 @@ class _Known:
 class Identity:
     """Turns peers into callers; a certificate is looked into once."""
 
-    def __init__(self, bundles: Sequence[TrustBundle], clock: Clock) -> None:
+    def __init__(self, bundles: Sequence[TrustBundle], revocations: Revocations, clock: Clock) -> None:
         self._clock = clock
+        self._revocations = revocations
         self._bundles = tuple(bundles)
         self._known: dict[bytes, _Known] = {}
 
@@ -45,7 +47,7 @@ class Identity:
         self._known = {}
 
     def identify(self, call: Call) -> Caller:
-        """Who calls; raises Unauthenticated."""
+        """Who calls; raises Unauthenticated, and DataLoss when it cannot be known whether the principal is revoked."""
         certificates = call.peer.certificates
         now_us = self._clock.now_us()
         known = self._known.get(certificates)
@@ -59,4 +61,5 @@ class Identity:
             raise Unauthenticated("CERTIFICATE_EXPIRED", "the client certificate has expired; connect with a fresh one")
         if known.fresh_until_us is not None and now_us >= known.fresh_until_us:
             raise crl_stale()
+        self._revocations.require(known.caller.principal)
         return known.caller

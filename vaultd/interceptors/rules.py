@@ -132,6 +132,19 @@ def _admin(
     )
 
 
+def _identities(method: str, permission: str, audited: tuple[str, ...], *, mutation: bool, idempotent: bool) -> Rule:
+    access = (Access(f"admin.{permission}", _at(ROOT), f"admin.{permission}"),)
+    cost = "mutation" if mutation else "read"
+    return Rule(f"/vaultd.v1.AdminService/{method}", access, cost, audited, idempotent, mutation=mutation)
+
+
+_IDENTITIES: Final = (
+    _identities("RevokeIdentity", "revoke_identity", ("principal",), mutation=True, idempotent=True),
+    _identities("ListRevokedIdentities", "list_revoked_identities", (), mutation=False, idempotent=True),
+    _identities("RestoreIdentity", "restore_identity", ("principal",), mutation=True, idempotent=False),
+)
+
+
 def _open(method: str) -> Rule:
     return Rule(method, (), "read", (), idempotent=True, open=True)
 
@@ -188,6 +201,7 @@ RULES: Final = (
     _vaults("ListVaults", "list", _at(VAULTS), (), mutation=False),
     _vaults("UpdateVault", "update", _on("vault.name"), ("vault.name",), mutation=True),
     _vaults("DeleteVault", "delete", _on("name"), ("name",), mutation=True, idempotent=False),
+    *_IDENTITIES,
     _open("/grpc.health.v1.Health/Check"),
     _open("/grpc.health.v1.Health/List"),
     _open("/grpc.health.v1.Health/Watch"),

@@ -12,6 +12,7 @@ import google_crc32c
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from vaultd import names
+from vaultd.engine.policy import is_principal
 from vaultd.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -111,6 +112,15 @@ def _vault(value: str, field: str) -> None:
     names.parse_vault_name(value, field)
 
 
+def _principal(value: str, field: str) -> None:
+    if not is_principal(value):
+        raise InvalidArgument(
+            "INVALID_PRINCIPAL",
+            f"{field} must be a principal in its one spelling: spiffe://domain/path, dns:name or jwt:issuer:sub",
+            field=field,
+        )
+
+
 def _known_enum(message: Message, field: str) -> Callable[[Any, str], None]:
     enum: Any = message.DESCRIPTOR.fields_by_name[field].enum_type
 
@@ -144,7 +154,7 @@ _CIPHER: Final = _Size(MAX_CIPHERTEXT)
 _TOKEN: Final = _chars(MAX_TOKEN_CHARS)
 _PASSPHRASE: Final = _Size(KIB)
 _LABELED: Final = {"labels": _labels}
-_NAMES: Final = (_id, _key, _version, _key_or_version, _vault)
+_NAMES: Final = (_id, _key, _version, _key_or_version, _vault, _principal)
 
 
 def _versioned(check: Callable[[Any, str], None]) -> dict[str, Any]:
@@ -240,6 +250,9 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "request_id": _request_id,
     },
     "DeleteVaultRequest": _versioned(_vault),
+    "RevokeIdentityRequest": {"principal": _principal, "reason": _chars(256), "request_id": _request_id},
+    "ListRevokedIdentitiesRequest": {"page_token": _TOKEN},
+    "RestoreIdentityRequest": {"principal": _principal, "request_id": _request_id},
     # grpc.health.v1 and reflection
     "HealthCheckRequest": {"service": _chars(256)},
     "HealthListRequest": {},

@@ -12,14 +12,15 @@ from vaultd.engine.policy import seed_policy
 from vaultd.engine.seal import SealState
 from vaultd.names import parse_vault_name
 from vaultd.secret import Secret
-from vaultd.services.convert import one_etag, set_time, update_paths, vault_message
+from vaultd.services.convert import one_etag, revoked_identity_message, set_time, update_paths, vault_message
 from vaultd_client.v1 import admin_pb2 as pb
-from vaultd_client.v1 import resources_pb2
+from vaultd_client.v1 import identity_pb2, resources_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from vaultd.engine.ledger import Ledger
+    from vaultd.engine.revocations import Revocations
     from vaultd.engine.seal import Seal
     from vaultd.engine.vaults import Vaults
     from vaultd.services.context import Context
@@ -42,12 +43,14 @@ class AdminService:
         ledger: Ledger,
         start_us: int,
         components: Callable[[], Mapping[str, bool]],
+        revocations: Revocations,
     ) -> None:
         self._seal = seal
         self._vaults = vaults
         self._ledger = ledger
         self._start_us = start_us
         self._components = components
+        self._revocations = revocations
 
     async def _status(self) -> pb.Status:
         status = pb.Status(
@@ -120,4 +123,27 @@ class AdminService:
 
     async def DeleteVault(self, request: pb.DeleteVaultRequest, context: Context) -> Empty:
         await self._vaults.delete(context.intent(request), parse_vault_name(request.name), request.etag)
+        return Empty()
+
+    async def RevokeIdentity(
+        self, request: identity_pb2.RevokeIdentityRequest, context: Context
+    ) -> identity_pb2.RevokedIdentity:
+        revoked = await self._revocations.revoke(context.intent(request), request.principal, request.reason)
+        return revoked_identity_message(revoked)
+
+    async def ListRevokedIdentities(
+        self, request: identity_pb2.ListRevokedIdentitiesRequest, context: Context
+    ) -> identity_pb2.ListRevokedIdentitiesResponse:
+        del context
+        limit = page_limit(request.page_size)
+        rows = await self._revocations.list(page_start(self._ledger, "revocations", request.page_token), limit + 1)
+        messages = [revoked_identity_message(revoked) for _, revoked in rows]
+        length = page_length((message.ByteSize() for message in messages), limit)
+        response = identity_pb2.ListRevokedIdentitiesResponse(revoked_identities=messages[:length])
+        if len(rows) > length:
+            response.next_page_token = page_token(self._ledger, "revocations", rows[length - 1][0])
+        return response
+
+    async def RestoreIdentity(self, request: identity_pb2.RestoreIdentityRequest, context: Context) -> Empty:
+        await self._revocations.restore(context.intent(request), request.principal)
         return Empty()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from vaultd.engine.algorithms import ALGORITHMS, ProtectionLevel, Purpose
-from vaultd.engine.model import Key, KeyState, KeyVersion, Vault, VersionState
+from vaultd.engine.model import Key, KeyState, KeyVersion, RevokedIdentity, Vault, VersionState
 from vaultd.errors import InvalidArgument
+from vaultd_client.v1 import identity_pb2
 from vaultd_client.v1 import resources_pb2 as pb
 
 if TYPE_CHECKING:
@@ -112,6 +113,15 @@ def vault_message(vault: Vault) -> pb.Vault:
     message = pb.Vault(name=vault.name, display_name=vault.display_name, labels=vault.labels, etag=vault.etag)
     set_time(message.create_time, vault.create_us)
     set_time(message.update_time, vault.update_us)
+    return message
+
+
+def revoked_identity_message(revoked: RevokedIdentity) -> identity_pb2.RevokedIdentity:
+    """A RevokedIdentity as the wire has it."""
+    message = identity_pb2.RevokedIdentity(
+        principal=revoked.principal, reason=revoked.reason, revoked_by=revoked.revoked_by
+    )
+    set_time(message.revoke_time, revoked.revoke_us)
     return message
 
 

@@ -5,6 +5,7 @@ import warnings
 
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from vaultd_client.v1 import admin_pb2 as vaultd_dot_v1_dot_admin__pb2
+from vaultd_client.v1 import identity_pb2 as vaultd_dot_v1_dot_identity__pb2
 from vaultd_client.v1 import resources_pb2 as vaultd_dot_v1_dot_resources__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -88,6 +89,21 @@ class AdminServiceStub(object):
         self.DeleteVault = channel.unary_unary(
                 '/vaultd.v1.AdminService/DeleteVault',
                 request_serializer=vaultd_dot_v1_dot_admin__pb2.DeleteVaultRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.RevokeIdentity = channel.unary_unary(
+                '/vaultd.v1.AdminService/RevokeIdentity',
+                request_serializer=vaultd_dot_v1_dot_identity__pb2.RevokeIdentityRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_identity__pb2.RevokedIdentity.FromString,
+                _registered_method=True)
+        self.ListRevokedIdentities = channel.unary_unary(
+                '/vaultd.v1.AdminService/ListRevokedIdentities',
+                request_serializer=vaultd_dot_v1_dot_identity__pb2.ListRevokedIdentitiesRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_identity__pb2.ListRevokedIdentitiesResponse.FromString,
+                _registered_method=True)
+        self.RestoreIdentity = channel.unary_unary(
+                '/vaultd.v1.AdminService/RestoreIdentity',
+                request_serializer=vaultd_dot_v1_dot_identity__pb2.RestoreIdentityRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
 
@@ -174,6 +190,30 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RevokeIdentity(self, request, context):
+        """Refuses the calls of a principal from now on, on open connections too: on this node when it returns, on every other within
+        a second. Caller needs `admin.revoke_identity`. Idempotent. Oneself is FAILED_PRECONDITION, reason REVOKES_ITSELF; the last
+        administrator is FAILED_PRECONDITION, reason LAST_ADMINISTRATOR.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRevokedIdentities(self, request, context):
+        """Lists revoked principals. Caller needs `admin.list_revoked_identities`. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreIdentity(self, request, context):
+        """Lifts a revocation. Caller needs `admin.restore_identity`. Idempotent with request_id: a principal that is not revoked is
+        NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -225,6 +265,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
             'DeleteVault': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteVault,
                     request_deserializer=vaultd_dot_v1_dot_admin__pb2.DeleteVaultRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'RevokeIdentity': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeIdentity,
+                    request_deserializer=vaultd_dot_v1_dot_identity__pb2.RevokeIdentityRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_identity__pb2.RevokedIdentity.SerializeToString,
+            ),
+            'ListRevokedIdentities': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRevokedIdentities,
+                    request_deserializer=vaultd_dot_v1_dot_identity__pb2.ListRevokedIdentitiesRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_identity__pb2.ListRevokedIdentitiesResponse.SerializeToString,
+            ),
+            'RestoreIdentity': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreIdentity,
+                    request_deserializer=vaultd_dot_v1_dot_identity__pb2.RestoreIdentityRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
     }
@@ -501,6 +556,87 @@ class AdminService(object):
             target,
             '/vaultd.v1.AdminService/DeleteVault',
             vaultd_dot_v1_dot_admin__pb2.DeleteVaultRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeIdentity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/RevokeIdentity',
+            vaultd_dot_v1_dot_identity__pb2.RevokeIdentityRequest.SerializeToString,
+            vaultd_dot_v1_dot_identity__pb2.RevokedIdentity.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRevokedIdentities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/ListRevokedIdentities',
+            vaultd_dot_v1_dot_identity__pb2.ListRevokedIdentitiesRequest.SerializeToString,
+            vaultd_dot_v1_dot_identity__pb2.ListRevokedIdentitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreIdentity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/RestoreIdentity',
+            vaultd_dot_v1_dot_identity__pb2.RestoreIdentityRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
