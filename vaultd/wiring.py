@@ -52,6 +52,7 @@ from vaultd.interceptors.policy import PolicyStep
 from vaultd.interceptors.routes import build_routes
 from vaultd.interceptors.rules import RULES
 from vaultd.interceptors.throttle import Throttle
+from vaultd.issuers import TokenIssuers
 from vaultd.services.admin import AdminService
 from vaultd.services.crypto import CryptoService
 from vaultd.services.health import HealthBoard, HealthService
@@ -266,7 +267,10 @@ class Server:
         self._reload_policy = asyncio.Event()
         self.board = HealthBoard(
             ["vaultd.v1.CryptoService", "vaultd.v1.KeysService", "vaultd.v1.AdminService"],
-            [f"hsm:{section.name}" for section in settings.hsm],
+            [
+                *(f"hsm:{section.name}" for section in settings.hsm),
+                *(f"issuer:{section.id}" for section in settings.jwt.issuers),
+            ],
             [f"crl:{section.name}" for section in settings.trust_bundles if section.crl is not None],
         )
         self.slots = [make_slot(section, self._on_slot) for section in settings.hsm]
@@ -281,9 +285,13 @@ class Server:
             self._on_event,
             self.slots,
         )
-        self._identity = Identity(self._trust.bundles, self.engine.revocations, self._clock)
+        self._issuers = TokenIssuers(settings.jwt, self._clock, self._on_issuer)
+        self._identity = Identity(
+            self._trust.bundles, self.engine.revocations, self._clock, self._issuers.tokens, self._issuers.pairs
+        )
         self.chain = self._build_chain()
         self.port = 0
+        self.tls_port = 0
 
     def _on_slot(self, name: str, serving: bool) -> None:
         if self.board.components().get(f"hsm:{name}") is not serving:
@@ -302,6 +310,12 @@ class Server:
                     event, bundle=bundle, advice="the bundle vouches for nobody until a current list is in place"
                 )
         self.board.set(component, fresh)
+
+    def _on_issuer(self, issuer: str, serving: bool) -> None:
+        component = f"issuer:{issuer}"
+        if self.board.components()[component] is not serving:
+            self._audit.event("issuer_keys_in_force" if serving else "issuer_keys_stale", resource=component)
+        self.board.set(component, serving)
 
     def _on_seal(self, state: SealState) -> None:
         self.board.set("seal", state is SealState.UNSEALED)
@@ -385,8 +399,12 @@ class Server:
             await asyncio.gather(*(slot.open() for slot in self.slots))
             await self.engine.feed.start()
             await self._start_seal()
+            await self._issuers.tick()  # key files are read, and fetches begin, before the first call
+            stack.push_async_callback(self._issuers.close)
             host = GrpcHost(self.chain, self._tls.read, self._tls.changed)
             self.port = host.listen(settings.listen)
+            if settings.listen_tls:
+                self.tls_port = host.listen_tls(settings.listen_tls)
             await host.start()
             stack.push_async_callback(self._drain, host)
             tasks = [
@@ -396,6 +414,7 @@ class Server:
                 ),
                 asyncio.create_task(self._every(AUDIT_CHECK_S, self._check_audit)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._check_files)),
+                asyncio.create_task(self._every(FILES_CHECK_S, self._issuers.tick)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._retry_unseal)),
             ]
             stack.push_async_callback(self._end, tasks)

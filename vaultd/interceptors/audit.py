@@ -34,6 +34,7 @@ class Entry:
     __slots__ = (
         "bytes_in",
         "call",
+        "credential",
         "fields",
         "handed_over",
         "intended",
@@ -50,6 +51,8 @@ class Entry:
         self.trace = trace
         self.started = started
         self.principal = ""
+        self.credential = ""
+        """`certificate`, `token`, both or `none`; nothing of the credential itself."""
         self.route: Route | None = None
         self.bytes_in = 0
         self.handed_over = False
@@ -167,6 +170,8 @@ class AuditStep:
             "principal": entry.principal,
             "peer": call.peer.address,
         }
+        if entry.credential:
+            record["credential"] = entry.credential
         if entry.trace:
             record["trace_id"] = entry.trace
         for name, value in entry.fields.items():  # a request's `principal` is not the caller

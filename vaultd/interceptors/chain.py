@@ -105,7 +105,8 @@ class Chain:
             route = entry.route = self._find(call.method)  # unknown method: UNIMPLEMENTED, recorded all the same
             if route.rule.open:
                 return await self._serve_open(route, call, entry)
-            caller = self._identity.identify(call)
+            entry.credential = self._identity.credential(call)
+            caller = await self._identity.identify(call)
             principal = entry.principal = caller.principal
             in_flight = self._throttle.unary
             in_flight.enter(principal)

@@ -1,8 +1,8 @@
-"""Who calls: exactly one accepted SAN of the verified client certificate, never the common name.
+"""Who calls: exactly one accepted SAN of the verified client certificate, never the common name; or a bearer token.
 
 One function turns a certificate into a principal, on every host.  Verification of the chain is the transport's; what is
 decided here is which trust bundle issued the certificate, whether that bundle may vouch for the name in it, and whether the
-certificate or the principal was revoked.
+certificate or the principal was revoked.  Two identities at once are refused, but for the pairs that are configured.
 """
 
 from __future__ import annotations
@@ -15,45 +15,103 @@ from vaultd.errors import Unauthenticated
 from vaultd.interceptors.certificates import crl_stale, examine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from vaultd.engine.clock import Clock
     from vaultd.engine.revocations import Revocations
     from vaultd.interceptors.call import Call
     from vaultd.interceptors.certificates import TrustBundle
+    from vaultd.interceptors.tokens import Tokens, Verified
 
 MAX_CACHED: Final = 10_000
+AUTHORIZATION: Final = "authorization"
+CERTIFICATE: Final = "certificate"
+TOKEN: Final = "token"  # noqa: S105  # a kind of credential, no credential
+BOTH: Final = "certificate+token"
+NONE: Final = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     caller: Caller
+    bundle: str
     not_after_us: int
     fresh_until_us: int | None
 
 
-class Identity:
-    """Turns peers into callers; a certificate is looked into once."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Paired:
+    known: _Known
+    verified: Verified
+    caller: Caller
 
-    def __init__(self, bundles: Sequence[TrustBundle], revocations: Revocations, clock: Clock) -> None:
+
+class Identity:
+    """Turns peers and tokens into callers; a certificate and a token are looked into once.
+
+    Without `tokens` the metadata `authorization` means nothing, as every other header.
+    """
+
+    def __init__(
+        self,
+        bundles: Sequence[TrustBundle],
+        revocations: Revocations,
+        clock: Clock,
+        tokens: Tokens | None = None,
+        pairs: Mapping[tuple[str, str], str] | None = None,
+    ) -> None:
         self._clock = clock
         self._revocations = revocations
         self._bundles = tuple(bundles)
+        self._tokens = tokens
+        self._pairs = dict(pairs or {})
         self._known: dict[bytes, _Known] = {}
+        self._paired: dict[tuple[bytes, str], _Paired] = {}
 
     def replace(self, bundles: Sequence[TrustBundle]) -> None:
         """Put other trust bundles in force, on open connections too."""
         self._bundles = tuple(bundles)
         self._known = {}
+        self._paired = {}
 
-    def identify(self, call: Call) -> Caller:
-        """Who calls; raises Unauthenticated, and DataLoss when it cannot be known whether the principal is revoked."""
-        certificates = call.peer.certificates
+    def credential(self, call: Call) -> str:
+        """Which kind of credential came with a call, for its record."""
+        token = self._tokens is not None and any(name == AUTHORIZATION for name, _ in call.metadata)
+        if call.peer.certificates:
+            return BOTH if token else CERTIFICATE
+        return TOKEN if token else NONE
+
+    async def identify(self, call: Call) -> Caller:
+        """Who calls.
+
+        Raises Unauthenticated; ResourceExhausted for an address that shows too many new tokens; Unavailable when the
+        token's issuer has no keys; DataLoss when it cannot be known whether the principal is revoked.
+        """
+        authorization = (
+            [value for name, value in call.metadata if name == AUTHORIZATION] if self._tokens is not None else []
+        )
+        if not authorization or self._tokens is None:
+            return self._by_certificate(call.peer.certificates).caller
+        if not call.peer.certificates:
+            caller = (await self._tokens.verify(call, authorization)).caller
+            self._revocations.require(caller.principal)
+            return caller
+        known = self._by_certificate(call.peer.certificates)
+        if not any(bundle == known.bundle for bundle, _ in self._pairs):
+            raise _two_identities()
+        verified = await self._tokens.verify(call, authorization)
+        self._revocations.require(verified.caller.principal)
+        return self._pair(call.peer.certificates, known, verified)
+
+    def _by_certificate(self, certificates: bytes) -> _Known:
+        if not certificates and self._tokens is not None:
+            raise Unauthenticated("NO_TOKEN", "send the metadata `authorization`, or connect with a client certificate")
         now_us = self._clock.now_us()
         known = self._known.get(certificates)
         if known is None:
             vouched = examine(self._bundles, certificates, now_us)
-            known = _Known(Caller(vouched.principal), vouched.not_after_us, vouched.fresh_until_us)
+            caller = Caller(vouched.principal)
+            known = _Known(caller, vouched.bundle, vouched.not_after_us, vouched.fresh_until_us)
             if len(self._known) >= MAX_CACHED:
                 self._known.clear()
             self._known[certificates] = known
@@ -62,4 +120,27 @@ class Identity:
         if known.fresh_until_us is not None and now_us >= known.fresh_until_us:
             raise crl_stale()
         self._revocations.require(known.caller.principal)
-        return known.caller
+        return known
+
+    def _pair(self, certificates: bytes, known: _Known, verified: Verified) -> Caller:
+        issuer = verified.issuer.rules.id
+        principal = self._pairs.get((known.bundle, issuer))
+        if principal is None:
+            raise _two_identities()
+        if principal == TOKEN:
+            return verified.caller
+        at = (certificates, verified.caller.principal)
+        paired = self._paired.get(at)
+        if paired is None or paired.known is not known or paired.verified is not verified:
+            if len(self._paired) >= MAX_CACHED:
+                self._paired.clear()
+            caller = Caller(known.caller.principal, verified.caller.claims)
+            paired = self._paired[at] = _Paired(known, verified, caller)
+        return paired.caller
+
+
+def _two_identities() -> Unauthenticated:
+    return Unauthenticated(
+        "TWO_IDENTITIES",
+        "the call carries a client certificate and a token; send one of them, or have the two configured as a pair",
+    )
