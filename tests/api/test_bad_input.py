@@ -450,7 +450,7 @@ BYTES = {
 }
 """Field -> most bytes, as the comments of the protos have it."""
 EXCEPTIONS = {"DecapsulateRequest.ciphertext": 1568}
-TEXTS = {"page_token": 512, "request_id": 64}
+TEXTS = {"page_token": 512, "request_id": 64, "reason": 256}
 NUMBERS = {
     "GenerateDataKeyRequest.length_bytes": (0, 1024),
     "GenerateDataKeyRequest.count": (0, 100),
@@ -458,7 +458,7 @@ NUMBERS = {
 }
 TESTED_ELSEWHERE = {
     *("name", "parent", "source_name", "destination_name", "key_id", "vault_id", "etag", "items", "page_size"),
-    *("key", "token_key", "vault", "update_mask", "admin_principals"),
+    *("key", "token_key", "vault", "update_mask", "admin_principals", "principal"),
 }
 
 
@@ -523,6 +523,7 @@ REFUSED_LATER = {
     "ListKeys.page_token": ["PAGE_TOKEN"],
     "ListKeyVersions.page_token": ["PAGE_TOKEN"],
     "ListVaults.page_token": ["PAGE_TOKEN"],
+    "ListRevokedIdentities.page_token": ["PAGE_TOKEN"],
     "Init.passphrase": ["PASSPHRASE_REFUSED"],
     "Unseal.passphrase": ["PASSPHRASE_REFUSED"],
     "RotateRootKey.passphrase": ["PASSPHRASE_REFUSED"],
