@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import ValidationError
 from wire import ADMIN, CRYPTO, OK, PERMISSION_DENIED, UNAUTHENTICATED, UNAVAILABLE, call
 
-from harness import APP, FakeClock, running_server
+from harness import APP, FakeClock, reason_of, running_server
 from pki import write_whole
 from tokens import AUDIENCE, ISSUER, TokenIssuer, segment
 from vaultd_client.v1 import crypto_pb2, identity_pb2
@@ -156,6 +156,21 @@ async def test_a_certificate_is_never_asked_for_where_tokens_get_in(setting):
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await channel.unary_unary(f"{ADMIN}GetStatus")(b"")
     assert refused.value.code() is UNAUTHENTICATED
+
+
+async def test_health_answers_there_without_a_token_but_watching_and_reflection_want_one(setting):
+    check, watch = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
+    reflection = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    async with setting.serving() as server:
+        channel = server.without_certificate.channel
+        await channel.unary_unary(check)(b"")
+        for path in (watch, reflection):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await anext(aiter(channel.stream_stream(path)([b""])))
+            assert reason_of(refused.value) == "NO_TOKEN"
+        watching = channel.unary_stream(watch)(b"", metadata=bearer(setting.issuer.token()))
+        assert await anext(aiter(watching)) == b"\x08\x01"
+        watching.cancel()
 
 
 # -- wrong tokens ---------------------------------------------------------------------------------------------------------

@@ -310,6 +310,9 @@ class Chain:
         route = self._routes[call.method]
         streams = self._throttle.streams
         try:
+            if not call.peer.certificates:  # anybody may come this far there, and watchers hold places
+                entry.credential = self._identity.credential(call)
+                entry.principal = (await self._identity.identify(call)).principal
             peer = host_of(call.peer.address)
             streams.enter(peer)
             try:
