@@ -23,13 +23,13 @@ from vaultd.audit import folding, log  # noqa: E402
 from vaultd.backends import rootkeys  # noqa: E402
 from vaultd.backends.pkcs11.uses import USES  # noqa: E402
 from vaultd.backends.software import SoftwareBackend  # noqa: E402
-from vaultd.engine import lifecycle, paging, permissions, policy, quotas, usage  # noqa: E402
+from vaultd.engine import lifecycle, paging, permissions, policy, quotas, revocations, usage  # noqa: E402
 from vaultd.engine.algorithms import ALGORITHMS, Algorithm, ProtectionLevel, Purpose, default_algorithm  # noqa: E402
 from vaultd.engine.clock import DAY_US, SECOND_US  # noqa: E402
 from vaultd.engine.ledger import REPLAY_WINDOW_US  # noqa: E402
 from vaultd.engine.model import VersionState  # noqa: E402
 from vaultd.hosts import grpcio  # noqa: E402
-from vaultd.interceptors import chain, throttle, validate  # noqa: E402
+from vaultd.interceptors import chain, crl, jose, throttle, tokens, validate  # noqa: E402
 from vaultd.interceptors.errors import Internal  # noqa: E402
 from vaultd.interceptors.rules import RULES, Access  # noqa: E402
 from vaultd.services import health  # noqa: E402
@@ -235,6 +235,11 @@ def fixed_limits() -> str:
         ("time for the audit log to reach the disk", f"{log.SYNC_TIMEOUT_S:g} s"),
         ("a passphrase", f"{rootkeys.MIN_PASSPHRASE_BYTES} to {rootkeys.MAX_PASSPHRASE_BYTES:,} bytes"),
         ("the configuration file", size(config.MAX_FILE_BYTES)),
+        ("a token", f"{jose.MAX_TOKEN_CHARS:,} characters"),
+        ("verified tokens that are remembered", f"{tokens.MAX_CACHED:,}"),
+        ("a key set of an issuer", f"{size(jose.MAX_JWKS_BYTES)}, {jose.MAX_KEYS} keys"),
+        ("revocation lists of a trust bundle", size(crl.MAX_CRL_BYTES)),
+        ("revoked principals", f"{revocations.MAX_REVOKED:,}"),
         ("roles, groups of a policy", f"{policy.MAX_ROLES:,}, {policy.MAX_GROUPS:,}"),
         ("bindings, denies of a policy", f"{policy.MAX_BINDINGS:,}, {policy.MAX_DENIES:,}"),
         ("members of one group, binding or deny", f"{policy.MAX_MEMBERS:,}"),

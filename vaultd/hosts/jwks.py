@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 import structlog
 
+from vaultd.errors import VaultdError
 from vaultd.hosts.https import FetchError, FetchLimits, check_url, client_context, get_json
 from vaultd.interceptors.jose import MAX_JWKS_BYTES, JwksError, parse_jwks
 
@@ -96,7 +97,7 @@ class IssuerKeys:
         self._waiting += 1
         try:
             if self._task is not None:
-                await asyncio.wait([self._task])
+                await asyncio.wait([self._task], timeout=self._location.timeout_s)
         finally:
             self._waiting -= 1
         return True
@@ -129,8 +130,11 @@ class IssuerKeys:
         except (FetchError, JwksError) as error:
             _log.warning("issuer_keys_failed", issuer=rules.id, problem=str(error))
             return
-        self._take(keys)
         self._loaded_s = self._clock.monotonic_s()
+        try:
+            self._take(keys)
+        except VaultdError as error:  # the keys are in force; that they are is said again by the next tick
+            _log.warning("background_failed", reason=error.reason)
 
     def _take(self, keys: dict[str, VerificationKey]) -> None:
         before = set(self._issuer.keys)
