@@ -8,7 +8,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from vaultd.errors import Unauthenticated
 
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 MAX_CHAIN: Final = 6
 MAX_PRINCIPAL_CHARS: Final = 2048
 _SPIFFE: Final = re.compile(r"spiffe://([a-z0-9._-]{1,255})((?:/[A-Za-z0-9._-]+)+)")
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    IndexError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises for a certificate that is damaged: not all of it is a ValueError."""
 _DNS: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -52,7 +62,7 @@ class TrustBundle:
                 )
                 return uris[0] if valid else None
             hosts = names.get_values_for_type(x509.DNSName)
-        except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        except (x509.ExtensionNotFound, *UNREADABLE):
             return None
         if len(hosts) != 1 or len(hosts[0]) > 253 or not _DNS.fullmatch(hosts[0]):
             return None
@@ -100,14 +110,14 @@ def _may_issue(certificate: x509.Certificate) -> bool:
     # The transport verified one path to one authority.  This may be another path, and a leaf of a bundle is no authority.
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return False
 
 
 def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, TypeError, ValueError):
+    except (InvalidSignature, *UNREADABLE):
         return False
     return True
 
@@ -135,7 +145,7 @@ def examine(bundles: Sequence[TrustBundle], pem: bytes, now_us: int) -> Vouched:
         named = [(bundle, principal) for bundle, principal in vouching if principal is not None]
         # A revoked certificate is revoked, whichever bundle would take it.
         revoked = any(bundle.revoked(leaf) for bundle, _ in vouching)
-    except (ValueError, TypeError, IndexError) as error:
+    except UNREADABLE as error:
         raise Unauthenticated("CERTIFICATE_UNREADABLE", "the client certificate cannot be read") from error
     if len({principal for _, principal in named}) != 1:
         raise Unauthenticated(

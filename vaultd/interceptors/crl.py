@@ -72,7 +72,7 @@ def _lists(content: bytes) -> list[x509.CertificateRevocationList]:
         if blocks:
             return [x509.load_pem_x509_crl(block) for block in blocks]
         return [x509.load_der_x509_crl(content)]
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise CrlError("is not a readable list in PEM or DER") from error
 
 
@@ -112,7 +112,7 @@ def _check_complete(crl: x509.CertificateRevocationList) -> None:
         for entry in crl:
             if any(extension.critical for extension in entry.extensions):
                 raise CrlError("has an entry with a critical extension that is not known here")
-    except (ValueError, x509.DuplicateExtension) as error:
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         raise CrlError("is not a readable list in PEM or DER") from error
 
 
