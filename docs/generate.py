@@ -37,6 +37,7 @@ from vaultd.engine import (  # noqa: E402
     quota_store,
     quotas,
     refusals,
+    revocations,
     usage,
     weights,
 )
@@ -45,7 +46,7 @@ from vaultd.engine.clock import DAY_US, SECOND_US  # noqa: E402
 from vaultd.engine.ledger import REPLAY_WINDOW_US  # noqa: E402
 from vaultd.engine.model import VersionState  # noqa: E402
 from vaultd.hosts import grpcio  # noqa: E402
-from vaultd.interceptors import chain, throttle, validate  # noqa: E402
+from vaultd.interceptors import chain, crl, jose, throttle, tokens, validate  # noqa: E402
 from vaultd.interceptors.errors import Internal  # noqa: E402
 from vaultd.interceptors.rules import RULES, Access  # noqa: E402
 from vaultd.services import health  # noqa: E402
@@ -84,6 +85,7 @@ NAME_CHECKS = {
     "_etag": "empty, or an etag that the server gave",
     "_request_id": "empty, or 1 to 64 of `[A-Za-z0-9-]`",
     "_labels": f"at most {validate.MAX_LABELS}; keys `[a-z][a-z0-9_-]{{0,62}}`, values `[a-zA-Z0-9._/-]{{0,63}}`",
+    "_principal": "a principal in its one spelling",
     "_mask": f"1 to {validate.MAX_MASK_PATHS} paths, or `*`",
     "_quota": "`quotas/{quota}` or `vaults/{vault}/quotas/{quota}`",
     "_quota_parent": "`/` or `vaults/{vault}`",
@@ -283,6 +285,11 @@ def fixed_limits() -> str:
         ("time for the audit log to reach the disk", f"{log.SYNC_TIMEOUT_S:g} s"),
         ("a passphrase", f"{rootkeys.MIN_PASSPHRASE_BYTES} to {rootkeys.MAX_PASSPHRASE_BYTES:,} bytes"),
         ("the configuration file", size(config.MAX_FILE_BYTES)),
+        ("a token", f"{jose.MAX_TOKEN_CHARS:,} characters"),
+        ("verified tokens that are remembered", f"{tokens.MAX_CACHED:,}"),
+        ("a key set of an issuer", f"{size(jose.MAX_JWKS_BYTES)}, {jose.MAX_KEYS} keys"),
+        ("revocation lists of a trust bundle", size(crl.MAX_CRL_BYTES)),
+        ("revoked principals", f"{revocations.MAX_REVOKED:,}"),
         ("roles, groups of a policy", f"{policy.MAX_ROLES:,}, {policy.MAX_GROUPS:,}"),
         ("bindings, denies of a policy", f"{policy.MAX_BINDINGS:,}, {policy.MAX_DENIES:,}"),
         ("members of one group, binding or deny", f"{policy.MAX_MEMBERS:,}"),

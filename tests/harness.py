@@ -108,6 +108,15 @@ class RunningServer:
         credentials = grpc.ssl_channel_credentials((tls / "ca.crt").read_bytes(), key, certificate)
         return grpc.aio.secure_channel(self.address, credentials)
 
+    @property
+    def without_certificate(self) -> Client:
+        """A client of the listener that asks for no certificate."""
+        if "" not in self._clients:
+            credentials = grpc.ssl_channel_credentials((self.directory / "tls/ca.crt").read_bytes())
+            address = f"127.0.0.1:{self.server.tls_port}"
+            self._clients[""] = Client(grpc.aio.secure_channel(address, credentials))
+        return self._clients[""]
+
     def add_identity(self, stem: str, **names: Any) -> Client:
         """Issue a client certificate (uri=..., dns=...) and return its client."""
         issue_client_certificate(self.directory / "tls", self.directory / "tls" / stem, **names)

@@ -180,11 +180,13 @@ def _require_store(settings: Settings) -> None:
 @CONFIG
 def check_config(config: Path) -> None:
     """Read the configuration and every file that it names, and say what is wrong."""
-    from vaultd.wiring import TlsFiles, read_trust_bundles
+    from vaultd.engine.clock import SystemClock
+    from vaultd.trust import read_trust_bundles, require_fresh
+    from vaultd.wiring import TlsFiles
 
     settings = _load(config)
     try:
-        read_trust_bundles(settings)
+        require_fresh(read_trust_bundles(settings.trust_bundles), SystemClock().now_us())
         TlsFiles(settings).read()
     except ConfigError as error:
         raise SystemExit(f"vaultd: {error}") from None
@@ -227,6 +229,7 @@ def recover_admin(config: Path, admins: tuple[str, ...], *, lift: bool) -> None:
     async def recover() -> None:
         from vaultd.engine.authority import put_policy
         from vaultd.engine.policy import seed_policy
+        from vaultd.engine.revocations import lift as lift_revocations
 
         _require_store(settings)
         async with _offline(settings) as server:
@@ -241,8 +244,12 @@ def recover_admin(config: Path, admins: tuple[str, ...], *, lift: bool) -> None:
             dropped = len(document["denies"]) - len(denies)
             async with server.engine.ledger.change() as changes:
                 await put_policy(changes, seed_policy(list(admins), {**document, "denies": denies}))
+                restored = await lift_revocations(changes, admins)
                 lifted = await server.engine.approvals.lift(changes, "vaultd:recover-admin") if lift else 0
-            click.echo(f"the policy now names these administrators; {dropped} denies that bound them are gone")
+            click.echo(
+                f"the policy now names these administrators; {dropped} denies that bound them are gone, "
+                f"and {restored} revocations of them"
+            )
             if lift:
                 click.echo(f"{lifted} approval rules are gone, and every request that waited under them is void")
 

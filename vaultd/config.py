@@ -10,10 +10,22 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from vaultd.backends.pkcs11.uri import TokenSelector, parse_uri
+from vaultd.engine.buckets import Window
+from vaultd.engine.clock import SECOND_US
 from vaultd.errors import VaultdError
 
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024
@@ -39,6 +51,7 @@ class TrustBundleSection(_Section):
 
     name: str = Field(min_length=1, max_length=64)
     ca: Path
+    crl: Path | None = None
     trust_domain: str = Field(default="", max_length=255, pattern=r"^[a-z0-9._-]*$")
     dns_suffixes: tuple[str, ...] = ()
 
@@ -46,6 +59,127 @@ class TrustBundleSection(_Section):
     def _one_kind(self) -> TrustBundleSection:
         if bool(self.trust_domain) == bool(self.dns_suffixes):
             raise ValueError("set exactly one of trust_domain and dns_suffixes")
+        return self
+
+
+class WindowSection(_Section):
+    """A further window of a rate limit: `count` every `period_s`, `burst` of it at once (0: all of it)."""
+
+    count: int = Field(ge=1, le=10**12)
+    period_s: float = Field(ge=0.001, le=366 * 86_400)
+    burst: int = Field(default=0, ge=0, le=10**12)
+
+
+class RateSection(_Section):
+    """A rate limit: `per_second` on average, `burst` at once, and in each further window what that says."""
+
+    per_second: int = Field(ge=1, le=10_000_000)
+    burst: int = Field(ge=1, le=100_000_000)
+    windows: tuple[WindowSection, ...] = Field(default=(), max_length=7)
+
+    @model_validator(mode="after")
+    def _periods(self) -> RateSection:
+        periods = [1_000_000, *(round(window.period_s * 1_000_000) for window in self.windows)]
+        if len(set(periods)) < len(periods):
+            raise ValueError("windows: each must have a period of its own, and not of one second")
+        return self
+
+    def all_windows(self) -> tuple[Window, ...]:
+        """The windows as quotas have them, that of a second first."""
+        further = (Window(more.count, round(more.period_s * SECOND_US), more.burst) for more in self.windows)
+        return Window(self.per_second, SECOND_US, self.burst), *further
+
+
+class KubernetesSection(_Section):
+    """Service accounts that may call: of these namespaces, or these `namespace/name`; with neither, all of the cluster."""
+
+    namespaces: tuple[str, ...] = ()
+    service_accounts: tuple[str, ...] = ()
+
+    @field_validator("service_accounts")
+    @classmethod
+    def _both_parts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(len(account.split("/")) != 2 for account in value):
+            raise ValueError("each must be namespace/name")
+        return value
+
+
+ClaimValues = tuple[StrictBool | StrictInt | StrictStr, ...]
+
+
+class IssuerSection(_Section):
+    """Who issues tokens, where its keys are, and what its tokens must say."""
+
+    id: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    issuer: str = Field(pattern=r"^[!-~]{1,512}$")
+    audiences: tuple[str, ...] = Field(min_length=1, max_length=16)
+    algorithms: tuple[
+        Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"], ...
+    ] = Field(default=("RS256", "ES256"), min_length=1)
+    jwks_file: Path | None = None
+    jwks_url: str = Field(default="", max_length=2_048)
+    discovery: bool = False
+    ca_file: Path | None = None
+    token_file: Path | None = None
+    allow_http: bool = False
+    refresh_s: float = Field(default=300.0, ge=10, le=86_400)
+    min_refresh_s: float = Field(default=10.0, ge=1, le=3_600)
+    stale_s: float = Field(default=3_600.0, ge=60, le=7 * 86_400)
+    timeout_s: float = Field(default=5.0, gt=0, le=30)
+    bound_claims: dict[str, ClaimValues] = Field(default_factory=dict, max_length=16)
+    claims: tuple[str, ...] = Field(default=(), max_length=16)
+    kubernetes: KubernetesSection | None = None
+    leeway_s: int = Field(default=30, ge=0, le=300)
+    max_lifetime_s: int = Field(default=86_400, ge=60, le=366 * 86_400)
+
+    @field_validator("bound_claims", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: list(one) if isinstance(one, list | tuple) else [one] for name, one in value.items()}
+
+    @model_validator(mode="after")
+    def _keys(self) -> IssuerSection:
+        from vaultd.hosts.https import check_url
+
+        if [self.jwks_file is not None, bool(self.jwks_url), self.discovery].count(True) != 1:
+            raise ValueError("set exactly one of jwks_file, jwks_url and discovery")
+        if self.jwks_url or self.discovery:
+            check_url(self.jwks_url or self.issuer, allow_http=self.allow_http)
+        if self.token_file is not None and not self.jwks_url.startswith("https:"):
+            raise ValueError("token_file goes with a jwks_url of https, and is sent nowhere else")
+        if self.stale_s < self.refresh_s:
+            raise ValueError("stale_s must not be less than refresh_s")
+        if any(not values for values in self.bound_claims.values()):
+            raise ValueError("bound_claims: each claim needs a value")
+        return self
+
+
+class PairSection(_Section):
+    """A client certificate and a token that may come together, and which of the two is the principal."""
+
+    trust_bundle: str
+    issuer: str
+    principal: Literal["certificate", "token"]
+
+
+class JwtSection(_Section):
+    """Bearer tokens as identities."""
+
+    issuers: tuple[IssuerSection, ...] = Field(default=(), max_length=32)
+    pairs: tuple[PairSection, ...] = ()
+    checks_per_address: RateSection = RateSection(per_second=200, burst=2_000)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> JwtSection:
+        ids = [section.id for section in self.issuers]
+        if len(set(ids)) != len(ids) or len({section.issuer for section in self.issuers}) != len(ids):
+            raise ValueError("two issuers have one id, or one issuer URL")
+        if len({(pair.trust_bundle, pair.issuer) for pair in self.pairs}) != len(self.pairs):
+            raise ValueError("pairs: two are of one trust bundle and issuer")
+        if any(pair.issuer not in ids for pair in self.pairs):
+            raise ValueError("pairs: no issuer has this id")
         return self
 
 
@@ -154,29 +288,6 @@ class AuditSection(_Section):
     directory: Path
 
 
-class WindowSection(_Section):
-    """A further window of a rate limit: `count` every `period_s`, `burst` of it at once (0: all of it)."""
-
-    count: int = Field(ge=1, le=10**12)
-    period_s: float = Field(ge=0.001, le=366 * 86_400)
-    burst: int = Field(default=0, ge=0, le=10**12)
-
-
-class RateSection(_Section):
-    """A rate limit: `per_second` on average, `burst` at once, and in each further window what that says."""
-
-    per_second: int = Field(ge=1, le=10_000_000)
-    burst: int = Field(ge=1, le=100_000_000)
-    windows: tuple[WindowSection, ...] = Field(default=(), max_length=7)
-
-    @model_validator(mode="after")
-    def _periods(self) -> RateSection:
-        periods = [1_000_000, *(round(window.period_s * 1_000_000) for window in self.windows)]
-        if len(set(periods)) < len(periods):
-            raise ValueError("windows: each must have a period of its own, and not of one second")
-        return self
-
-
 def _rate(per_second: int, burst: int) -> RateSection:
     return RateSection(per_second=per_second, burst=burst)
 
@@ -231,6 +342,8 @@ class Settings(BaseSettings):
     )
 
     listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")] = "127.0.0.1:7443"
+    listen_tls: Annotated[str, Field(pattern=r"^((\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5})?$")] = ""
+    jwt: JwtSection = JwtSection()
     tls: TlsSection
     trust_bundles: tuple[TrustBundleSection, ...] = Field(min_length=1)
     operators: tuple[str, ...] = ()
@@ -245,12 +358,28 @@ class Settings(BaseSettings):
     reflection: bool = False
     drain_grace_s: float = Field(default=20.0, ge=0, le=600)
 
-    @field_validator("listen")
+    @field_validator("listen", "listen_tls")
     @classmethod
     def _port(cls, value: str) -> str:
-        if int(value.rpartition(":")[2]) > 65_535:
+        if value and int(value.rpartition(":")[2]) > 65_535:
             raise ValueError("the port must be 0 to 65535")
         return value
+
+    @field_validator("trust_bundles")
+    @classmethod
+    def _bundles(cls, value: tuple[TrustBundleSection, ...]) -> tuple[TrustBundleSection, ...]:
+        if len({section.name for section in value}) != len(value):
+            raise ValueError("two bundles have one name")
+        return value
+
+    @model_validator(mode="after")
+    def _tokens(self) -> Settings:
+        bundles = {section.name for section in self.trust_bundles}
+        if any(pair.trust_bundle not in bundles for pair in self.jwt.pairs):
+            raise ValueError("jwt.pairs: no trust bundle has this name")
+        if self.listen_tls and not self.jwt.issuers:
+            raise ValueError("listen_tls: only callers with a token get in there; set jwt.issuers")
+        return self
 
     @model_validator(mode="after")
     def _slots(self) -> Settings:

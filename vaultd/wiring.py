@@ -48,6 +48,7 @@ from vaultd.engine.quota_store import Quotas
 from vaultd.engine.quotas import CLASSES, RateLimiter, configured_quota
 from vaultd.engine.refusals import RefusalLog
 from vaultd.engine.review import AccessReview
+from vaultd.engine.revocations import Revocations
 from vaultd.engine.scheduler import PRINCIPAL as SCHEDULER
 from vaultd.engine.scheduler import Scheduler
 from vaultd.engine.seal import Seal, SealState
@@ -62,11 +63,12 @@ from vaultd.interceptors.approvals import ApprovalStep
 from vaultd.interceptors.audit import AuditStep
 from vaultd.interceptors.chain import Chain, ChainLimits
 from vaultd.interceptors.grants import GrantStep
-from vaultd.interceptors.identity import Identity, TrustBundle
+from vaultd.interceptors.identity import Identity
 from vaultd.interceptors.policy import PolicyStep
 from vaultd.interceptors.routes import build_routes
 from vaultd.interceptors.rules import HIGH_IMPACT, RULES
 from vaultd.interceptors.throttle import Throttle, quota_methods
+from vaultd.issuers import TokenIssuers
 from vaultd.services.admin import AdminService
 from vaultd.services.crypto import CryptoService
 from vaultd.services.health import HealthBoard, HealthService
@@ -74,10 +76,11 @@ from vaultd.services.keys import KeysService
 from vaultd.services.policy import PolicyCalls
 from vaultd.services.reflection import ReflectionService
 from vaultd.store.sqlite import SqliteStore
+from vaultd.trust import TrustFiles, file_stamps
 from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from google.protobuf.descriptor import ServiceDescriptor
 
@@ -92,7 +95,7 @@ if TYPE_CHECKING:
 REFLECTION_V1: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 REFLECTION_V1ALPHA: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 AUDIT_CHECK_S: Final = 0.5
-FILES_CHECK_S: Final = 1.0
+FILES_CHECK_S: Final = 0.5
 HEALTH_NOTICE_S: Final = 0.1
 
 _log = structlog.get_logger("vaultd")
@@ -138,37 +141,13 @@ def open_store(settings: Settings) -> Store:
     return SqliteStore(settings.store.path)
 
 
-def read_trust_bundles(settings: Settings) -> list[TrustBundle]:
-    """Read the certificate authorities; raises ConfigError."""
-    bundles = []
-    for at, section in enumerate(settings.trust_bundles):
-        try:
-            authorities = tuple(x509.load_pem_x509_certificates(section.ca.read_bytes()))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"trust_bundles.{at}.ca: {section.ca} is not a readable PEM bundle") from error
-        bundles.append(TrustBundle(section.name, authorities, section.trust_domain, section.dns_suffixes))
-    return bundles
-
-
-def file_stamps(paths: Iterable[Path]) -> tuple[tuple[int, int], ...]:
-    """What changes when a file does; a file that is missing counts as a state of its own."""
-    stamps = []
-    for path in paths:
-        try:
-            stat = path.stat()
-            stamps.append((stat.st_mtime_ns, stat.st_ino))
-        except OSError:
-            stamps.append((0, 0))
-    return tuple(stamps)
-
-
 class TlsFiles:
     """The listener's certificate, key and client authorities, read again when a file changes."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._served: TlsConfig | None = None
-        self._stamp: tuple[tuple[int, int], ...] = ()
+        self._stamp: tuple[tuple[int, int, int], ...] = ()
         self._checked_s = 0.0
         self._stale = False
 
@@ -213,13 +192,7 @@ def check_key_pair(key: bytes, certificate: bytes) -> None:
 
 
 def _configured_quotas(limits: LimitsSection) -> list[Quota]:
-    quotas = []
-    for name in CLASSES:
-        section = getattr(limits, name)
-        windows = [Window(section.per_second, SECOND_US, section.burst)]
-        windows += [Window(more.count, round(more.period_s * SECOND_US), more.burst) for more in section.windows]
-        quotas.append(configured_quota(name, tuple(windows)))
-    return quotas
+    return [configured_quota(name, getattr(limits, name).all_windows()) for name in CLASSES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +202,7 @@ class Engine:
     store: Store
     ledger: Ledger
     authority: Authority
+    revocations: Revocations
     seal: Seal
     backends: Mapping[ProtectionLevel, Backend]
     catalog: KeyCatalog
@@ -262,6 +236,7 @@ def build_engine(
     """Connect the parts.  Nothing runs yet."""
     ledger = Ledger(store, clock)
     authority = Authority(ledger, frozenset(settings.operators))
+    revocations = Revocations(ledger, authority)
     software = SoftwareBackend(settings.software.threads or None, settings.software.max_queued)
     backends: dict[ProtectionLevel, Backend] = {ProtectionLevel.SOFTWARE: software}
     if slots:
@@ -295,7 +270,11 @@ def build_engine(
         grants.forget()
         quotas.forget()
 
-    seal = Seal(ledger, provider, authority, forget, on_seal, (*followers, quotas.reload))
+    def forget_after_gap() -> None:
+        forget()
+        revocations.forget()
+
+    seal = Seal(ledger, provider, authority, forget, on_seal, (revocations.reload, *followers, quotas.reload))
     scheduler = Scheduler(
         ledger,
         lifecycle,
@@ -316,6 +295,7 @@ def build_engine(
         store=store,
         ledger=ledger,
         authority=authority,
+        revocations=revocations,
         seal=seal,
         backends=backends,
         catalog=catalog,
@@ -332,7 +312,7 @@ def build_engine(
         access=access,
         decider=Decider(authority, labels, clock),
         scheduler=scheduler,
-        feed=FeedFollower(ledger, authority, seal, forget, followers),
+        feed=FeedFollower(ledger, authority, seal, forget_after_gap, (revocations.take_in, *followers)),
         clock=clock,
     )
 
@@ -346,14 +326,16 @@ class Server:
         self._audit_log = AuditLog(settings.audit.directory, now=self._clock.now_us)
         self._audit = AuditStep(self._audit_log, RefusalFolder(), self._clock)
         self._tls = TlsFiles(settings)
-        self._identity = Identity(read_trust_bundles(settings), self._clock)
+        self._trust = TrustFiles(settings.trust_bundles, self._clock, self._on_crl)
         self._stopping = asyncio.Event()
         self._reload_policy = asyncio.Event()
-        self._authorities = [bundle.ca for bundle in settings.trust_bundles]
-        self._trust_stamp = file_stamps(self._authorities)
         self.board = HealthBoard(
             ["vaultd.v1.CryptoService", "vaultd.v1.KeysService", "vaultd.v1.AdminService"],
-            [f"hsm:{section.name}" for section in settings.hsm],
+            [
+                *(f"hsm:{section.name}" for section in settings.hsm),
+                *(f"issuer:{section.id}" for section in settings.jwt.issuers),
+            ],
+            [f"crl:{section.name}" for section in settings.trust_bundles if section.crl is not None],
         )
         self.slots = [make_slot(section, self._on_slot) for section in settings.hsm]
         self._unseal_again = False
@@ -370,8 +352,13 @@ class Server:
         limits = settings.limits
         self._in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
         self.shedder = LoadShedder(self._in_flight, limits.overload_delay_ms / 1000, self._on_shedding)
+        self._issuers = TokenIssuers(settings.jwt, self._clock, self._on_issuer)
+        self._identity = Identity(
+            self._trust.bundles, self.engine.revocations, self._clock, self._issuers.tokens, self._issuers.pairs
+        )
         self.chain = self._build_chain()
         self.port = 0
+        self.tls_port = 0
 
     def _on_slot(self, name: str, serving: bool) -> None:
         if self.board.components().get(f"hsm:{name}") is not serving:
@@ -382,6 +369,25 @@ class Server:
         event = "load_shedding_began" if begins else "load_shedding_ended"
         _log.warning(event)
         self._audit.event(event)
+
+    def _on_crl(self, bundle: str, fresh: bool) -> None:
+        component = f"crl:{bundle}"
+        if self.board.components()[component] is not fresh:
+            event = "crl_in_force" if fresh else "crl_stale"
+            self._audit.event(event, resource=component)
+            if fresh:
+                _log.info(event, bundle=bundle)
+            else:
+                _log.error(
+                    event, bundle=bundle, advice="the bundle vouches for nobody until a current list is in place"
+                )
+        self.board.set(component, fresh)
+
+    def _on_issuer(self, issuer: str, serving: bool) -> None:
+        component = f"issuer:{issuer}"
+        if self.board.components()[component] is not serving:
+            self._audit.event("issuer_keys_in_force" if serving else "issuer_keys_stale", resource=component)
+        self.board.set(component, serving)
 
     def _on_seal(self, state: SealState) -> None:
         self.board.set("seal", state is SealState.UNSEALED)
@@ -427,6 +433,7 @@ class Server:
                 self.board.components,
                 engine.quotas,
                 self._policy_calls(refusals),
+                engine.revocations,
             ),
             health_pb2.DESCRIPTOR.services_by_name["Health"]: HealthService(self.board),
         }
@@ -486,6 +493,7 @@ class Server:
             stack.push_async_callback(self._audit_log.close)
             stack.callback(self._audit.write_last_folded)
             self.board.set("audit", self._audit_log.serving)
+            self._trust.require_fresh()
             await self.engine.store.open()
             stack.push_async_callback(self.engine.store.close)
             self.board.set("storage", True)
@@ -493,8 +501,12 @@ class Server:
             await asyncio.gather(*(slot.open() for slot in self.slots))
             await self.engine.feed.start()
             await self._start_seal()
+            await self._issuers.tick()  # key files are read, and fetches begin, before the first call
+            stack.push_async_callback(self._issuers.close)
             host = GrpcHost(self.chain, self._tls.read, self._tls.changed)
             self.port = host.listen(settings.listen)
+            if settings.listen_tls:
+                self.tls_port = host.listen_tls(settings.listen_tls)
             await host.start()
             stack.push_async_callback(self._drain, host)
             tasks = [
@@ -504,6 +516,7 @@ class Server:
                 ),
                 asyncio.create_task(self._every(AUDIT_CHECK_S, self._check_audit)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._check_files)),
+                asyncio.create_task(self._every(FILES_CHECK_S, self._issuers.tick)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._retry_unseal)),
                 asyncio.create_task(self._watch_delay()),
             ]
@@ -609,8 +622,7 @@ class Server:
 
     async def _check_files(self) -> None:
         """Trust bundles that changed on disk are in force without a signal, as the listener's certificates are."""
-        if file_stamps(self._authorities) != self._trust_stamp:
-            self._reload_files()
+        await self._trust.follow(self._identity)
         if self._reload_policy.is_set() and self.engine.seal.state is SealState.UNSEALED:
             await self.engine.authority.reload()  # nothing is allowed after a failure: the next turn tries again
             self._reload_policy.clear()
@@ -625,15 +637,7 @@ class Server:
     def reload(self) -> None:
         """Read certificates, trust bundles and the policy again; what cannot be read leaves what is in force."""
         self._reload_policy.set()
-        self._reload_files()
+        self._tls.reload()
+        self._trust.reload()
         for slot in self.slots:
             slot.reload()
-
-    def _reload_files(self) -> None:
-        self._tls.reload()
-        self._trust_stamp = file_stamps(self._authorities)
-        try:
-            self._identity.replace(read_trust_bundles(self._settings))
-            _log.info("reloaded")
-        except ConfigError as error:
-            _log.error("reload_refused", problem=str(error))

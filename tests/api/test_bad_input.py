@@ -451,7 +451,7 @@ BYTES = {
 }
 """Field -> most bytes, as the comments of the protos have it."""
 EXCEPTIONS = {"DecapsulateRequest.ciphertext": 1568}
-TEXTS = {"page_token": 512, "request_id": 64, "principal": 2_048, "method": 256, "grantee": 2048}
+TEXTS = {"page_token": 512, "request_id": 64, "principal": 2_048, "method": 256, "grantee": 2048, "reason": 256}
 NUMBERS = {
     "GenerateDataKeyRequest.length_bytes": (0, 1024),
     "GenerateDataKeyRequest.count": (0, 100),
@@ -532,6 +532,7 @@ REFUSED_LATER = {
     "ListOwnQuotas.method": ["QUOTA_METHOD_UNKNOWN"],
     "ReviewAccess.page_token": ["PAGE_TOKEN"],
     "ExplainAccess.method": ["METHOD_NAME"],
+    "ListRevokedIdentities.page_token": ["PAGE_TOKEN"],
     "Init.passphrase": ["PASSPHRASE_REFUSED"],
     "Unseal.passphrase": ["PASSPHRASE_REFUSED"],
     "RotateRootKey.passphrase": ["PASSPHRASE_REFUSED"],

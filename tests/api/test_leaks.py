@@ -36,7 +36,9 @@ from wire import (
 )
 
 import vaultd
-from harness import running_server
+from harness import APP, FakeClock, running_server
+from tokens import AUDIENCE, ISSUER, TokenIssuer, segment
+from vaultd.engine.clock import SystemClock
 from vaultd.store.base import RowKey
 from vaultd.telemetry.log import configure_logging
 from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2
@@ -182,6 +184,38 @@ async def canaries_beside_the_message(world: World, evidence: Evidence) -> None:
     ]
     for path in (f"{CRYPTO}Encrypt", f"{CRYPTO}{evidence.fresh().hex()}", f"/{evidence.fresh().hex()}/x"):
         evidence.note(await call(world.admin, path, b"", metadata=metadata))
+        evidence.note(await call(world.server.without_certificate, path, b"", metadata=metadata))
+
+
+async def canaries_in_tokens(world: World, evidence: Evidence, issuer: TokenIssuer) -> None:
+    """In every part of tokens that are accepted, wrong or broken: headers, claims, signature, the whole."""
+    request = crypto_pb2.GenerateRandomBytesRequest(parent="vaults/default", length_bytes=8)
+    client = world.server.without_certificate
+
+    def text() -> str:
+        return base64.b64encode(evidence.fresh()).decode()
+
+    tokens = [
+        issuer.token(
+            nonce=text(), repository=text()
+        ),  # accepted: a claim that nobody asked for, and one for the policy
+        issuer.token(sub=None, nonce=text()),
+        issuer.token(aud=text()),
+        issuer.token(iss=text()),
+        issuer.token(header={"kid": text()}),
+        issuer.token(header={"jku": f"https://example.org/{text()}"}),
+        issuer.token(header={"typ": text()}),
+        f"{segment({'alg': text(), 'kid': 'k1'})}.{segment(issuer.claims(sub=text()))}.{segment(evidence.fresh())}",
+        f"{segment({'alg': 'ES256', 'kid': 'k1'})}.{segment(issuer.claims(nonce=text()))}.{segment(evidence.fresh())}",
+        f"{text()}.{text()}.{text()}",
+        text(),
+    ]
+    evidence.canaries += [token.encode() for token in tokens]
+    for token in tokens:
+        for scheme in ("Bearer", "Basic"):
+            metadata = [("authorization", f"{scheme} {token}")]
+            evidence.note(await call(client, f"{CRYPTO}GenerateRandomBytes", request, metadata=metadata))
+            evidence.note(await call(world.admin, f"{CRYPTO}GenerateRandomBytes", request, metadata=metadata))
 
 
 def tamper(server: Any, statement: str) -> None:
@@ -226,13 +260,13 @@ async def induced_failures(world: World, evidence: Evidence) -> None:
     audit, away = server.directory / "audit", server.directory / "audit.away"
     audit.rename(away)
     audit.write_bytes(b"")
-    for segment in away.glob("*.jsonl"):
-        segment.rename(segment.with_suffix(".gone"))
+    for path in away.glob("*.jsonl"):
+        path.rename(path.with_suffix(".gone"))
     server.server._audit_log.check()
     await make(calls())
     audit.unlink()
-    for segment in away.glob("*.gone"):
-        segment.rename(segment.with_suffix(".jsonl"))
+    for path in away.glob("*.gone"):
+        path.rename(path.with_suffix(".jsonl"))
     away.rename(audit)
     server.server._audit_log.check()
     tamper(server, "ALTER TABLE records RENAME TO elsewhere")
@@ -256,8 +290,12 @@ async def evidence(tmp_path_factory):
         sys.stderr = stream
         try:
             configure_logging("debug", json=True)
-            async with running_server(directory, **GENEROUS) as server:
-                await campaign(World(server), gathered)
+            issuer = TokenIssuer(FakeClock(SystemClock().now_us()))
+            (directory / "ci.jwks").write_bytes(issuer.jwks())
+            async with running_server(
+                directory, policy=TOKEN_POLICY, listen_tls="127.0.0.1:0", jwt=jwt_section(directory), **GENEROUS
+            ) as server:
+                await campaign(World(server), gathered, issuer)
         finally:
             sys.stderr = before
             os.dup2(saved, 2)
@@ -270,7 +308,23 @@ async def evidence(tmp_path_factory):
     return gathered
 
 
-async def campaign(world: World, evidence: Evidence) -> None:
+TOKEN_POLICY = {
+    "bindings": [{"members": [APP, "jwt:ci:app"], "role": "crypto-user", "resource": "vaults/default"}],
+}
+
+
+def jwt_section(directory: Path) -> dict[str, Any]:
+    issuer = {
+        "id": "ci",
+        "issuer": ISSUER,
+        "audiences": [AUDIENCE],
+        "jwks_file": directory / "ci.jwks",
+        "claims": ["repository"],
+    }
+    return {"issuers": [issuer]}
+
+
+async def campaign(world: World, evidence: Evidence, issuer: TokenIssuer) -> None:
     server = world.server
     await world.furnish("default")
     server.add_identity("stranger", uri="spiffe://dev.vaultd/stranger")
@@ -284,6 +338,7 @@ async def campaign(world: World, evidence: Evidence) -> None:
     await canaries_one_by_one(world, evidence)
     await canaries_that_work(world, evidence)
     await canaries_beside_the_message(world, evidence)
+    await canaries_in_tokens(world, evidence, issuer)
     evidence.stored = b"".join(path.read_bytes() for path in server.directory.glob("vault.db*"))
     await induced_failures(world, evidence)
 

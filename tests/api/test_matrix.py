@@ -113,6 +113,9 @@ TABLE = {
     f"{ADMIN}TestPolicy": "policy.get",
     f"{ADMIN}ExplainAccess": "policy.get",
     f"{ADMIN}ReviewAccess": "policy.get",
+    f"{ADMIN}RevokeIdentity": "admin.revoke_identity",
+    f"{ADMIN}ListRevokedIdentities": "admin.list_revoked_identities",
+    f"{ADMIN}RestoreIdentity": "admin.restore_identity",
 }
 """Written by hand from the comments of the protos, not from the rules: a method that is missing here fails a test."""
 GRANTS = sorted(set(TABLE.values()) - {OPERATOR, NAMED})

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from harness import FakeClock, reason_of, running_server
 from vaultd.errors import Unavailable
-from vaultd.interceptors.identity import TrustBundle
+from vaultd.interceptors.certificates import TrustBundle
 from vaultd_client.v1 import keys_pb2, resources_pb2
 
 NAME = "vaults/default/keys/a"

@@ -18,6 +18,7 @@ from vaultd_client.v1 import (
     approval_pb2,
     crypto_pb2,
     grant_pb2,
+    identity_pb2,
     keys_pb2,
     policy_pb2,
     quota_pb2,
@@ -54,6 +55,7 @@ MUTATIONS = [
     *(f"{ADMIN}{name}" for name in ("DeleteVault", "SetPolicy")),
     *(f"{ADMIN}{name}" for name in ("CreateQuota", "UpdateQuota", "DeleteQuota")),
     *(f"{ADMIN}{name}" for name in ("SetApprovalRules", "ApproveRequest", "RejectRequest", "CancelApproval")),
+    *(f"{ADMIN}{name}Identity" for name in ("Revoke", "Restore")),
 ]
 GENEROUS = {
     "limits": {
@@ -440,6 +442,16 @@ class World:
             )
         return policy_pb2.ReviewAccessRequest(resource=resource)
 
+    async def _identity_request(self, name: str) -> Any:
+        if name == "ListRevokedIdentities":
+            return identity_pb2.ListRevokedIdentitiesRequest()
+        principal = f"spiffe://dev.vaultd/fresh/{self.fresh_id()}"
+        revoke = identity_pb2.RevokeIdentityRequest(principal=principal)
+        if name == "RevokeIdentity":
+            return revoke
+        await self.admin.admin.RevokeIdentity(revoke)
+        return identity_pb2.RestoreIdentityRequest(principal=principal)
+
     async def _admin_request(self, name: str, vault: str) -> Any:
         make = request_class(f"{ADMIN}{name}")
         if "Approv" in name or name == "RejectRequest":
@@ -448,6 +460,8 @@ class World:
             return await self._quota_request(name, vault)
         if name.endswith(("Policy", "Access")):
             return await self.policy_request(name, vault)
+        if name in {"RevokeIdentity", "ListRevokedIdentities", "RestoreIdentity"}:
+            return await self._identity_request(name)
         if name == "Init":
             return make(admin_principals=["spiffe://dev.vaultd/somebody"])
         if name == "CreateVault":

@@ -112,7 +112,10 @@ def test_a_vault_operator_steers_keys_and_never_uses_them() -> None:
 
 def test_an_auditor_only_reads_metadata() -> None:
     reads = {f"{kind}.{verb}" for kind in ("keys", "vaults", "quotas") for verb in ("get", "list")}
-    others = {"admin.get_status", "approvals.get_rules", "approvals.list", "keys.list_grants", "policy.get"}
+    others = {
+        *("admin.get_status", "admin.list_revoked_identities"),
+        *("approvals.get_rules", "approvals.list", "keys.list_grants", "policy.get"),
+    }
     assert BUILT_IN_ROLES["auditor"] == reads | others
 
 

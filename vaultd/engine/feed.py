@@ -81,6 +81,6 @@ class FeedFollower:
             if self._seal.state is SealState.UNSEALED:  # else unsealing reads it
                 await self._authority.reload()
             self._unread.discard(POLICY_KEY)
-        if self._seal.state is SealState.UNSEALED:
+        if self._seal.state is SealState.UNSEALED:  # else unsealing reads all of it
             for follow in self._followers:
                 await follow()

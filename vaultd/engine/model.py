@@ -282,7 +282,18 @@ class PolicyPart:
     removed: int = 0
 
 
-Resource = Vault | Key | KeyVersion | Quota | Grant | ApprovalRules | Approval | PolicyPart
+@dataclass(frozen=True, slots=True)
+class RevokedIdentity:
+    """A principal whose calls are refused."""
+
+    principal: str
+    uid: bytes
+    reason: str
+    revoked_by: str
+    revoke_us: int
+
+
+Resource = Vault | Key | KeyVersion | Quota | Grant | ApprovalRules | Approval | PolicyPart | RevokedIdentity
 _TYPES: dict[str, type[Any]] = {
     "vault": Vault,
     "key": Key,
@@ -292,6 +303,7 @@ _TYPES: dict[str, type[Any]] = {
     "approval_rules": ApprovalRules,
     "approval": Approval,
     "policy": PolicyPart,
+    "revoked_identity": RevokedIdentity,
 }
 
 

@@ -54,7 +54,8 @@ TOKENS: Final = frozenset({"keys.adopt"})
 """Not for those who administer a vault: a token's objects belong to all vaults."""
 VAULTS: Final = frozenset({"vaults.create", "vaults.delete", "vaults.get", "vaults.list", "vaults.update"})
 POLICY: Final = frozenset({"policy.get", "policy.set"})
-ADMIN: Final = frozenset({"admin.get_status", "admin.rotate_root_key", "admin.seal"})
+IDENTITIES: Final = frozenset({"admin.list_revoked_identities", "admin.restore_identity", "admin.revoke_identity"})
+ADMIN: Final = IDENTITIES | {"admin.get_status", "admin.rotate_root_key", "admin.seal"}
 QUOTAS: Final = frozenset({"quotas.create", "quotas.delete", "quotas.get", "quotas.list", "quotas.update"})
 OWN_QUOTAS: Final = frozenset({"quotas.get_own"})
 """For whoever calls: it tells of nobody else."""
@@ -108,6 +109,7 @@ BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "auditor": frozenset(
             {
                 "admin.get_status",
+                "admin.list_revoked_identities",
                 "approvals.get_rules",
                 "approvals.list",
                 "keys.get",

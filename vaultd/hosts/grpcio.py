@@ -113,7 +113,7 @@ def _peer(context: Any) -> Peer:
 
 
 class GrpcHost:
-    """A grpc.aio server on one mTLS listener."""
+    """A grpc.aio server on one mTLS listener, and perhaps one that asks for no client certificate."""
 
     def __init__(self, chain: Chain, read_tls: Callable[[], TlsConfig], tls_changed: Callable[[], bool]) -> None:
         """`read_tls` gives the files' contents; `tls_changed` is asked once per handshake and must be cheap."""
@@ -121,21 +121,39 @@ class GrpcHost:
         self._server.add_generic_rpc_handlers((_Handlers(chain),))
         self._read_tls = read_tls
         self._tls_changed = tls_changed
-
-    def _certificates(self) -> Any:
-        key, certificate, authorities = self._read_tls()
-        return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=authorities)
+        self._files: TlsConfig = (b"", b"", b"")
 
     def listen(self, address: str) -> int:
-        """Bind; returns the port.  Raises OSError when the address cannot be bound."""
+        """Bind the listener that demands a client certificate; returns the port.  Raises OSError when it cannot be bound."""
+        return self._bind(address, require_client_certificate=True)
+
+    def listen_tls(self, address: str) -> int:
+        """Bind a listener that never asks for a client certificate: its calls have none, and identify by token."""
+        return self._bind(address, require_client_certificate=False)
+
+    def _bind(self, address: str, *, require_client_certificate: bool) -> int:
         if not is_restricted():
             raise RuntimeError("restrict_transport() must run before grpc is imported: TLS 1.2 would be accepted")
 
+        def configuration(files: TlsConfig) -> Any:
+            key, certificate, authorities = files
+            roots = authorities if require_client_certificate else None
+            return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=roots)
+
+        self._files = self._read_tls()
+        served = [self._files]
+
         def fetch() -> Any:
-            return self._certificates() if self._tls_changed() else None
+            # Whichever listener asks first reads the files; the other one still sees that they are not those it serves.
+            if self._tls_changed():
+                self._files = self._read_tls()
+            if self._files is served[0]:
+                return None
+            served[0] = self._files
+            return configuration(self._files)
 
         credentials = grpc.dynamic_ssl_server_credentials(
-            self._certificates(), fetch, require_client_authentication=True
+            configuration(self._files), fetch, require_client_authentication=require_client_certificate
         )
         try:
             port: int = self._server.add_secure_port(address, credentials)

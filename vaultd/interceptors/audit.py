@@ -37,6 +37,7 @@ class Entry:
     __slots__ = (
         "bytes_in",
         "call",
+        "credential",
         "fields",
         "handed_over",
         "intended",
@@ -53,6 +54,8 @@ class Entry:
         self.trace = trace
         self.started = started
         self.principal = ""
+        self.credential = ""
+        """`certificate`, `token`, both or `none`; nothing of the credential itself."""
         self.route: Route | None = None
         self.bytes_in = 0
         self.handed_over = False
@@ -176,9 +179,12 @@ class AuditStep:
             "principal": entry.principal,
             "peer": call.peer.address,
         }
+        if entry.credential:
+            record["credential"] = entry.credential
         if entry.trace:
             record["trace_id"] = entry.trace
-        record.update(entry.fields)
+        for name, value in entry.fields.items():  # a request's `principal` is not the caller
+            record[f"request_{name}" if name in record else name] = value
         return record
 
 

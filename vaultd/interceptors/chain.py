@@ -119,7 +119,8 @@ class Chain:
             route = entry.route = self._find(call.method)  # unknown method: UNIMPLEMENTED, recorded all the same
             if route.rule.open:
                 return await self._serve_open(route, call, entry)
-            caller = self._identity.identify(call)
+            entry.credential = self._identity.credential(call)
+            caller = await self._identity.identify(call)
             principal = entry.principal = caller.principal
             in_flight = self._throttle.unary
             in_flight.enter(principal)
@@ -401,6 +402,9 @@ class Chain:
         route = self._routes[call.method]
         streams = self._throttle.streams
         try:
+            if not call.peer.certificates:  # anybody may come this far there, and watchers hold places
+                entry.credential = self._identity.credential(call)
+                entry.principal = (await self._identity.identify(call)).principal
             peer = host_of(call.peer.address)
             streams.enter(peer)
             try:

@@ -1,150 +1,146 @@
-"""Who calls: exactly one accepted SAN of the verified client certificate, never the common name.
+"""Who calls: exactly one accepted SAN of the verified client certificate, never the common name; or a bearer token.
 
 One function turns a certificate into a principal, on every host.  Verification of the chain is the transport's; what is
-decided here is which trust bundle issued the certificate, and whether that bundle may vouch for the name in it.
+decided here is which trust bundle issued the certificate, whether that bundle may vouch for the name in it, and whether the
+certificate or the principal was revoked.  Two identities at once are refused, but for the pairs that are configured.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from datetime import UTC
 from typing import TYPE_CHECKING, Final
-
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 
 from vaultd.engine.caller import Caller
 from vaultd.errors import Unauthenticated
+from vaultd.interceptors.certificates import crl_stale, examine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from vaultd.engine.clock import Clock
+    from vaultd.engine.revocations import Revocations
     from vaultd.interceptors.call import Call
+    from vaultd.interceptors.certificates import TrustBundle
+    from vaultd.interceptors.tokens import Tokens, Verified
 
 MAX_CACHED: Final = 10_000
-MAX_CHAIN: Final = 6
-MAX_PRINCIPAL_CHARS: Final = 2048
-_SPIFFE: Final = re.compile(r"spiffe://([a-z0-9._-]{1,255})((?:/[A-Za-z0-9._-]+)+)")
-_DNS: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-
-
-@dataclass(frozen=True, slots=True)
-class TrustBundle:
-    """Certificate authorities, and the names that they may vouch for.
-
-    Either `trust_domain` (SPIFFE URIs of that domain) or `dns_suffixes` (host names under them) is set.
-    """
-
-    name: str
-    authorities: tuple[x509.Certificate, ...]
-    trust_domain: str = ""
-    dns_suffixes: tuple[str, ...] = ()
-
-    def principal(self, leaf: x509.Certificate) -> str | None:
-        """The one name in the certificate that this bundle vouches for, or None."""
-        try:
-            names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-            if self.trust_domain:
-                uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-                match = _SPIFFE.fullmatch(uris[0]) if len(uris) == 1 else None
-                valid = (
-                    match is not None
-                    and len(uris[0]) <= MAX_PRINCIPAL_CHARS
-                    and match[1] == self.trust_domain
-                    and not _has_dot_segment(match[2])
-                )
-                return uris[0] if valid else None
-            hosts = names.get_values_for_type(x509.DNSName)
-        except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-            return None
-        if len(hosts) != 1 or len(hosts[0]) > 253 or not _DNS.fullmatch(hosts[0]):
-            return None
-        under = any(hosts[0] == suffix or hosts[0].endswith(f".{suffix}") for suffix in self.dns_suffixes)
-        return f"dns:{hosts[0]}" if under else None
-
-    def issued(self, chain: Sequence[x509.Certificate]) -> bool:
-        """Whether the leaf chains up to one of these authorities through the certificates that came with it."""
-        current = chain[0]
-        for _ in range(MAX_CHAIN):
-            if any(_issued_by(current, authority) for authority in self.authorities):
-                return True
-            above = next(
-                (other for other in chain[1:] if other != current and _may_issue(other) and _issued_by(current, other)),
-                None,
-            )
-            if above is None:
-                return False
-            current = above
-        return False
-
-
-def _has_dot_segment(path: str) -> bool:
-    return any(segment in {".", ".."} for segment in path.split("/"))
-
-
-def _may_issue(certificate: x509.Certificate) -> bool:
-    # The transport verified one path to one authority.  This may be another path, and a leaf of a bundle is no authority.
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        return False
-
-
-def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, TypeError, ValueError):
-        return False
-    return True
+AUTHORIZATION: Final = "authorization"
+CERTIFICATE: Final = "certificate"
+TOKEN: Final = "token"  # noqa: S105  # a kind of credential, no credential
+BOTH: Final = "certificate+token"
+NONE: Final = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     caller: Caller
+    bundle: str
     not_after_us: int
+    fresh_until_us: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Paired:
+    known: _Known
+    verified: Verified
+    caller: Caller
 
 
 class Identity:
-    """Turns peers into callers; a certificate is looked into once."""
+    """Turns peers and tokens into callers; a certificate and a token are looked into once.
 
-    def __init__(self, bundles: Sequence[TrustBundle], clock: Clock) -> None:
+    Without `tokens` the metadata `authorization` means nothing, as every other header.
+    """
+
+    def __init__(
+        self,
+        bundles: Sequence[TrustBundle],
+        revocations: Revocations,
+        clock: Clock,
+        tokens: Tokens | None = None,
+        pairs: Mapping[tuple[str, str], str] | None = None,
+    ) -> None:
         self._clock = clock
+        self._revocations = revocations
         self._bundles = tuple(bundles)
+        self._tokens = tokens
+        self._pairs = dict(pairs or {})
         self._known: dict[bytes, _Known] = {}
+        self._paired: dict[tuple[bytes, str], _Paired] = {}
 
     def replace(self, bundles: Sequence[TrustBundle]) -> None:
         """Put other trust bundles in force, on open connections too."""
         self._bundles = tuple(bundles)
         self._known = {}
+        self._paired = {}
 
-    def identify(self, call: Call) -> Caller:
-        """Who calls; raises Unauthenticated."""
-        certificates = call.peer.certificates
+    def credential(self, call: Call) -> str:
+        """Which kind of credential came with a call, for its record."""
+        token = self._tokens is not None and any(name == AUTHORIZATION for name, _ in call.metadata)
+        if call.peer.certificates:
+            return BOTH if token else CERTIFICATE
+        return TOKEN if token else NONE
+
+    async def identify(self, call: Call) -> Caller:
+        """Who calls.
+
+        Raises Unauthenticated; ResourceExhausted for an address that shows too many new tokens; Unavailable when the
+        token's issuer has no keys; DataLoss when it cannot be known whether the principal is revoked.
+        """
+        authorization = (
+            [value for name, value in call.metadata if name == AUTHORIZATION] if self._tokens is not None else []
+        )
+        if not authorization or self._tokens is None:
+            return self._by_certificate(call.peer.certificates).caller
+        if not call.peer.certificates:
+            caller = (await self._tokens.verify(call, authorization)).caller
+            self._revocations.require(caller.principal)
+            return caller
+        known = self._by_certificate(call.peer.certificates)
+        if not any(bundle == known.bundle for bundle, _ in self._pairs):
+            raise _two_identities()
+        verified = await self._tokens.verify(call, authorization)
+        self._revocations.require(verified.caller.principal)
+        return self._pair(call.peer.certificates, known, verified)
+
+    def _by_certificate(self, certificates: bytes) -> _Known:
+        if not certificates and self._tokens is not None:
+            raise Unauthenticated("NO_TOKEN", "send the metadata `authorization`, or connect with a client certificate")
+        now_us = self._clock.now_us()
         known = self._known.get(certificates)
         if known is None:
-            known = self._examine(certificates)
+            vouched = examine(self._bundles, certificates, now_us)
+            caller = Caller(vouched.principal)
+            known = _Known(caller, vouched.bundle, vouched.not_after_us, vouched.fresh_until_us)
             if len(self._known) >= MAX_CACHED:
                 self._known.clear()
             self._known[certificates] = known
-        if self._clock.now_us() >= known.not_after_us:
+        if now_us >= known.not_after_us:
             raise Unauthenticated("CERTIFICATE_EXPIRED", "the client certificate has expired; connect with a fresh one")
-        return known.caller
+        if known.fresh_until_us is not None and now_us >= known.fresh_until_us:
+            raise crl_stale()
+        self._revocations.require(known.caller.principal)
+        return known
 
-    def _examine(self, pem: bytes) -> _Known:
-        if not pem:
-            raise Unauthenticated("NO_CERTIFICATE", "a client certificate is required")
-        try:
-            chain = x509.load_pem_x509_certificates(pem)
-            not_after = chain[0].not_valid_after_utc.astimezone(UTC)
-            names = {bundle.principal(chain[0]) for bundle in self._bundles if bundle.issued(chain)} - {None}
-        except (ValueError, TypeError, IndexError) as error:
-            raise Unauthenticated("CERTIFICATE_UNREADABLE", "the client certificate cannot be read") from error
-        if len(names) != 1:
-            raise Unauthenticated(
-                "NO_ACCEPTED_IDENTITY",
-                "the client certificate must carry exactly one SAN that its trust bundle may vouch for",
-            )
-        (principal,) = names
-        return _Known(Caller(str(principal)), int(not_after.timestamp() * 1_000_000))
+    def _pair(self, certificates: bytes, known: _Known, verified: Verified) -> Caller:
+        issuer = verified.issuer.rules.id
+        principal = self._pairs.get((known.bundle, issuer))
+        if principal is None:
+            raise _two_identities()
+        if principal == TOKEN:
+            return verified.caller
+        at = (certificates, verified.caller.principal)
+        paired = self._paired.get(at)
+        if paired is None or paired.known is not known or paired.verified is not verified:
+            if len(self._paired) >= MAX_CACHED:
+                self._paired.clear()
+            caller = Caller(known.caller.principal, verified.caller.claims)
+            paired = self._paired[at] = _Paired(known, verified, caller)
+        return paired.caller
+
+
+def _two_identities() -> Unauthenticated:
+    return Unauthenticated(
+        "TWO_IDENTITIES",
+        "the call carries a client certificate and a token; send one of them, or have the two configured as a pair",
+    )

@@ -225,6 +225,19 @@ def _asks_no_incident(request: Any) -> bool:
     return not request.incident_id
 
 
+def _identities(method: str, permission: str, audited: tuple[str, ...], *, mutation: bool, idempotent: bool) -> Rule:
+    access = (Access(f"admin.{permission}", _at(ROOT), f"admin.{permission}"),)
+    cost = "mutation" if mutation else "read"
+    return Rule(f"/vaultd.v1.AdminService/{method}", access, cost, audited, idempotent, mutation=mutation)
+
+
+_IDENTITIES: Final = (
+    _identities("RevokeIdentity", "revoke_identity", ("principal",), mutation=True, idempotent=True),
+    _identities("ListRevokedIdentities", "list_revoked_identities", (), mutation=False, idempotent=True),
+    _identities("RestoreIdentity", "restore_identity", ("principal",), mutation=True, idempotent=False),
+)
+
+
 def _open(method: str) -> Rule:
     return Rule(method, (), "read", (), idempotent=True, open=True)
 
@@ -316,6 +329,7 @@ RULES: Final = (
     # Whose refusal an incident is, only the engine knows.
     _policy("ExplainAccess", "get", Access("policy.get", _or_root("resource"), "policy.get", _asks_no_incident)),
     _policy("ReviewAccess", "get"),
+    *_IDENTITIES,
     _open("/grpc.health.v1.Health/Check"),
     _open("/grpc.health.v1.Health/List"),
     _open("/grpc.health.v1.Health/Watch"),

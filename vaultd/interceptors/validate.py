@@ -17,6 +17,7 @@ from vaultd.engine.key_grants import MAX_USES
 from vaultd.engine.permissions import GRANTABLE
 from vaultd.engine.policy import is_principal
 from vaultd.engine.permissions import PERMISSIONS
+from vaultd.engine.policy import is_principal
 from vaultd.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -182,6 +183,15 @@ def _optional(check: Callable[[Any, str], None]) -> Callable[[Any, str], None]:
     return checked
 
 
+def _principal(value: str, field: str) -> None:
+    if not is_principal(value):
+        raise InvalidArgument(
+            "INVALID_PRINCIPAL",
+            f"{field} must be a principal in its one spelling: spiffe://domain/path, dns:name or jwt:issuer:sub",
+            field=field,
+        )
+
+
 def _known_enum(message: Message, field: str) -> Callable[[Any, str], None]:
     enum: Any = message.DESCRIPTOR.fields_by_name[field].enum_type
 
@@ -243,7 +253,7 @@ _OPTIONAL_SCOPE: Final = _optional(_policy_scope)
 _OPTIONAL_RESOURCE: Final = _optional(_policy_resource)
 _NAMES: Final = (
     *(_id, _key, _version, _key_or_version, _vault, _quota, _quota_parent, _place, _grant, _key_or_vault, _approval),
-    *(_policy_scope, _policy_resource, _OPTIONAL_SCOPE, _OPTIONAL_RESOURCE),
+    *(_policy_scope, _policy_resource, _OPTIONAL_SCOPE, _OPTIONAL_RESOURCE, _principal),
 )
 _CIRCUMSTANCES: Final = {"method": _chars(256), "claims": _text(MAX_CLAIMS_CHARS), "labels": _labels}
 
@@ -389,6 +399,9 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "circumstances": _resource(_CIRCUMSTANCES),
     },
     "ReviewAccessRequest": {"resource": _policy_resource, "page_token": _TOKEN},
+    "RevokeIdentityRequest": {"principal": _principal, "reason": _chars(256), "request_id": _request_id},
+    "ListRevokedIdentitiesRequest": {"page_token": _TOKEN},
+    "RestoreIdentityRequest": {"principal": _principal, "request_id": _request_id},
     # grpc.health.v1 and reflection
     "HealthCheckRequest": {"service": _chars(256)},
     "HealthListRequest": {},

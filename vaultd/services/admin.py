@@ -14,11 +14,11 @@ from vaultd.names import parse_approval_name, parse_place, parse_quota_name, par
 from vaultd.secret import Secret
 from vaultd.services.approvals import STATES as APPROVAL_STATES
 from vaultd.services.approvals import approval_message, rule_of, rules_message
-from vaultd.services.convert import one_etag, set_time, update_paths, vault_message
+from vaultd.services.convert import one_etag, revoked_identity_message, set_time, update_paths, vault_message
 from vaultd.services.quotas import UPDATABLE as QUOTA_FIELDS
 from vaultd.services.quotas import own_message, quota_message, read_fields, read_spec
 from vaultd_client.v1 import admin_pb2 as pb
-from vaultd_client.v1 import approval_pb2, quota_pb2, resources_pb2
+from vaultd_client.v1 import approval_pb2, identity_pb2, quota_pb2, resources_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vaultd.engine.approvals import Approvals
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.quota_store import Quotas
+    from vaultd.engine.revocations import Revocations
     from vaultd.engine.seal import Seal
     from vaultd.engine.vaults import Vaults
     from vaultd.services.context import Context
@@ -52,6 +53,7 @@ class AdminService:
         components: Callable[[], Mapping[str, bool]],
         quotas: Quotas,
         policy: PolicyCalls,
+        revocations: Revocations,
     ) -> None:
         self._seal = seal
         self._vaults = vaults
@@ -65,6 +67,7 @@ class AdminService:
         self.TestPolicy = policy.TestPolicy
         self.ExplainAccess = policy.ExplainAccess
         self.ReviewAccess = policy.ReviewAccess
+        self._revocations = revocations
 
     async def _status(self) -> pb.Status:
         status = pb.Status(
@@ -228,3 +231,26 @@ class AdminService:
     ) -> approval_pb2.Approval:
         id = parse_approval_name(request.name)
         return approval_message(await self._approvals.cancel(context.intent(request), id))
+
+    async def RevokeIdentity(
+        self, request: identity_pb2.RevokeIdentityRequest, context: Context
+    ) -> identity_pb2.RevokedIdentity:
+        revoked = await self._revocations.revoke(context.intent(request), request.principal, request.reason)
+        return revoked_identity_message(revoked)
+
+    async def ListRevokedIdentities(
+        self, request: identity_pb2.ListRevokedIdentitiesRequest, context: Context
+    ) -> identity_pb2.ListRevokedIdentitiesResponse:
+        del context
+        limit = page_limit(request.page_size)
+        rows = await self._revocations.list(page_start(self._ledger, "revocations", request.page_token), limit + 1)
+        messages = [revoked_identity_message(revoked) for _, revoked in rows]
+        length = page_length((message.ByteSize() for message in messages), limit)
+        response = identity_pb2.ListRevokedIdentitiesResponse(revoked_identities=messages[:length])
+        if len(rows) > length:
+            response.next_page_token = page_token(self._ledger, "revocations", rows[length - 1][0])
+        return response
+
+    async def RestoreIdentity(self, request: identity_pb2.RestoreIdentityRequest, context: Context) -> Empty:
+        await self._revocations.restore(context.intent(request), request.principal)
+        return Empty()

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from vaultd.engine.algorithms import ALGORITHMS, ProtectionLevel, Purpose
-from vaultd.engine.model import Grant, Key, KeyState, KeyVersion, Vault, VersionState
+from vaultd.engine.model import Grant, Key, KeyState, KeyVersion, RevokedIdentity, Vault, VersionState
 from vaultd.engine.tester import Circumstances
 from vaultd.errors import InvalidArgument
 from vaultd_client.v1 import grant_pb2
 from vaultd_client.v1 import policy_pb2
+from vaultd_client.v1 import identity_pb2
 from vaultd_client.v1 import resources_pb2 as pb
 
 if TYPE_CHECKING:
@@ -137,6 +138,15 @@ def grant_message(grant: Grant, uses_left: int) -> grant_pb2.Grant:
     )
     set_time(message.expire_time, grant.expire_us)
     set_time(message.create_time, grant.create_us)
+    return message
+
+
+def revoked_identity_message(revoked: RevokedIdentity) -> identity_pb2.RevokedIdentity:
+    """A RevokedIdentity as the wire has it."""
+    message = identity_pb2.RevokedIdentity(
+        principal=revoked.principal, reason=revoked.reason, revoked_by=revoked.revoked_by
+    )
+    set_time(message.revoke_time, revoked.revoke_us)
     return message
 
 

@@ -25,10 +25,11 @@ class HealthBoard:
     A slot's token (`hsm:NAME`) is a component that the whole does without: only the keys in it are out of reach.
     """
 
-    def __init__(self, services: Iterable[str], slots: Iterable[str] = ()) -> None:
+    def __init__(self, services: Iterable[str], slots: Iterable[str] = (), needed: Iterable[str] = ()) -> None:
+        """`needed` are components besides COMPONENTS that the whole does not do without."""
         slots = tuple(slots)
         self._services = tuple(services)
-        self._components = dict.fromkeys((*COMPONENTS, *slots), False)
+        self._components = dict.fromkeys((*COMPONENTS, *needed, *slots), False)
         self._slots = frozenset(slots)
         self.draining = False
         self._changed = asyncio.Event()
