@@ -80,7 +80,6 @@ NAME_CHECKS = {
     "_key_or_vault": "a key or a vault",
     "_approval": "`approvals/{approval}`",
     "_rules": f"at most {approvals.MAX_RULES}, together at most {approvals.MAX_RULES_CHARS // KIB} KiB",
-    "_principal": "a principal in its canonical spelling",
     "_grantable": f"1 to {validate.MAX_GRANTED} permissions that can be granted, each once",
     "_etag": "empty, or an etag that the server gave",
     "_request_id": "empty, or 1 to 64 of `[A-Za-z0-9-]`",

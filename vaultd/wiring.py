@@ -31,16 +31,15 @@ from vaultd.engine.access import AccessBook
 from vaultd.engine.algorithms import ProtectionLevel
 from vaultd.engine.approvals import Approvals
 from vaultd.engine.authority import Authority
-from vaultd.engine.buckets import Window
 from vaultd.engine.catalog import KeyCatalog
 from vaultd.engine.clock import SECOND_US, SystemClock
 from vaultd.engine.decider import Decider
 from vaultd.engine.editor import PolicyEditor
 from vaultd.engine.explain import Explainer, MethodNeeds, NoQuotas
 from vaultd.engine.feed import FeedFollower
-from vaultd.engine.leases import LeaseBook
 from vaultd.engine.key_grants import Grants
 from vaultd.engine.labels import LabelBook
+from vaultd.engine.leases import LeaseBook
 from vaultd.engine.ledger import Ledger
 from vaultd.engine.lifecycle import KeyLifecycle, LifecycleLimits
 from vaultd.engine.overload import PROBE_S, InFlight, LoadShedder

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from vaultd.engine.approvals import KIND as APPROVAL
 from vaultd.engine.clock import SECOND_US
-from vaultd.engine.leases import KIND as QUOTA_STATE
 from vaultd.engine.key_grants import KIND as GRANTS
+from vaultd.engine.leases import KIND as QUOTA_STATE
 from vaultd.engine.ledger import Intent
 from vaultd.engine.model import ApprovalState, KeyState, VersionState
 from vaultd.engine.seal import SealState
@@ -22,11 +22,11 @@ from vaultd.names import KeyRef
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from vaultd.engine.approvals import Approvals
     from vaultd.engine.access import AccessBook
+    from vaultd.engine.approvals import Approvals
     from vaultd.engine.clock import Clock
-    from vaultd.engine.leases import LeaseBook
     from vaultd.engine.key_grants import Grants
+    from vaultd.engine.leases import LeaseBook
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
     from vaultd.engine.quota_store import Quotas

@@ -29,16 +29,16 @@ from vaultd.interceptors.audit import RECEIPT_KEY, host_of
 from vaultd.interceptors.call import Reply
 from vaultd.interceptors.deadlines import Deadlines
 from vaultd.interceptors.errors import CODES, DETAILS_KEY, audit_unavailable, known_error, status_of
-from vaultd.interceptors.throttle import message_cost, spend
 from vaultd.interceptors.grants import Granted, GrantsOfBatch
+from vaultd.interceptors.throttle import message_cost, spend
 from vaultd.interceptors.trace import REQUEST_ID_KEY, RequestIds, trace_id
 from vaultd.services.context import Context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from vaultd.interceptors.approvals import ApprovalStep
     from vaultd.engine.refusals import RefusalLog
+    from vaultd.interceptors.approvals import ApprovalStep
     from vaultd.interceptors.audit import AuditStep, Entry
     from vaultd.interceptors.call import Call
     from vaultd.interceptors.grants import GrantStep

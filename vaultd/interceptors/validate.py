@@ -14,9 +14,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from vaultd import names
 from vaultd.engine.approvals import MAX_RULES
 from vaultd.engine.key_grants import MAX_USES
-from vaultd.engine.permissions import GRANTABLE
-from vaultd.engine.policy import is_principal
-from vaultd.engine.permissions import PERMISSIONS
+from vaultd.engine.permissions import GRANTABLE, PERMISSIONS
 from vaultd.engine.policy import is_principal
 from vaultd.errors import InvalidArgument
 
@@ -147,15 +145,6 @@ def _rules(value: Any, field: str) -> None:
         raise InvalidArgument("FIELD_RANGE", f"{field} must be at most {MAX_RULES}", field=field)
     for at, rule in enumerate(value):
         names.parse_id(rule.id, f"{field}[{at}].id")  # it goes into the record
-
-
-def _principal(value: str, field: str) -> None:
-    if not is_principal(value):
-        raise InvalidArgument(
-            "PRINCIPAL_INVALID",
-            f"{field} must be a principal in its canonical spelling: spiffe://domain/path, dns:name or jwt:issuer:sub",
-            field=field,
-        )
 
 
 def _grantable(value: Any, field: str) -> None:

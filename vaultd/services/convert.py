@@ -10,9 +10,7 @@ from vaultd.engine.algorithms import ALGORITHMS, ProtectionLevel, Purpose
 from vaultd.engine.model import Grant, Key, KeyState, KeyVersion, RevokedIdentity, Vault, VersionState
 from vaultd.engine.tester import Circumstances
 from vaultd.errors import InvalidArgument
-from vaultd_client.v1 import grant_pb2
-from vaultd_client.v1 import policy_pb2
-from vaultd_client.v1 import identity_pb2
+from vaultd_client.v1 import grant_pb2, identity_pb2, policy_pb2
 from vaultd_client.v1 import resources_pb2 as pb
 
 if TYPE_CHECKING:
@@ -261,7 +259,7 @@ def decision_message(permission: str, decision: Decision) -> policy_pb2.PolicyDe
     return policy_pb2.PolicyDecision(permission=permission, allowed=decision.allowed, reason=decision.reason)
 
 
-def grant_message(grant: AccessGrant) -> policy_pb2.AccessGrant:
+def access_grant_message(grant: AccessGrant) -> policy_pb2.AccessGrant:
     """A grant of a review as the wire has it."""
     message = policy_pb2.AccessGrant(
         principal=grant.principal,

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from vaultd.engine.paging import page_length, page_limit, page_start, page_token
 from vaultd.errors import InvalidArgument
 from vaultd.services.convert import (
+    access_grant_message,
     circumstances_of,
     decision_message,
     duration_us,
     explanation_message,
-    grant_message,
     policy_document,
     policy_message,
     set_time,
@@ -111,7 +111,7 @@ class PolicyCalls:
         query = f"review {request.resource} {unused_us} {self._editor.get('/').etag}"
         start = int(page_start(self._ledger, query, request.page_token) or 0)
         grants = await self._review.grants(request.resource, unused_us, start, limit + 1)
-        messages = [grant_message(grant) for grant in grants]
+        messages = [access_grant_message(grant) for grant in grants]
         length = page_length((message.ByteSize() for message in messages), limit)
         response = pb.ReviewAccessResponse(grants=messages[:length])
         if len(messages) > length:

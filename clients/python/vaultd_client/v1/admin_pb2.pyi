@@ -4,6 +4,9 @@ from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from vaultd_client.v1 import quota_pb2 as _quota_pb2
+from vaultd_client.v1 import approval_pb2 as _approval_pb2
+from vaultd_client.v1 import policy_pb2 as _policy_pb2
+from vaultd_client.v1 import identity_pb2 as _identity_pb2
 from vaultd_client.v1 import resources_pb2 as _resources_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper

@@ -5,6 +5,9 @@ import warnings
 
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from vaultd_client.v1 import admin_pb2 as vaultd_dot_v1_dot_admin__pb2
+from vaultd_client.v1 import approval_pb2 as vaultd_dot_v1_dot_approval__pb2
+from vaultd_client.v1 import identity_pb2 as vaultd_dot_v1_dot_identity__pb2
+from vaultd_client.v1 import policy_pb2 as vaultd_dot_v1_dot_policy__pb2
 from vaultd_client.v1 import quota_pb2 as vaultd_dot_v1_dot_quota__pb2
 from vaultd_client.v1 import resources_pb2 as vaultd_dot_v1_dot_resources__pb2
 
@@ -120,6 +123,81 @@ class AdminServiceStub(object):
                 '/vaultd.v1.AdminService/ListOwnQuotas',
                 request_serializer=vaultd_dot_v1_dot_quota__pb2.ListOwnQuotasRequest.SerializeToString,
                 response_deserializer=vaultd_dot_v1_dot_quota__pb2.ListOwnQuotasResponse.FromString,
+                _registered_method=True)
+        self.GetApprovalRules = channel.unary_unary(
+                '/vaultd.v1.AdminService/GetApprovalRules',
+                request_serializer=vaultd_dot_v1_dot_approval__pb2.GetApprovalRulesRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_approval__pb2.ApprovalRules.FromString,
+                _registered_method=True)
+        self.SetApprovalRules = channel.unary_unary(
+                '/vaultd.v1.AdminService/SetApprovalRules',
+                request_serializer=vaultd_dot_v1_dot_approval__pb2.SetApprovalRulesRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_approval__pb2.ApprovalRules.FromString,
+                _registered_method=True)
+        self.ListApprovals = channel.unary_unary(
+                '/vaultd.v1.AdminService/ListApprovals',
+                request_serializer=vaultd_dot_v1_dot_approval__pb2.ListApprovalsRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_approval__pb2.ListApprovalsResponse.FromString,
+                _registered_method=True)
+        self.GetApproval = channel.unary_unary(
+                '/vaultd.v1.AdminService/GetApproval',
+                request_serializer=vaultd_dot_v1_dot_approval__pb2.GetApprovalRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_approval__pb2.Approval.FromString,
+                _registered_method=True)
+        self.ApproveRequest = channel.unary_unary(
+                '/vaultd.v1.AdminService/ApproveRequest',
+                request_serializer=vaultd_dot_v1_dot_approval__pb2.ApproveRequestRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_approval__pb2.Approval.FromString,
+                _registered_method=True)
+        self.RejectRequest = channel.unary_unary(
+                '/vaultd.v1.AdminService/RejectRequest',
+                request_serializer=vaultd_dot_v1_dot_approval__pb2.RejectRequestRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_approval__pb2.Approval.FromString,
+                _registered_method=True)
+        self.CancelApproval = channel.unary_unary(
+                '/vaultd.v1.AdminService/CancelApproval',
+                request_serializer=vaultd_dot_v1_dot_approval__pb2.CancelApprovalRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_approval__pb2.Approval.FromString,
+                _registered_method=True)
+        self.GetPolicy = channel.unary_unary(
+                '/vaultd.v1.AdminService/GetPolicy',
+                request_serializer=vaultd_dot_v1_dot_policy__pb2.GetPolicyRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_policy__pb2.ResourcePolicy.FromString,
+                _registered_method=True)
+        self.SetPolicy = channel.unary_unary(
+                '/vaultd.v1.AdminService/SetPolicy',
+                request_serializer=vaultd_dot_v1_dot_policy__pb2.SetPolicyRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_policy__pb2.ResourcePolicy.FromString,
+                _registered_method=True)
+        self.TestPolicy = channel.unary_unary(
+                '/vaultd.v1.AdminService/TestPolicy',
+                request_serializer=vaultd_dot_v1_dot_policy__pb2.TestPolicyRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_policy__pb2.TestPolicyResponse.FromString,
+                _registered_method=True)
+        self.ExplainAccess = channel.unary_unary(
+                '/vaultd.v1.AdminService/ExplainAccess',
+                request_serializer=vaultd_dot_v1_dot_policy__pb2.ExplainAccessRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_policy__pb2.ExplainAccessResponse.FromString,
+                _registered_method=True)
+        self.ReviewAccess = channel.unary_unary(
+                '/vaultd.v1.AdminService/ReviewAccess',
+                request_serializer=vaultd_dot_v1_dot_policy__pb2.ReviewAccessRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_policy__pb2.ReviewAccessResponse.FromString,
+                _registered_method=True)
+        self.RevokeIdentity = channel.unary_unary(
+                '/vaultd.v1.AdminService/RevokeIdentity',
+                request_serializer=vaultd_dot_v1_dot_identity__pb2.RevokeIdentityRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_identity__pb2.RevokedIdentity.FromString,
+                _registered_method=True)
+        self.ListRevokedIdentities = channel.unary_unary(
+                '/vaultd.v1.AdminService/ListRevokedIdentities',
+                request_serializer=vaultd_dot_v1_dot_identity__pb2.ListRevokedIdentitiesRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_identity__pb2.ListRevokedIdentitiesResponse.FromString,
+                _registered_method=True)
+        self.RestoreIdentity = channel.unary_unary(
+                '/vaultd.v1.AdminService/RestoreIdentity',
+                request_serializer=vaultd_dot_v1_dot_identity__pb2.RestoreIdentityRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
 
 
@@ -250,6 +328,127 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetApprovalRules(self, request, context):
+        """Returns the approval rules. Caller needs `approvals.get_rules` on `/`. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetApprovalRules(self, request, context):
+        """Replaces the approval rules; requests that a changed rule covers are VOIDED. Caller needs `approvals.set_rules` on `/`.
+        Idempotent. In force on this node when it returns, on others within a second. While a rule names SetApprovalRules, this needs
+        approval like everything that a rule covers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApprovals(self, request, context):
+        """Lists requests that need or needed approval; those that ended are kept for 90 days. Caller needs `approvals.list` on `/`.
+        Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetApproval(self, request, context):
+        """Returns a request that needs or needed approval. Caller made it, or is an approver of one of its rules, or holds
+        `approvals.list` on `/`. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveRequest(self, request, context):
+        """Approves a PENDING request. Caller is an approver of one of its rules, and not its requester. Idempotent: an approver counts
+        once. With the last approval that its rules require it is APPROVED, and its requester may send the same request again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectRequest(self, request, context):
+        """Rejects a request that is PENDING or APPROVED, for good. Caller is an approver of one of its rules, and not its requester.
+        Not idempotent without request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelApproval(self, request, context):
+        """Takes back a request that is PENDING or APPROVED, for good. Caller made it. Not idempotent without request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPolicy(self, request, context):
+        """Returns the whole policy, or the part of one vault. Caller needs `policy.get` on the resource. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetPolicy(self, request, context):
+        """Replaces the whole policy, or the part of one vault. Caller needs `policy.set` on the resource. Idempotent. In one
+        transaction, in force on this node when it returns. Nobody gives what they do not hold themselves, unconditionally, or lifts a
+        deny that applies to them; somebody must still hold `policy.set` on `/`. Who holds it on a vault only cannot deny there what is
+        bound above the vault.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TestPolicy(self, request, context):
+        """Tells which permissions the caller holds on a resource, which needs none. With a principal or a policy of the request, the
+        caller needs `policy.get` on the resource, and with a policy on policy_resource, too. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainAccess(self, request, context):
+        """Tells why a call would be allowed or refused. Caller needs `policy.get` on the resource. With incident_id it tells of a refused
+        call: callers may ask for their own without a permission, and learn only what they were told then; for others' they need
+        `policy.get` on the resources of that call, or on `/` where it named none. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReviewAccess(self, request, context):
+        """Lists who can do what on a resource, through which binding, and when they last did. Caller needs `policy.get` on the resource.
+        Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeIdentity(self, request, context):
+        """Refuses the calls of a principal from now on, on open connections too: on this node when it returns, on every other within
+        a second. Caller needs `admin.revoke_identity`. Idempotent. Oneself is FAILED_PRECONDITION, reason REVOKES_ITSELF; the last
+        administrator is FAILED_PRECONDITION, reason LAST_ADMINISTRATOR.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRevokedIdentities(self, request, context):
+        """Lists revoked principals. Caller needs `admin.list_revoked_identities`. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreIdentity(self, request, context):
+        """Lifts a revocation. Caller needs `admin.restore_identity`. Idempotent with request_id: a principal that is not revoked is
+        NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -332,6 +531,81 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListOwnQuotas,
                     request_deserializer=vaultd_dot_v1_dot_quota__pb2.ListOwnQuotasRequest.FromString,
                     response_serializer=vaultd_dot_v1_dot_quota__pb2.ListOwnQuotasResponse.SerializeToString,
+            ),
+            'GetApprovalRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetApprovalRules,
+                    request_deserializer=vaultd_dot_v1_dot_approval__pb2.GetApprovalRulesRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_approval__pb2.ApprovalRules.SerializeToString,
+            ),
+            'SetApprovalRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetApprovalRules,
+                    request_deserializer=vaultd_dot_v1_dot_approval__pb2.SetApprovalRulesRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_approval__pb2.ApprovalRules.SerializeToString,
+            ),
+            'ListApprovals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApprovals,
+                    request_deserializer=vaultd_dot_v1_dot_approval__pb2.ListApprovalsRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_approval__pb2.ListApprovalsResponse.SerializeToString,
+            ),
+            'GetApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetApproval,
+                    request_deserializer=vaultd_dot_v1_dot_approval__pb2.GetApprovalRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_approval__pb2.Approval.SerializeToString,
+            ),
+            'ApproveRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveRequest,
+                    request_deserializer=vaultd_dot_v1_dot_approval__pb2.ApproveRequestRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_approval__pb2.Approval.SerializeToString,
+            ),
+            'RejectRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectRequest,
+                    request_deserializer=vaultd_dot_v1_dot_approval__pb2.RejectRequestRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_approval__pb2.Approval.SerializeToString,
+            ),
+            'CancelApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelApproval,
+                    request_deserializer=vaultd_dot_v1_dot_approval__pb2.CancelApprovalRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_approval__pb2.Approval.SerializeToString,
+            ),
+            'GetPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPolicy,
+                    request_deserializer=vaultd_dot_v1_dot_policy__pb2.GetPolicyRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_policy__pb2.ResourcePolicy.SerializeToString,
+            ),
+            'SetPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPolicy,
+                    request_deserializer=vaultd_dot_v1_dot_policy__pb2.SetPolicyRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_policy__pb2.ResourcePolicy.SerializeToString,
+            ),
+            'TestPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.TestPolicy,
+                    request_deserializer=vaultd_dot_v1_dot_policy__pb2.TestPolicyRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_policy__pb2.TestPolicyResponse.SerializeToString,
+            ),
+            'ExplainAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainAccess,
+                    request_deserializer=vaultd_dot_v1_dot_policy__pb2.ExplainAccessRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_policy__pb2.ExplainAccessResponse.SerializeToString,
+            ),
+            'ReviewAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReviewAccess,
+                    request_deserializer=vaultd_dot_v1_dot_policy__pb2.ReviewAccessRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_policy__pb2.ReviewAccessResponse.SerializeToString,
+            ),
+            'RevokeIdentity': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeIdentity,
+                    request_deserializer=vaultd_dot_v1_dot_identity__pb2.RevokeIdentityRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_identity__pb2.RevokedIdentity.SerializeToString,
+            ),
+            'ListRevokedIdentities': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRevokedIdentities,
+                    request_deserializer=vaultd_dot_v1_dot_identity__pb2.ListRevokedIdentitiesRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_identity__pb2.ListRevokedIdentitiesResponse.SerializeToString,
+            ),
+            'RestoreIdentity': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreIdentity,
+                    request_deserializer=vaultd_dot_v1_dot_identity__pb2.RestoreIdentityRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -770,6 +1044,411 @@ class AdminService(object):
             '/vaultd.v1.AdminService/ListOwnQuotas',
             vaultd_dot_v1_dot_quota__pb2.ListOwnQuotasRequest.SerializeToString,
             vaultd_dot_v1_dot_quota__pb2.ListOwnQuotasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetApprovalRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/GetApprovalRules',
+            vaultd_dot_v1_dot_approval__pb2.GetApprovalRulesRequest.SerializeToString,
+            vaultd_dot_v1_dot_approval__pb2.ApprovalRules.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetApprovalRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/SetApprovalRules',
+            vaultd_dot_v1_dot_approval__pb2.SetApprovalRulesRequest.SerializeToString,
+            vaultd_dot_v1_dot_approval__pb2.ApprovalRules.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApprovals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/ListApprovals',
+            vaultd_dot_v1_dot_approval__pb2.ListApprovalsRequest.SerializeToString,
+            vaultd_dot_v1_dot_approval__pb2.ListApprovalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/GetApproval',
+            vaultd_dot_v1_dot_approval__pb2.GetApprovalRequest.SerializeToString,
+            vaultd_dot_v1_dot_approval__pb2.Approval.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/ApproveRequest',
+            vaultd_dot_v1_dot_approval__pb2.ApproveRequestRequest.SerializeToString,
+            vaultd_dot_v1_dot_approval__pb2.Approval.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/RejectRequest',
+            vaultd_dot_v1_dot_approval__pb2.RejectRequestRequest.SerializeToString,
+            vaultd_dot_v1_dot_approval__pb2.Approval.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/CancelApproval',
+            vaultd_dot_v1_dot_approval__pb2.CancelApprovalRequest.SerializeToString,
+            vaultd_dot_v1_dot_approval__pb2.Approval.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/GetPolicy',
+            vaultd_dot_v1_dot_policy__pb2.GetPolicyRequest.SerializeToString,
+            vaultd_dot_v1_dot_policy__pb2.ResourcePolicy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/SetPolicy',
+            vaultd_dot_v1_dot_policy__pb2.SetPolicyRequest.SerializeToString,
+            vaultd_dot_v1_dot_policy__pb2.ResourcePolicy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/TestPolicy',
+            vaultd_dot_v1_dot_policy__pb2.TestPolicyRequest.SerializeToString,
+            vaultd_dot_v1_dot_policy__pb2.TestPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/ExplainAccess',
+            vaultd_dot_v1_dot_policy__pb2.ExplainAccessRequest.SerializeToString,
+            vaultd_dot_v1_dot_policy__pb2.ExplainAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReviewAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/ReviewAccess',
+            vaultd_dot_v1_dot_policy__pb2.ReviewAccessRequest.SerializeToString,
+            vaultd_dot_v1_dot_policy__pb2.ReviewAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeIdentity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/RevokeIdentity',
+            vaultd_dot_v1_dot_identity__pb2.RevokeIdentityRequest.SerializeToString,
+            vaultd_dot_v1_dot_identity__pb2.RevokedIdentity.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRevokedIdentities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/ListRevokedIdentities',
+            vaultd_dot_v1_dot_identity__pb2.ListRevokedIdentitiesRequest.SerializeToString,
+            vaultd_dot_v1_dot_identity__pb2.ListRevokedIdentitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreIdentity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/RestoreIdentity',
+            vaultd_dot_v1_dot_identity__pb2.RestoreIdentityRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,
