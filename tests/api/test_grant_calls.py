@@ -174,7 +174,7 @@ async def test_nothing_but_use_can_be_granted_even_by_an_administrator(world, pe
 @pytest.mark.parametrize("grantee", ["", "group:ops", "admin", "spiffe://Dev.vaultd/x", "spiffe://dev.vaultd/../x"])
 async def test_a_grantee_has_its_one_spelling(world, grantee):
     refused = await grant(world, grantee=grantee)
-    assert (refused.code, refused.reason, refused.fields) == (INVALID_ARGUMENT, "PRINCIPAL_INVALID", ["grant.grantee"])
+    assert (refused.code, refused.reason, refused.fields) == (INVALID_ARGUMENT, "INVALID_PRINCIPAL", ["grant.grantee"])
 
 
 async def test_a_caller_cannot_grant_to_itself(world):

@@ -277,10 +277,10 @@ class Chain:
                 results.append(slot.result)
                 places.append(at)
         if requests and throttle.meters(method):
-            refused = await self._meter_batch(route, principal, requests, message_cost(size) + count - 1)
-            if refused:
-                errors.update((places[at], error) for at, error in refused.items())
-                kept = [at for at in range(len(requests)) if at not in refused]
+            over = await self._meter_batch(route, principal, requests, message_cost(size) + count - 1)
+            if over:
+                errors.update((places[at], error) for at, error in over.items())
+                kept = [at for at in range(len(requests)) if at not in over]
                 requests, results, places = ([each[at] for at in kept] for each in (requests, results, places))
         outcomes = await route.serve(requests, results, context) if requests else []
         versions = []
