@@ -192,7 +192,12 @@ class TokenSlot:
             future.set_result([])
             return future
         self._backlog.admit(Counter(request.cost_class for request in requests), self._threads, deadline, lane)
-        self._lanes[lane].extend(_Work(ticket, index, request) for index, request in enumerate(requests))
+        work = [_Work(ticket, index, request) for index, request in enumerate(requests)]
+        if requests[0].verb is Verb.DESTROY:
+            # It takes milliseconds, and the keys that are to be made before it may take a minute.
+            self._lanes[lane].extendleft(work)
+        else:
+            self._lanes[lane].extend(work)
         self._pump_soon()
         return future
 
