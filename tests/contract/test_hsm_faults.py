@@ -188,6 +188,15 @@ async def test_key_that_is_destroyed_while_it_is_used_harms_no_other(rig):
     assert rig.slot.recoveries == 0
 
 
+async def test_destruction_does_not_wait_for_all_keys_that_are_to_be_made(rig):
+    making = [asyncio.create_task(rig.backend.generate("RSA_PSS_2048_SHA256", f"key {at}")) for at in range(6)]
+    await until(lambda: rig.slot._in_flight)
+    await rig.backend.destroy(rig.material)
+    assert sum(task.done() for task in making) <= 2
+    for material in await asyncio.gather(*making):
+        await rig.backend.destroy(material)
+
+
 async def test_object_that_the_token_lost_is_never_not_found_and_harms_no_other(rig):
     lost = await rig.backend.generate("EC_P256_SHA256", "lost")
     handle = await rig.backend.load("EC_P256_SHA256", lost)

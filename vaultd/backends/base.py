@@ -7,7 +7,7 @@ no resource names and no state of versions; `tests/contract/backend.py` is the c
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Handle(Protocol):
         ...
 
 
-class Lane(Enum):
+class Lane(IntEnum):
     """Who waits for whom in a bounded queue."""
 
     ONLINE = 0

@@ -65,10 +65,8 @@ class TokenHandle:
 
     def answer(self, operation: Operation, asked: Any, outcome: Any) -> bytes | VaultdError:
         """What the caller gets for what the worker said."""
-        if isinstance(outcome, BadInput):
-            return self._use.bad_input(operation)
         if isinstance(outcome, VaultdError):
-            return outcome
+            return self._use.bad_input(operation) if isinstance(outcome, BadInput) else outcome
         try:
             return self._use.answer(operation, asked, bytes(outcome))
         except VaultdError as error:
@@ -224,9 +222,10 @@ class HsmBackend:
                 # A token that does not answer is no reason to refuse what is for others.
                 for index, *_ in items:
                     outcomes[index] = error
-        done = await self._software.use_many([work[index] for index in in_software], deadline)
-        for index, outcome in zip(in_software, done, strict=True):
-            outcomes[index] = outcome
+        if in_software:
+            done = await self._software.use_many([work[index] for index in in_software], deadline)
+            for index, outcome in zip(in_software, done, strict=True):
+                outcomes[index] = outcome
         for items, future in pending:
             for (index, handle, operation, asked, _), result in zip(items, await future, strict=True):
                 outcomes[index] = handle.answer(operation, asked, result)

@@ -26,8 +26,8 @@ _INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPA
 class WorkerProcess(asyncio.Protocol):
     """A spawned process and the socket to it.
 
-    `on_replies` is given each list of replies, `on_end` told once that the worker has gone.  The process has the variables of
-    `environment`, a few of ours, and nothing secret.
+    `on_replies` is given what replies have arrived, `on_end` told once that the worker has gone.  The process has the
+    variables of `environment`, a few of ours, and nothing secret.
     """
 
     def __init__(
@@ -111,11 +111,13 @@ class WorkerProcess(asyncio.Protocol):
         """See asyncio.  The first message is the greeting."""
         try:
             self._incoming.feed(data)
-            for message in self._incoming:
-                if self._greeting.done():
-                    self._on_replies(self, message)
-                else:
-                    self._greeting.set_result(dict(message))
+            if not self._greeting.done():
+                for greeting in self._incoming:
+                    self._greeting.set_result(dict(greeting))
+                    break
+            replies = [reply for message in self._incoming for reply in message]
+            if replies:
+                self._on_replies(self, replies)
         except Exception:
             # Not what a worker says: it is not trusted any further.
             _log.exception("hsm_worker_unintelligible")
