@@ -35,7 +35,7 @@ from vaultd.engine.catalog import KeyCatalog
 from vaultd.engine.clock import SECOND_US, SystemClock
 from vaultd.engine.decider import Decider
 from vaultd.engine.editor import PolicyEditor
-from vaultd.engine.explain import Explainer, MethodNeeds, NoQuotas
+from vaultd.engine.explain import Explainer, MethodNeeds
 from vaultd.engine.feed import FeedFollower
 from vaultd.engine.key_grants import Grants
 from vaultd.engine.labels import LabelBook
@@ -472,7 +472,7 @@ class Server:
             if not rule.open
         }
         explainer = Explainer(
-            engine.authority, engine.decider, refusals, engine.catalog, self._clock, needs, NoQuotas()
+            engine.authority, engine.decider, refusals, engine.catalog, self._clock, needs, engine.quotas
         )
         return PolicyCalls(
             PolicyEditor(engine.ledger, engine.authority),

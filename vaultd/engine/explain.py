@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from vaultd.engine.permissions import BUILT_IN_ROLES
 from vaultd.engine.policy import ROOT, Conditional, Decision
+from vaultd.engine.quotas import place_of
 from vaultd.engine.refusals import refusal_not_found
 from vaultd.engine.tester import Circumstances
 from vaultd.errors import InvalidArgument, VaultdError
@@ -21,27 +22,12 @@ if TYPE_CHECKING:
     from vaultd.engine.clock import Clock
     from vaultd.engine.decider import Decider
     from vaultd.engine.policy import PolicyEngine
+    from vaultd.engine.quota_store import Quotas
     from vaultd.engine.refusals import Refusal, RefusalLog
 
 GET_POLICY: Final = "policy.get"
 GET_KEY: Final = "keys.get"
-
-
-class QuotaReader(Protocol):
-    """Tells what is left of a principal's quotas for a method on a resource, by name of the window."""
-
-    def quota_left(self, principal: str, method: str, resource: str) -> Mapping[str, int]:
-        """What is left; empty where no quota counts this."""
-        ...
-
-
-class NoQuotas:
-    """A server that cannot tell what is left."""
-
-    def quota_left(self, principal: str, method: str, resource: str) -> Mapping[str, int]:
-        """Nothing is known."""
-        del principal, method, resource
-        return {}
+GET_QUOTA: Final = "quotas.get"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +68,7 @@ class Explainer:
         catalog: KeyCatalog,
         clock: Clock,
         methods: Mapping[str, MethodNeeds],
-        quotas: QuotaReader,
+        quotas: Quotas,
     ) -> None:
         self._authority = authority
         self._decider = decider
@@ -170,7 +156,7 @@ class Explainer:
             missing=() if operator else missing,
             roles=tuple(roles) if needs.permissions else (),
             key_state=await self._key_state(caller, called, resources[0]),
-            quota_left=self._quotas.quota_left(principal, needs.path, resources[0]),
+            quota_left=await self._quota_left(caller, called, principal, needs, resources[0]),
             advice=tuple(dict.fromkeys(advice)) if not allowed or refusal is not None else (),
         )
 
@@ -180,6 +166,20 @@ class Explainer:
             found, method, circumstances.claims, time_us=circumstances.time_us, labels=circumstances.labels
         )
         return found.settle(facts)
+
+    async def _quota_left(
+        self, caller: Caller, called: str, principal: str, needs: MethodNeeds, resource: str
+    ) -> dict[str, int]:
+        """By quota and window: of the caller's own counts, and of others' for whoever may read quotas."""
+        reads_all = (await self._decider.decide(caller, called, GET_QUOTA, resource)).allowed
+        own = principal == caller.principal
+        found = await self._quotas.explain(principal, needs.path, place_of(resource))
+        return {
+            f"{quota.name} {left.window.name}": left.left
+            for quota, windows in found
+            if reads_all or (own and quota.subject)
+            for left in windows
+        }
 
     async def _key_state(self, caller: Caller, called: str, resource: str) -> str:
         """Whether the key's state would refuse the call; nothing for callers that may not look at the key."""
