@@ -257,7 +257,7 @@ def build_engine(
     leases = LeaseBook(ledger, clock)
     limiter = RateLimiter(_configured_quotas(settings.limits), methods, clock, leases)
     quotas = Quotas(ledger, limiter, leases, methods)
-    grants = Grants(ledger, authority, clock)
+    grants = Grants(ledger, authority, revocations, clock)
     depths = {method: impact.depth for method, impact in HIGH_IMPACT.items()}
     approvals = Approvals(ledger, authority, clock, depths, on_event)
     followers = (approvals.follow, grants.follow)
@@ -475,7 +475,7 @@ class Server:
             engine.authority, engine.decider, refusals, engine.catalog, self._clock, needs, engine.quotas
         )
         return PolicyCalls(
-            PolicyEditor(engine.ledger, engine.authority),
+            PolicyEditor(engine.ledger, engine.authority, engine.revocations),
             PolicyTester(engine.authority, engine.decider),
             explainer,
             AccessReview(engine.authority, engine.access, self._clock),

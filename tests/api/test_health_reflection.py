@@ -14,6 +14,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 from wire import GENEROUS
 
 from harness import running_server
+from vaultd.interceptors.chain import NOBODY
+from vaultd.services.context import Context
+from vaultd.services.health import COMPONENTS, HealthBoard, HealthService
 from vaultd_client.v1 import admin_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -181,3 +184,19 @@ async def test_reflection_is_not_there_when_it_is_off(tmp_path, version):
         stream = quiet.admin.channel.stream_stream(REFLECTION[version])(timeout=10)
         code = await stream.code()
     assert code is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_change_while_an_answer_is_on_its_way_is_told_next():
+    board = HealthBoard(SERVICES)
+    for component in COMPONENTS:
+        board.set(component, True)
+
+    async def requests():
+        yield health_pb2.HealthCheckRequest()
+
+    told = HealthService(board).Watch(requests(), Context(NOBODY, "Watch", None))
+    assert (await anext(told)).status == SERVING
+    board.drain()  # the client has not asked for more yet
+    assert (await anext(told)).status == NOT_SERVING
+    with pytest.raises(StopAsyncIteration):
+        await anext(told)

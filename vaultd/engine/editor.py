@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from vaultd.engine.authority import POLICY_KEY, put_policy
-from vaultd.engine.grants import SET_POLICY, check_change
 from vaultd.engine.lifecycle import check_etag
 from vaultd.engine.model import PolicyPart
 from vaultd.engine.policy import ROOT, Decision, Policy, PolicyEngine
+from vaultd.engine.policy_change import SET_POLICY, check_change
 from vaultd.engine.sealing import row_lost
 from vaultd.errors import Aborted, InvalidArgument, VaultdError
 
 if TYPE_CHECKING:
     from vaultd.engine.authority import Authority
     from vaultd.engine.ledger import Changes, Intent, Ledger
+    from vaultd.engine.revocations import Revocations
 
 Document = dict[str, list[dict[str, Any]]]
 SECTIONS: Final = ("roles", "groups", "bindings", "denies")
@@ -96,9 +97,10 @@ def _counted(old: Document, new: Document) -> tuple[int, int]:
 class PolicyEditor:
     """Reads and replaces parts of the policy.  A change is atomic, durable, and in force on this node when it returns."""
 
-    def __init__(self, ledger: Ledger, authority: Authority) -> None:
+    def __init__(self, ledger: Ledger, authority: Authority, revocations: Revocations) -> None:
         self._ledger = ledger
         self._authority = authority
+        self._revocations = revocations
 
     def get(self, scope: str) -> PolicyPart:
         """The part of a scope, `/` or `vaults/{vault}`; raises Unavailable while sealed."""
@@ -108,7 +110,8 @@ class PolicyEditor:
     async def set(self, intent: Intent, scope: str, part: Document, etag: str) -> PolicyPart:
         """Replace the part of a scope.
 
-        Raises InvalidArgument for a policy with a fault, Aborted when it changed meanwhile, and what `grants.check_change` raises.
+        Raises InvalidArgument for a policy with a fault, Aborted when it changed meanwhile, and what
+        `policy_change.check_change` raises.
         """
         known, answer = await self._ledger.answered(intent)
         if known:
@@ -118,7 +121,8 @@ class PolicyEditor:
             raise _changed_meanwhile()
         check_etag(etag, etag_of_part(part_of(old.policy, scope)))
         # A large policy takes seconds to check.  The old one is immutable, and the engine of the new one nobody else has.
-        new, written = await asyncio.to_thread(_prepare, old.policy, scope, part, intent.principal)
+        revoked = self._revocations.revoked()
+        new, written = await asyncio.to_thread(_prepare, old.policy, scope, part, intent.principal, revoked)
 
         committed = 0
 
@@ -145,12 +149,14 @@ class PolicyEditor:
         return isinstance(found, Decision) and not found.allowed
 
 
-def _prepare(old: Policy, scope: str, part: Document, author: str) -> tuple[PolicyEngine, PolicyPart]:
+def _prepare(
+    old: Policy, scope: str, part: Document, author: str, revoked: frozenset[str]
+) -> tuple[PolicyEngine, PolicyPart]:
     """Check a change.  Runs in a thread: it makes engines of its own and shares none."""
     policy, starts = splice(old, scope, part)
     new = PolicyEngine(policy)
     try:
-        check_change(PolicyEngine(old), new, author, scope)
+        check_change(PolicyEngine(old), new, author, scope, revoked)
     except VaultdError as error:
         if error.field is not None:
             error.field = _path_in_part(error.field, starts, part)

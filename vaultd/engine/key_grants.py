@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vaultd.engine.authority import Authority
     from vaultd.engine.clock import Clock
     from vaultd.engine.ledger import Changes, Intent, Ledger, OpenRow
+    from vaultd.engine.revocations import Revocations
     from vaultd.names import KeyRef
     from vaultd.store.base import Change
 
@@ -123,9 +124,10 @@ async def _put(
 class Grants:
     """Creates, finds, counts and ends grants.  Mutations are atomic, durable, and in force on this node when they return."""
 
-    def __init__(self, ledger: Ledger, authority: Authority, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, authority: Authority, revocations: Revocations, clock: Clock) -> None:
         self._ledger = ledger
         self._authority = authority
+        self._revocations = revocations
         self._clock = clock
         self._by_key: dict[tuple[str, str], tuple[HeldGrant, ...]] = {}
         self._by_grantee: dict[tuple[str, str], tuple[HeldGrant, ...]] = {}
@@ -226,7 +228,10 @@ class Grants:
         return held.alive and now_us < held.grant.expire_us
 
     def _held(self, held: HeldGrant, permission: str, resource: str) -> bool:
-        return self._authority.engine.allows(held.grant.granter, permission, resource)
+        granter = held.grant.granter
+        return not self._revocations.is_revoked(granter) and self._authority.engine.allows(
+            granter, permission, resource
+        )
 
     async def spend(self, held: HeldGrant, uses: int = 1) -> bool:
         """Take uses of a grant, all or none; False when it does not give so many.  Durable before they are given."""

@@ -63,6 +63,14 @@ class Revocations:
         if self._lost is not None:
             raise self._lost
 
+    def revoked(self) -> frozenset[str]:
+        """Every revoked principal, as it is known now."""
+        return frozenset(self._revoked)
+
+    def is_revoked(self, principal: str) -> bool:
+        """Whether a principal is revoked, as it is known now."""
+        return principal in self._revoked
+
     # -- what is in memory ----------------------------------------------------------------------------------------------
 
     def _note(self, changes: Iterable[Change]) -> None:

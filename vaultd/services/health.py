@@ -66,9 +66,10 @@ class HealthBoard:
         """Every name that can be asked for."""
         return [WHOLE, *self._services, *self._components]
 
-    async def change(self) -> None:
-        """Wait until something changed."""
-        await self._changed.wait()
+    @property
+    def next_change(self) -> asyncio.Event:
+        """Set once something changes from now on: take it before looking, and no change is missed."""
+        return self._changed
 
 
 def _answer(serving: bool | None) -> pb.HealthCheckResponse:
@@ -110,12 +111,14 @@ class HealthService:
             async for request in requests:
                 last: bool | str | None = "none yet"
                 while True:
+                    # A yield takes as long as the client does: what changes meanwhile is seen in the next turn.
+                    changed, draining = self._board.next_change, self._board.draining
                     serving = self._board.serving(request.service)
                     if serving != last:
                         last = serving
                         yield _answer(serving)
-                    if self._board.draining:
+                    if draining:
                         return  # told, and not to be waited for
-                    await self._board.change()
+                    await changed.wait()
         finally:
             self._watching -= 1

@@ -110,7 +110,9 @@ class _Case(NamedTuple):
     new_denies: list[_Entry]
 
 
-def check_change(old: PolicyEngine, new: PolicyEngine, author: str, scope: str) -> None:
+def check_change(
+    old: PolicyEngine, new: PolicyEngine, author: str, scope: str, revoked: frozenset[str] = frozenset()
+) -> None:
     """Raise unless `author` may replace `old` by `new`, which differ in the part of `scope` only.
 
     PermissionDenied: POLICY_DENY_LIFTED, POLICY_GRANTS_TOO_MUCH, POLICY_DENY_ABOVE.  FailedPrecondition: POLICY_LAST_ADMIN,
@@ -119,7 +121,7 @@ def check_change(old: PolicyEngine, new: PolicyEngine, author: str, scope: str) 
     before, after = _Side(old), _Side(new)
     _check_own_denies(before, after, author)
     cases = list(_cases(before, after))
-    _check_last_admin(cases)
+    _check_last_admin(after, revoked)
     holder = _Author(*before.of(author))
     for case in cases:
         _check_gains(case, holder)
@@ -155,12 +157,19 @@ def _check_own_denies(before: _Side, after: _Side, author: str) -> None:
         )
 
 
-def _check_last_admin(cases: list[_Case]) -> None:
-    if not any(_Author(case.new_bindings, case.new_denies).holds(SET_POLICY, ROOT) for case in cases):
-        raise FailedPrecondition(
-            "POLICY_LAST_ADMIN",
-            "nobody would be left who holds policy.set on / without a condition or a deny; keep one such binding",
-        )
+def _check_last_admin(after: _Side, revoked: frozenset[str]) -> None:
+    refused: set[tuple[str, ...]] = set()
+    for principal in after.engine.principals:
+        members = after.engine.memberships(principal)
+        if principal in revoked or members in refused:
+            continue
+        if _Author(*after.of(principal)).holds(SET_POLICY, ROOT):
+            return
+        refused.add(members)
+    raise FailedPrecondition(
+        "POLICY_LAST_ADMIN",
+        "nobody would be left who holds policy.set on / without a condition or a deny, and is not revoked; keep one such binding",
+    )
 
 
 def _check_gains(case: _Case, holder: _Author) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from vaultd.engine import grants
-from vaultd.engine.grants import check_change
 from vaultd.engine.policy import Policy, PolicyEngine
+from vaultd.engine.policy_change import check_change
 from vaultd.errors import FailedPrecondition, PermissionDenied
 
 ROOT = "spiffe://example.org/root"
