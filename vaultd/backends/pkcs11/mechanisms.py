@@ -7,15 +7,17 @@ as r || s, and KWP is the mechanism that vendors named AES_KEY_WRAP_PAD.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pkcs11 import MGF, Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
 from pkcs11.constants import DEFAULT
-from pkcs11.mechanisms import GCMParams
 
+from vaultd.backends.pkcs11.direct import FixedMechanism, OaepParameter, PssParameter
 from vaultd.backends.pkcs11.messages import Verb
 
-TAG_BITS: Final = 128
+if TYPE_CHECKING:
+    from vaultd.backends.pkcs11.direct import DirectSession
+
 _OIDS: Final = {
     "P256": bytes.fromhex("06082a8648ce3d030107"),
     "P384": bytes.fromhex("06052b81040022"),
@@ -109,27 +111,49 @@ WAYS: Final[dict[str, Way]] = {
 SHARED_SECRET_BITS: Final = {"ECDH_P256": 256, "ECDH_P384": 384}
 
 
-def _oaep(hash: str) -> tuple[Mechanism, MGF, None]:
-    return (Mechanism[hash], MGF[hash], None)
+_DATA_SPECIFIED: Final = 1  # CKZ_DATA_SPECIFIED
 
 
-def perform(session: Any, key: Any, algorithm: str, verb: Verb, arguments: list[bytes]) -> bytes:
-    """Use a key: exactly one operation of the token, but for WRAP and UNWRAP, which need an object to carry the bytes."""
-    way = WAYS[algorithm]
+def _fixed(way: Way) -> FixedMechanism:
+    if way.use is Mechanism.RSA_PKCS_PSS:
+        salt_bytes = int(way.hash.removeprefix("SHA")) // 8
+        return FixedMechanism(way.use, PssParameter(Mechanism[way.hash], MGF[way.hash], salt_bytes))
+    if way.use is Mechanism.RSA_PKCS_OAEP:
+        parameter = OaepParameter(Mechanism[way.hash], MGF[way.hash], _DATA_SPECIFIED, None, 0)
+        return FixedMechanism(way.use, parameter)
+    return FixedMechanism(way.use)
+
+
+_FIXED: Final = {
+    algorithm: _fixed(way)
+    for algorithm, way in WAYS.items()
+    if way.use not in {Mechanism.AES_GCM, Mechanism.AES_KEY_WRAP_PAD, Mechanism.ECDH1_DERIVE}
+}
+
+
+def perform(direct: DirectSession, key: Any, algorithm: str, verb: Verb, arguments: list[bytes]) -> bytes:
+    """Use a key: exactly one operation of the token, but for WRAP and UNWRAP, which need an object to carry the bytes.
+
+    Raises PKCS11Error, and AttributeError when the token's object does not permit the use.
+    """
+    way, session = WAYS[algorithm], direct.session
     data = arguments[0]
     if verb is Verb.SIGN:
-        if way.use is Mechanism.RSA_PKCS_PSS:
-            parameter: Any = (Mechanism[way.hash], MGF[way.hash], len(data))
-            return bytes(key.sign(data, mechanism=way.use, mechanism_param=parameter))
+        _require(key, "sign")
         if way.use is Mechanism.RSA_PKCS:
-            return bytes(key.sign(_DIGEST_INFO[way.hash] + data, mechanism=way.use))
-        return bytes(key.sign(data, mechanism=way.use))
-    if verb in {Verb.ENCRYPT, Verb.DECRYPT}:
-        act = key.encrypt if verb is Verb.ENCRYPT else key.decrypt
-        parameter = (
-            _oaep(way.hash) if way.use is Mechanism.RSA_PKCS_OAEP else GCMParams(arguments[1], arguments[2], TAG_BITS)
-        )
-        return bytes(act(data, mechanism=way.use, mechanism_param=parameter, buffer_size=len(data) + 512))
+            data = _DIGEST_INFO[way.hash] + data
+        return direct.sign(key.handle, _FIXED[algorithm].address, data)
+    if verb is Verb.ENCRYPT or verb is Verb.DECRYPT:
+        if way.use is Mechanism.AES_GCM:
+            direct.gcm.set(arguments[1], arguments[2])
+            mechanism = direct.gcm.address
+        else:
+            mechanism = _FIXED[algorithm].address
+        if verb is Verb.ENCRYPT:
+            _require(key, "encrypt")
+            return direct.encrypt(key.handle, mechanism, data)
+        _require(key, "decrypt")
+        return direct.decrypt(key.handle, mechanism, data)
     if verb is Verb.DERIVE:
         bits = SHARED_SECRET_BITS[algorithm]
         parameter = (1, None, data)  # CKD_NULL: the bare x-coordinate
@@ -160,6 +184,12 @@ def perform(session: Any, key: Any, algorithm: str, verb: Verb, arguments: list[
         )
         return _taken(opened)
     raise ValueError("not a use of a key")
+
+
+def _require(key: Any, use: str) -> None:
+    """python-pkcs11 gives an object the methods that its attributes permit."""
+    if not hasattr(key, use):
+        raise AttributeError(use)
 
 
 def _taken(carrier: Any) -> bytes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pkcs11
 from pkcs11 import Attribute, exceptions
 
+from vaultd.backends.pkcs11.direct import DirectSession, ModuleFunctions
 from vaultd.backends.pkcs11.mechanisms import WAYS
 
 if TYPE_CHECKING:
@@ -98,8 +99,9 @@ def log_in(token: Any, pin: str) -> Any:
 class KeyFinder:
     """The keys that one session has found, by CKA_ID and algorithm."""
 
-    def __init__(self, session: Any) -> None:
-        self.session = session
+    def __init__(self, direct: DirectSession) -> None:
+        self.direct = direct
+        self.session = direct.session
         self._found: dict[tuple[bytes, str], Any] = {}
 
     def key(self, object_id: bytes, algorithm: str) -> Any:
@@ -208,12 +210,13 @@ def describe(token: Any) -> dict[str, str]:
     }
 
 
-def connect(hello: Hello) -> tuple[Any, Any, list[Any], bool]:
+def connect(hello: Hello) -> tuple[Any, DirectSession, list[DirectSession], bool]:
     """Enter the token: returns it, the management session, the sessions for uses, and whether several threads may run."""
     library, threads = open_module(hello.module)
     token = find_token(library, hello)
-    management = log_in(token, hello.pin)
+    functions = ModuleFunctions(ctypes.CDLL(hello.module))
+    management = DirectSession(log_in(token, hello.pin), functions)
     if not threads:
         return token, management, [management], False
     # The login is the process's: sessions that are opened from here on need no PIN.
-    return token, management, [token.open() for _ in range(hello.sessions)], True
+    return token, management, [DirectSession(token.open(), functions) for _ in range(hello.sessions)], True

@@ -7,12 +7,15 @@ is made, too.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pkcs11 import KeyType, Mechanism, exceptions
 
 from vaultd.backends.pkcs11.mechanisms import WAYS, generate, perform
 from vaultd.backends.pkcs11.messages import Verb
+
+if TYPE_CHECKING:
+    from vaultd.backends.pkcs11.direct import DirectSession
 
 _POINTS: Final = {
     "ECDH_P256": bytes.fromhex(
@@ -39,7 +42,7 @@ PARTIAL_KWP: Final = "multiples of 8 bytes"
 """What is said of a token whose padded key wrap does not pad as RFC 5649 does."""
 
 
-def capabilities(token: Any, session: Any) -> dict[str, str]:
+def capabilities(token: Any, direct: DirectSession) -> dict[str, str]:
     """For each algorithm that cannot be used the reason, and `PARTIAL_KWP` where that is the case."""
     listed = token.slot.get_mechanisms()
     lacking: dict[str, str] = {}
@@ -54,7 +57,7 @@ def capabilities(token: Any, session: Any) -> dict[str, str]:
             if not sizes.min_key_length <= way.bits <= sizes.max_key_length:
                 lacking[algorithm] = f"the token makes no RSA keys of {way.bits} bits"
                 continue
-        reason = _try(session, algorithm, rsa)
+        reason = _try(direct, algorithm, rsa)
         if reason:
             lacking[algorithm] = reason
     return lacking
@@ -64,8 +67,8 @@ def _name(mechanism: Mechanism) -> str:
     return f"CKM_{mechanism.name}"
 
 
-def _try(session: Any, algorithm: str, rsa: dict[int, Any]) -> str:
-    way = WAYS[algorithm]
+def _try(direct: DirectSession, algorithm: str, rsa: dict[int, Any]) -> str:
+    way, session = WAYS[algorithm], direct.session
     try:
         if way.key_type is KeyType.RSA:
             # The smallest serves for all sizes, one key for all that sign: larger ones, and more of them, would take seconds.
@@ -79,7 +82,7 @@ def _try(session: Any, algorithm: str, rsa: dict[int, Any]) -> str:
     except exceptions.PKCS11Error:
         return f"the token lists {_name(way.generate)} and does not make such a key"
     try:
-        return _exercise(session, algorithm, key, public)
+        return _exercise(direct, algorithm, key, public)
     except (exceptions.PKCS11Error, ValueError):
         return f"the token lists {_name(way.use)} and does not do it as this algorithm needs it"
     finally:
@@ -87,26 +90,26 @@ def _try(session: Any, algorithm: str, rsa: dict[int, Any]) -> str:
             key.destroy()
 
 
-def _exercise(session: Any, algorithm: str, key: Any, public: Any) -> str:
+def _exercise(direct: DirectSession, algorithm: str, key: Any, public: Any) -> str:
     way = WAYS[algorithm]
     if way.use is Mechanism.AES_GCM:
         # Two nonces, equal and not the same bytes: some HSMs draw their own and write it over the one that they were given.
         nonce, again = (bytes.fromhex("000102030405060708090a0b") for _ in range(2))
-        sealed = perform(session, key, algorithm, Verb.ENCRYPT, [b"probe", nonce, b"aad"])
-        opened = perform(session, key, algorithm, Verb.DECRYPT, [sealed, again, b"aad"])
+        sealed = perform(direct, key, algorithm, Verb.ENCRYPT, [b"probe", nonce, b"aad"])
+        opened = perform(direct, key, algorithm, Verb.DECRYPT, [sealed, again, b"aad"])
         return "" if opened == b"probe" and len(sealed) == 21 else "the token's AES-GCM does not open what it sealed"
     if way.use is Mechanism.AES_KEY_WRAP_PAD:
         for length in (16, 9):
             data = bytes(range(length))
-            wrapped = perform(session, key, algorithm, Verb.WRAP, [data])
-            if perform(session, key, algorithm, Verb.UNWRAP, [wrapped]) != data:
+            wrapped = perform(direct, key, algorithm, Verb.WRAP, [data])
+            if perform(direct, key, algorithm, Verb.UNWRAP, [wrapped]) != data:
                 return PARTIAL_KWP if length == 9 else "the token does not unwrap what it wrapped"
         return ""
     if way.use is Mechanism.ECDH1_DERIVE:
-        perform(session, key, algorithm, Verb.DERIVE, [_POINTS[algorithm]])
+        perform(direct, key, algorithm, Verb.DERIVE, [_POINTS[algorithm]])
         return ""
     if way.use is Mechanism.RSA_PKCS_OAEP:
-        sealed = perform(session, public, algorithm, Verb.ENCRYPT, [b"probe"])
-        return "" if perform(session, key, algorithm, Verb.DECRYPT, [sealed]) == b"probe" else "OAEP does not open"
-    perform(session, key, algorithm, Verb.SIGN, [bytes(_DIGEST_BYTES.get(algorithm.rsplit("_", 1)[-1], 32))])
+        sealed = perform(direct, public, algorithm, Verb.ENCRYPT, [b"probe"])
+        return "" if perform(direct, key, algorithm, Verb.DECRYPT, [sealed]) == b"probe" else "OAEP does not open"
+    perform(direct, key, algorithm, Verb.SIGN, [bytes(_DIGEST_BYTES.get(algorithm.rsplit("_", 1)[-1], 32))])
     return ""

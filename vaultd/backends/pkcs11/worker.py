@@ -16,12 +16,15 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pkcs11 import Attribute, Mechanism, exceptions
 
 from vaultd.backends.pkcs11 import mechanisms, module, probe
 from vaultd.backends.pkcs11.messages import LAST_USE, Hello, Status, Verb, pack, unpacker
+
+if TYPE_CHECKING:
+    from vaultd.backends.pkcs11.direct import DirectSession
 
 _RECEIVE_BYTES: Final = 256 * 1024
 
@@ -98,8 +101,8 @@ class Worker:
             incoming.feed(received)
             yield from incoming
 
-    def _serve(self, source: queue.SimpleQueue[list[Request]], session: Any) -> None:
-        finder = module.KeyFinder(session)
+    def _serve(self, source: queue.SimpleQueue[list[Request]], direct: DirectSession) -> None:
+        finder = module.KeyFinder(direct)
         while True:
             for request in source.get():
                 number, verb, *arguments = request
@@ -141,12 +144,12 @@ class Worker:
         try:
             key = self._find(finder, object_id, algorithm)
             try:
-                return Status.DONE, mechanisms.perform(finder.session, key, algorithm, verb, data)
+                return Status.DONE, mechanisms.perform(finder.direct, key, algorithm, verb, data)
             except module.GONE:
                 # A handle of before: the object may have another one now.
                 finder.forget(object_id, algorithm)
                 key = self._find(finder, object_id, algorithm)
-                return Status.DONE, mechanisms.perform(finder.session, key, algorithm, verb, data)
+                return Status.DONE, mechanisms.perform(finder.direct, key, algorithm, verb, data)
         except _BAD_DATA:
             return Status.BAD_INPUT, None
         except _DOUBTFUL as error:
@@ -173,13 +176,14 @@ class Worker:
         try:
             key = finder.key(object_id, algorithm)
             if way.use is Mechanism.AES_GCM:
-                made = mechanisms.perform(session, key, algorithm, Verb.ENCRYPT, [b"probe", bytes(12), b"probe"])
+                made = mechanisms.perform(finder.direct, key, algorithm, Verb.ENCRYPT, [b"probe", bytes(12), b"probe"])
                 return (
-                    mechanisms.perform(session, key, algorithm, Verb.DECRYPT, [made, bytes(12), b"probe"]) == b"probe"
+                    mechanisms.perform(finder.direct, key, algorithm, Verb.DECRYPT, [made, bytes(12), b"probe"])
+                    == b"probe"
                 )
             if way.use is Mechanism.AES_KEY_WRAP_PAD:
-                made = mechanisms.perform(session, key, algorithm, Verb.WRAP, [bytes(16)])
-                return mechanisms.perform(session, key, algorithm, Verb.UNWRAP, [made]) == bytes(16)
+                made = mechanisms.perform(finder.direct, key, algorithm, Verb.WRAP, [bytes(16)])
+                return mechanisms.perform(finder.direct, key, algorithm, Verb.UNWRAP, [made]) == bytes(16)
             return key[Attribute.KEY_TYPE] == way.key_type and len(session.generate_random(64)) == 8
         except (exceptions.PKCS11Error, AttributeError):
             return False
