@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from test_matrix import OPERATOR, TABLE
+from test_matrix import NAMED, OPERATOR, TABLE
 from test_tokens import WRONG
 from wire import (
     ADMIN,
@@ -57,21 +57,39 @@ OF_KEYS = keys(
     *("GetKeyVersion", "EnableKeyVersion", "DisableKeyVersion", "DestroyKeyVersion", "RestoreKeyVersion"),
     *("DeleteKey", "UndeleteKey", "PurgeKey", "GetPublicKey", "GetCapabilities", "GetKeyUsage"),
 )
+OF_GRANTS = keys("CreateGrant", "GetGrant", "ListGrants", "RevokeGrant")
+OF_QUOTAS = admin("CreateQuota", "GetQuota", "ListQuotas", "UpdateQuota", "DeleteQuota", "ListOwnQuotas")
+OWN_QUOTAS = admin("ListOwnQuotas")
+OF_POLICY = admin("GetPolicy", "SetPolicy", "TestPolicy", "ExplainAccess", "ReviewAccess")
+READS_APPROVALS = admin("GetApprovalRules", "ListApprovals", "GetApproval")
 ROLES: dict[str, set[str]] = {
-    "admin": {path for path, grant in TABLE.items() if grant != OPERATOR},
-    "vault-operator": OF_KEYS | admin("GetVault", "UpdateVault"),
-    "key-admin": OF_KEYS,
-    "crypto-user": {path for path in ANY if path.startswith(CRYPTO)} | keys("GetPublicKey", "GetCapabilities"),
-    "encrypter": crypto("Encrypt", "Encapsulate", "GenerateDataKey", "InspectCiphertext") | keys("GetPublicKey"),
-    "decrypter": crypto("Decrypt", "Decapsulate", "InspectCiphertext") | keys("GetPublicKey"),
-    "signer": crypto("Sign", "GenerateMac") | keys("GetPublicKey"),
-    "verifier": crypto("Verify", "VerifyMac") | keys("GetPublicKey"),
-    "wrapper": crypto("WrapKey"),
-    "unwrapper": crypto("UnwrapKey"),
-    "auditor": keys("GetKey", "ListKeys", "ListKeyVersions", "GetKeyVersion", "GetKeyUsage")
-    | admin("GetStatus", "GetVault", "ListVaults", "ListRevokedIdentities"),
+    "admin": {path for path, grant in TABLE.items() if grant not in {OPERATOR, NAMED}} | admin("GetApproval"),
+    "vault-operator": OF_KEYS | OF_GRANTS | OF_QUOTAS | OF_POLICY | admin("GetVault", "UpdateVault"),
+    "key-admin": OF_KEYS | OF_GRANTS,
+    "granter": OF_GRANTS,
+    "approver": READS_APPROVALS,
+    "quota-admin": OF_QUOTAS,
+    "crypto-user": {path for path in ANY if path.startswith(CRYPTO)}
+    | keys("GetPublicKey", "GetCapabilities")
+    | OWN_QUOTAS,
+    "encrypter": crypto("Encrypt", "Encapsulate", "GenerateDataKey", "InspectCiphertext")
+    | keys("GetPublicKey")
+    | OWN_QUOTAS,
+    "decrypter": crypto("Decrypt", "Decapsulate", "InspectCiphertext") | keys("GetPublicKey") | OWN_QUOTAS,
+    "signer": crypto("Sign", "GenerateMac") | keys("GetPublicKey") | OWN_QUOTAS,
+    "verifier": crypto("Verify", "VerifyMac") | keys("GetPublicKey") | OWN_QUOTAS,
+    "wrapper": crypto("WrapKey") | OWN_QUOTAS,
+    "unwrapper": crypto("UnwrapKey") | OWN_QUOTAS,
+    "auditor": keys(
+        *("GetKey", "ListKeys", "ListKeyVersions", "GetKeyVersion", "GetKeyUsage", "GetGrant", "ListGrants"),
+    )
+    | admin("GetStatus", "GetVault", "ListVaults", "ListRevokedIdentities", "GetQuota", "ListQuotas")
+    | (OF_POLICY - admin("SetPolicy"))
+    | READS_APPROVALS,
 }
 """What each built-in role may call, on everything.  A method that is in no row may be called by no role."""
+MAY_NOT_GIVE = {"vault-operator", "key-admin", "granter"}
+"""Roles that may grant, and hold no use of a key that they could give."""
 
 UNACCEPTED = {
     "no SAN": ("no-san", "NO_ACCEPTED_IDENTITY"),
@@ -209,7 +227,10 @@ async def judge(asked: Asked, path: str, allowed: bool, client, **options) -> No
 async def test_a_built_in_role_may_call_what_its_row_says_and_nothing_else(asked, role):
     client = asked.server.client(f"role-{role}")
     for path in ANY:
-        if path != f"{ADMIN}Seal" or role != "admin":
+        if path == f"{KEYS}CreateGrant" and role in MAY_NOT_GIVE:
+            outcome = await call(client, path, await asked.world.request(path))
+            assert verdicts(outcome) == {(PERMISSION_DENIED, "GRANT_EXCEEDS_RIGHTS")}
+        elif path != f"{ADMIN}Seal" or role != "admin":
             await judge(asked, path, path in ROLES[role], client)
 
 
@@ -217,7 +238,8 @@ async def test_a_built_in_role_may_call_what_its_row_says_and_nothing_else(asked
 async def test_a_token_may_call_what_the_row_of_its_role_says_and_nothing_else(asked, role):
     options = asked.bearer(asked.issuer.token(sub=role))
     for path in ANY:
-        await judge(asked, path, path in ROLES[role], asked.server.without_certificate, **options)
+        if path != f"{KEYS}CreateGrant" or role not in MAY_NOT_GIVE:
+            await judge(asked, path, path in ROLES[role], asked.server.without_certificate, **options)
 
 
 async def test_an_administrator_of_another_vault_may_call_nothing_here(asked):

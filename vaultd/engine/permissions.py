@@ -115,6 +115,7 @@ BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
                 "keys.get",
                 "keys.list",
                 "keys.list_grants",
+                "policy.get",
                 "quotas.get",
                 "quotas.list",
                 "vaults.get",

@@ -32,7 +32,7 @@ MAX_ETAG_CHARS: Final = 64
 MAX_MASK_PATHS: Final = 32
 MAX_PRINCIPAL_CHARS: Final = 2048
 MAX_METHODS: Final = 64
-MAX_METHOD_CHARS: Final = 128
+MAX_METHOD_CHARS: Final = 256
 MAX_GRANTED: Final = 32
 MAX_TESTED: Final = 100
 MAX_CLAIMS_CHARS: Final = 16 * KIB
@@ -244,7 +244,7 @@ _NAMES: Final = (
     *(_id, _key, _version, _key_or_version, _vault, _quota, _quota_parent, _place, _grant, _key_or_vault, _approval),
     *(_policy_scope, _policy_resource, _OPTIONAL_SCOPE, _OPTIONAL_RESOURCE, _principal),
 )
-_CIRCUMSTANCES: Final = {"method": _chars(256), "claims": _text(MAX_CLAIMS_CHARS), "labels": _labels}
+_CIRCUMSTANCES: Final = {"method": _chars(MAX_METHOD_CHARS), "claims": _text(MAX_CLAIMS_CHARS), "labels": _labels}
 
 
 def _versioned(check: Callable[[Any, str], None]) -> dict[str, Any]:
@@ -382,7 +382,7 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "ExplainAccessRequest": {
         "principal": _chars(MAX_PRINCIPAL_CHARS),
-        "method": _chars(256),
+        "method": _chars(MAX_METHOD_CHARS),
         "resource": _OPTIONAL_RESOURCE,
         "incident_id": _request_id,
         "circumstances": _resource(_CIRCUMSTANCES),
