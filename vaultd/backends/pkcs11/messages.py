@@ -1,6 +1,6 @@
 """What the server and a worker process say to each other over their socket: a stream of MessagePack values.
 
-    server -> worker   a Hello first, then lists of requests: [number, verb, *arguments]
+    server -> worker   a Hello first, then [Lane, requests], what one thread is to do; a request is [number, verb, *arguments]
     worker -> server   a greeting first, then lists of replies: [number, Status, payload, microseconds of service]
 
 Many requests, or replies, share a list and so a wake-up.

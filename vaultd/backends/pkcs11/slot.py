@@ -31,11 +31,20 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("vaultd.hsm")
 
-_CHUNK_S: Final = 0.002
 _CHUNK_CALLS: Final = 64
-"""Work that one thread is given at a time: each list of requests, and of replies, costs a wake-up on either side."""
-_WINDOW_S: Final = 0.004
-"""Work that each of a worker's threads has before it at most: what arrives online waits behind no more."""
+
+
+class _Share(NamedTuple):
+    """How much estimated work of a lane one thread is given at a time, and has before it at most.
+
+    A list of requests costs a wake-up on either side, whatever is in it.  A long one delays what is online by as much.
+    """
+
+    chunk_s: float
+    window_s: float
+
+
+_SHARES: Final = {Lane.ONLINE: _Share(0.0005, 0.004), Lane.BATCH: _Share(0.004, 0.008)}
 _UNKNOWN_S: Final = 0.002
 _WATCH_S: Final = 0.1
 _RECOVERY_S: Final = 0.5
@@ -148,7 +157,7 @@ class TokenSlot:
         self._in_flight: dict[int, _Work] = {}
         self._managing = 0
         self._managing_since_s = 0.0
-        self._in_flight_s = 0.0
+        self._in_flight_s = dict.fromkeys(_SHARES, 0.0)
         self._next_number = 0
         self._heard_s = 0.0
         self._pumping = False
@@ -264,19 +273,21 @@ class TokenSlot:
         if self._managing == 0 and not self._held_up():
             work = self._take(Lane.KEY_GENERATION, now_s)
             if work is not None:
-                out.append(pack([self._launch(work, now_s)]))
-        for lane in (Lane.ONLINE, Lane.BATCH):
-            while self._lanes[lane] and self._in_flight_s < self._threads * _WINDOW_S:
+                out.append(pack([Lane.KEY_GENERATION, [self._launch(work, now_s)]]))
+        for lane, share in _SHARES.items():
+            while self._lanes[lane] and self._in_flight_s[lane] < self._threads * share.window_s:
                 chunk: list[Any] = []
-                full_s = self._in_flight_s + _CHUNK_S
+                full_s = self._in_flight_s[lane] + share.chunk_s
                 while (
-                    self._in_flight_s < full_s
+                    self._in_flight_s[lane] < full_s
                     and len(chunk) < _CHUNK_CALLS
                     and (work := self._take(lane, now_s)) is not None
                 ):
                     chunk.append(self._launch(work, now_s))
                 if chunk:
-                    out.append(pack(chunk))
+                    out.append(pack([lane, chunk]))
+            if self._lanes[lane]:
+                break  # the lanes behind it wait
         if out:
             self._worker.send(b"".join(out))
 
@@ -322,7 +333,7 @@ class TokenSlot:
             self._managing_since_s = now_s
         else:
             work.expected_s = self._backlog.estimate(cost_class, _UNKNOWN_S)
-            self._in_flight_s += work.expected_s
+            self._in_flight_s[work.ticket.lane] += work.expected_s
         return [number, verb, *arguments]
 
     def _receive(self, worker: WorkerProcess, replies: Any) -> None:
@@ -334,8 +345,9 @@ class TokenSlot:
             if work is None:
                 continue
             request = work.request
-            self._in_flight_s -= work.expected_s
-            if request.verb > LAST_USE:
+            if request.verb <= LAST_USE:
+                self._in_flight_s[work.ticket.lane] -= work.expected_s
+            else:
                 self._managing -= 1
                 self._note_objects(request, status, payload)
             if status == Status.DONE:
@@ -347,7 +359,7 @@ class TokenSlot:
             else:
                 self._settle_failure(work, Status(status), payload)
         if not self._in_flight:
-            self._in_flight_s = 0.0  # what sums of fractions leave over
+            self._in_flight_s = dict.fromkeys(_SHARES, 0.0)  # what sums of fractions leave over
         self._pump()
 
     def _settle_failure(self, work: _Work, status: Status, payload: Any) -> None:
@@ -418,7 +430,7 @@ class TokenSlot:
         self._on_health(self.settings.name, False)
         in_flight = list(self._in_flight.values())
         self._in_flight.clear()
-        self._managing, self._in_flight_s = 0, 0.0
+        self._managing, self._in_flight_s = 0, dict.fromkeys(_SHARES, 0.0)
         for work in reversed(in_flight):
             self._again(work)
         self._lost.set()
@@ -432,7 +444,7 @@ class TokenSlot:
         for work in self._in_flight.values():
             work.settle(error)
         self._in_flight.clear()
-        self._managing, self._in_flight_s = 0, 0.0
+        self._managing, self._in_flight_s = 0, dict.fromkeys(_SHARES, 0.0)
 
     # -- keeping a worker -----------------------------------------------------------------------------------------------
 

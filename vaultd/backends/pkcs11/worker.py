@@ -20,13 +20,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pkcs11 import Attribute, Mechanism, exceptions
 
+from vaultd.backends.base import Lane
 from vaultd.backends.pkcs11 import mechanisms, module, probe
 from vaultd.backends.pkcs11.messages import LAST_USE, Hello, Status, Verb, pack, unpacker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vaultd.backends.pkcs11.direct import DirectSession
 
 _RECEIVE_BYTES: Final = 256 * 1024
+_PATIENCE_S: Final = 0.1
 
 _BAD_DATA: Final = (
     exceptions.EncryptedDataInvalid,
@@ -54,13 +58,44 @@ Request = list[Any]
 Reply = tuple[int, Status, Any, int]
 
 
+class Turns:
+    """Lists of requests that wait for a thread: online ones first, unless one of the others has waited for too long.
+
+    So what is online waits behind one list of a batch at most, and a batch is not starved by it.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._waiting: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each list
+        self._lock = threading.Lock()
+        self._online: deque[list[Request]] = deque()
+        self._others: deque[tuple[float, list[Request]]] = deque()
+
+    def put(self, lane: Lane, requests: list[Request]) -> None:
+        """Add a list."""
+        if lane == Lane.ONLINE:
+            self._online.append(requests)
+        else:
+            self._others.append((self._clock(), requests))
+        self._waiting.put(None)
+
+    def take(self) -> list[Request]:
+        """Wait for a list, and take it."""
+        self._waiting.get()
+        with self._lock:
+            online, others = self._online, self._others
+            if online and not (others and self._clock() - others[0][0] > _PATIENCE_S):
+                return online.popleft()
+            return others.popleft()[1]
+
+
 class Worker:
     """Answers requests with a thread per session; those that make or destroy objects take turns in one session."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._uses: queue.SimpleQueue[list[Request]] = queue.SimpleQueue()
-        self._management: queue.SimpleQueue[list[Request]] = queue.SimpleQueue()
+        self._uses = Turns()
+        self._management = Turns()
         self._outbox: deque[Reply] = deque()
         self._sending = threading.Lock()
         # SoftHSM loses objects from a search while others are made: what is missed is looked for again under this lock.
@@ -91,9 +126,8 @@ class Worker:
             for session in sessions:
                 threading.Thread(target=self._serve, args=(self._uses, session), daemon=True).start()
         threading.Thread(target=self._serve, args=(self._management, management), daemon=True).start()
-        for requests in messages:
-            # A list is what one thread is to do; the server divides the work.
-            (self._management if requests[0][1] > LAST_USE else uses).put(requests)
+        for lane, requests in messages:
+            (self._management if lane == Lane.KEY_GENERATION else uses).put(lane, requests)
 
     def _messages(self) -> Any:
         incoming = unpacker()
@@ -101,10 +135,10 @@ class Worker:
             incoming.feed(received)
             yield from incoming
 
-    def _serve(self, source: queue.SimpleQueue[list[Request]], direct: DirectSession) -> None:
+    def _serve(self, turns: Turns, direct: DirectSession) -> None:
         finder = module.KeyFinder(direct)
         while True:
-            for request in source.get():
+            for request in turns.take():
                 number, verb, *arguments = request
                 began = time.perf_counter_ns()
                 status, payload = self._answer(finder, Verb(verb), arguments)
