@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vaultd.engine import grants
+from vaultd.engine import policy_change
 from vaultd.engine.policy import Policy, PolicyEngine
 from vaultd.engine.policy_change import check_change
 from vaultd.errors import FailedPrecondition, PermissionDenied
@@ -353,7 +353,7 @@ def test_a_deny_from_above_that_is_there_already_may_stay() -> None:
 
 
 def test_comparisons_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grants, "MAX_COMPARED", 10)
+    monkeypatch.setattr(policy_change, "MAX_COMPARED", 10)
     members = [f"dns:h{i}.example.org" for i in range(20)]
     new = policy(*[on(f"vaults/v{i}", "setter", member) for i, member in enumerate(members)])
     assert verdict(policy(), new) == "POLICY_TOO_LARGE"
