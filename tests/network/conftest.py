@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from network.process import Process, Remote, create_key
+from network.process import HOLDERS, Process, Remote, create_key
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +22,12 @@ async def _prepare(running: Process) -> None:
     server = Remote(running)
     await create_key(server.admin, "k")
     await server.close()
+
+
+@pytest.fixture(scope="session")
+def holders():
+    """Callers whose places nobody has taken yet."""
+    return iter(HOLDERS)
 
 
 @pytest.fixture

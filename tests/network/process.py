@@ -29,6 +29,8 @@ ENVIRONMENT = {
     "PYTHONPATH": f"{ROOT}:{ROOT / 'clients/python'}",
 }
 ATTACKER = "spiffe://dev.vaultd/attacker"
+HOLDERS = [f"holder-{number}" for number in range(1, 9)]
+"""Callers that fill their own places, one for each test that does it: places are given back a moment after a connection ends."""
 NAME = "vaults/default/keys/k"
 ENCRYPT = "/vaultd.v1.CryptoService/Encrypt"
 SEAL_IT = crypto_pb2.EncryptRequest(name=NAME, plaintext=b"attack at dawn")
@@ -41,6 +43,11 @@ LIMITS = {
 POLL_S = 0.02
 
 
+def principal_of(stem: str) -> str:
+    """Whom the client certificate `tls/{stem}.crt` is of."""
+    return f"spiffe://dev.vaultd/{stem}"
+
+
 class Process:
     """A server that runs; what it printed is in files."""
 
@@ -49,10 +56,12 @@ class Process:
         directory.mkdir(exist_ok=True)
         if not (directory / "config.yaml").exists():
             create_dev_pki(directory / "tls", hosts=["127.0.0.1"])
-            issue_client_certificate(directory / "tls", directory / "tls/attacker", uri=ATTACKER)
+            members = [APP, ATTACKER, *map(principal_of, HOLDERS)]
+            for stem in ("attacker", *HOLDERS):
+                issue_client_certificate(directory / "tls", directory / "tls" / stem, uri=principal_of(stem))
             config = {"limits": LIMITS, "drain_grace_s": 2.5, "log": {"format": "json"}, **overrides}
             (directory / "config.yaml").write_text(yaml.safe_dump(config))
-            policy = {"bindings": [{"members": [APP, ATTACKER], "role": "crypto-user", "resource": "vaults/default"}]}
+            policy = {"bindings": [{"members": members, "role": "crypto-user", "resource": "vaults/default"}]}
             (directory / "policy.yaml").write_text(yaml.safe_dump(policy))
         command = [sys.executable, "-m", "vaultd", "dev", "--dir", str(directory), "--listen", "127.0.0.1:0"]
         with (directory / "stdout").open("wb") as out, (directory / "stderr").open("wb") as err:

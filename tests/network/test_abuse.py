@@ -29,7 +29,7 @@ from network.http2 import (
     message,
     request_block,
 )
-from network.process import ATTACKER, ENCRYPT, NAME, POLL_S, SEAL_IT, create_key, eventually, honest_client
+from network.process import ENCRYPT, NAME, POLL_S, SEAL_IT, create_key, eventually, honest_client, principal_of
 from vaultd_client.v1 import crypto_pb2, keys_pb2
 
 BODY = message(SEAL_IT.SerializeToString())
@@ -99,10 +99,16 @@ async def test_250_calls_at_once_all_succeed_during_rapid_reset(server, connect)
 # -- calls and connections that say nothing -------------------------------------------------------------------------------
 
 
-def hold_places(connect, path: str, connections: int = 4) -> list[Connection]:
+@pytest.fixture
+def holder(holders):
+    """A caller that holds all its places for the first time."""
+    return next(holders)
+
+
+def hold_places(connect, holder: str, path: str, connections: int = 4) -> list[Connection]:
     """Open as many calls as one caller may have, and send nothing of them.  Returns once the server has read all."""
     each = PER_PRINCIPAL // connections
-    held = [connect() for _ in range(connections)]
+    held = [connect(holder) for _ in range(connections)]
     for connection in held:
         for number in range(each):
             connection.open(2 * number + 1, path)
@@ -129,35 +135,37 @@ async def becomes(client, code: grpc.StatusCode, within_s: float) -> bool:
     return True
 
 
-async def test_calls_without_a_body_do_not_hold_up_another_client(server, connect):
+async def test_calls_without_a_body_do_not_hold_up_another_client(server, connect, holder):
     async with honest_client(server, at_least=50) as honest:
-        held = await asyncio.to_thread(hold_places, connect, ENCRYPT)
+        held = await asyncio.to_thread(hold_places, connect, holder, ENCRYPT)
         ended = await asyncio.to_thread(held[0].outcome, 1, 3)
     assert ended.status == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
     assert honest.failures == []
     assert honest.slowest_s < 1
 
 
-async def test_calls_without_a_body_use_up_the_places_of_their_own_caller(server, connect):
-    await asyncio.to_thread(hold_places, connect, ENCRYPT)
-    assert await becomes(server.client("attacker"), grpc.StatusCode.RESOURCE_EXHAUSTED, 0.9)
+async def test_calls_without_a_body_use_up_the_places_of_their_own_caller(server, connect, holder):
+    await asyncio.to_thread(hold_places, connect, holder, ENCRYPT)
+    assert await becomes(server.client(holder), grpc.StatusCode.RESOURCE_EXHAUSTED, 0.9)
     assert await code_of_a_call(server.app) is grpc.StatusCode.OK
 
 
-async def test_places_held_by_calls_without_a_body_are_free_after_the_receive_timeout(server, connect):
+async def test_places_held_by_calls_without_a_body_are_free_after_the_receive_timeout(server, connect, holder):
     begun = time.monotonic()
-    await asyncio.to_thread(hold_places, connect, ENCRYPT)
-    assert await becomes(server.client("attacker"), grpc.StatusCode.RESOURCE_EXHAUSTED, 0.9)
-    assert await becomes(server.client("attacker"), grpc.StatusCode.OK, 3)
+    await asyncio.to_thread(hold_places, connect, holder, ENCRYPT)
+    assert await becomes(server.client(holder), grpc.StatusCode.RESOURCE_EXHAUSTED, 0.9)
+    assert await becomes(server.client(holder), grpc.StatusCode.OK, 3)
     assert 0.9 < time.monotonic() - begun < 3
 
 
-async def test_every_call_without_a_body_is_recorded(server, connect):
-    held = await asyncio.to_thread(hold_places, connect, ENCRYPT)
+async def test_every_call_without_a_body_is_recorded(server, connect, holder):
+    held = await asyncio.to_thread(hold_places, connect, holder, ENCRYPT)
 
     def recorded() -> bool:
         records = [record for connection in held for record in server.records_of(connection.port)]
-        return [(r["principal"], r["code"]) for r in records] == [(ATTACKER, "DEADLINE_EXCEEDED")] * PER_PRINCIPAL
+        return [(r["principal"], r["code"]) for r in records] == [
+            (principal_of(holder), "DEADLINE_EXCEEDED")
+        ] * PER_PRINCIPAL
 
     assert await eventually(recorded, 4)
 
