@@ -76,7 +76,7 @@ async def mixed(arguments: argparse.Namespace, directory: Path, exits: ExitStack
         balance = await rig.balance()
     events = rig.events()
     crashes = (not alive) + (len(rig.workers) - 1) + events.total()
-    violations = tally.violations() + crashes + unbalanced(balance) + balance["husks"]
+    violations = tally.violations() + crashes + unbalanced(balance)
     say(
         campaign="mixed",
         seed=arguments.seed,
@@ -191,8 +191,7 @@ class Injector:
             await asyncio.sleep(self._chooser.uniform(0.1, LONGEST_AWAY_S))
             token.bring_back()
         elif fault == "killed":
-            pid = await self._rig.see_worker()
-            os.kill(pid, signal.SIGKILL)
+            os.kill(await self._seen_worker(), signal.SIGKILL)
         else:
             token.tell(fault)
             for _ in range(int(GIVE_UP_S * 1000)):
@@ -200,6 +199,14 @@ class Injector:
                     break
                 await asyncio.sleep(0.001)
         return time.monotonic()
+
+    async def _seen_worker(self) -> int:
+        """The worker's process, once there is one: 0 would be ourselves."""
+        while True:
+            pid = await self._rig.see_worker()
+            if pid:
+                return pid
+            await asyncio.sleep(0.01)
 
     async def _recovered(self, begun_s: float, ended_s: float) -> float:
         """When the first call that began after the fault was answered by a token that serves again; 0 when none was."""

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from google.rpc import error_details_pb2, status_pb2
 
 PARENT = "vaults/default"
-OP_TIMEOUT_S = 60.0
+OP_TIMEOUT_S = 120.0
 REPEAT_S = 0.1
 LONGEST_REPEAT_S = 120.0
 AGED = "UNAVAILABLE max connection age"

@@ -441,7 +441,7 @@ class Caller:
 
     async def _race(self) -> bool:
         """Destroy a key while a batch uses it: each item is right, or is refused because the key is gone."""
-        algorithm = self._chooser.choice(("EC_P256_SHA256", "RSA_PSS_2048_SHA256"))
+        algorithm = self._chooser.choice(("EC_P256_SHA256", "ED25519", "RSA_PSS_2048_SHA256"))
         key = await self.make(f"{self._name}-{self._asker.fresh()}", algorithm, own=True)
         if key is None:
             return False
