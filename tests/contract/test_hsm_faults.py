@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import softhsm
-from vaultd.backends.base import Lane, Material, Operation, OpKind
+from vaultd.backends.base import Lane, Material, Operation, OpKind, TokenKey
 from vaultd.backends.pkcs11.backend import HsmBackend
 from vaultd.backends.pkcs11.messages import Verb
 from vaultd.backends.pkcs11.slot import Request, SlotState
 from vaultd.backends.software import SoftwareBackend
-from vaultd.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted, Unavailable, VaultdError
+from vaultd.errors import DeadlineExceeded, FailedPrecondition, NotFound, ResourceExhausted, Unavailable, VaultdError
 from vaultd.secret import Secret
 
 MESSAGE = Operation(OpKind.SIGN_MESSAGE, b"a message")
@@ -150,6 +150,22 @@ async def test_token_that_comes_and_goes_is_down_each_time_that_it_is_away(rig):
             rig.token.bring_back()
         await until(lambda: rig.slot.state is SlotState.SERVING)
         assert await rig.sign()
+
+
+async def test_nothing_is_taken_for_destroyed_or_absent_while_the_token_is_away(rig):
+    source = TokenKey("", bytes.fromhex(rig.material.reference.decode().rpartition("/")[2]), "")
+    rig.token.take_away()
+    try:
+        for act in (rig.backend.destroy(rig.material), rig.backend.adopt("EC_P256_SHA256", source)):
+            with pytest.raises(Unavailable):
+                await act
+    finally:
+        rig.token.bring_back()
+    await until(lambda: rig.slot.state is SlotState.SERVING)
+    assert await rig.backend.adopt("EC_P256_SHA256", source)
+    await rig.backend.destroy(rig.material)
+    with pytest.raises(NotFound):
+        await rig.backend.adopt("EC_P256_SHA256", source)
 
 
 async def test_session_that_hangs_is_noticed_though_others_answer(rig):

@@ -23,6 +23,7 @@ _LONGER_BYTES: Final = 1024
 """By how much an answer may be longer than what was asked: tags, blocks, and the signature of any key."""
 
 _FUNCTIONS: Final = 68
+_SESSION_INFO = 15
 _ENCRYPT_INIT, _ENCRYPT, _DECRYPT_INIT, _DECRYPT, _SIGN_INIT, _SIGN = 29, 30, 33, 34, 42, 43
 """Their places in a CK_FUNCTION_LIST, behind its version, which takes a pointer's room (PKCS#11 2.40, pkcs11f.h)."""
 
@@ -61,6 +62,7 @@ _Init = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_void_p, ctypes
 _Act = ctypes.CFUNCTYPE(
     ctypes.c_ulong, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_void_p
 )
+_Inform = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_void_p)
 # CFUNCTYPE gives up the GIL around each call, so that other sessions go on.
 
 
@@ -127,6 +129,10 @@ class GcmMechanism:
         self._parameter.associated_bytes = len(associated)
 
 
+class _SessionInfo(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_ulong) for name in ("slot", "state", "flags", "device_error"))
+
+
 class ModuleFunctions:
     """The functions of a module's list, which is all that it must export."""
 
@@ -135,6 +141,7 @@ class ModuleFunctions:
         if module.C_GetFunctionList(ctypes.byref(address)) != _CKR_OK or not address.value:
             raise exceptions.FunctionNotSupported
         listed = (ctypes.c_void_p * _FUNCTIONS).from_address(address.value + ctypes.sizeof(address))
+        self.session_info = _Inform(listed[_SESSION_INFO] or 0)
         self.sign = (_Init(listed[_SIGN_INIT] or 0), _Act(listed[_SIGN] or 0))
         self.encrypt = (_Init(listed[_ENCRYPT_INIT] or 0), _Act(listed[_ENCRYPT] or 0))
         self.decrypt = (_Init(listed[_DECRYPT_INIT] or 0), _Act(listed[_DECRYPT] or 0))
@@ -156,6 +163,14 @@ class DirectSession:
         self._room = (ctypes.c_char * room_bytes)()
         self._room_address = ctypes.addressof(self._room)
         self._room_bytes = room_bytes
+
+    def state(self) -> int:
+        """C_GetSessionInfo: what kind of session it is, and whether it is logged in.  Raises PKCS11Error."""
+        info = _SessionInfo()
+        result = self._functions.session_info(self._handle, ctypes.addressof(info))
+        if result != _CKR_OK:
+            raise _error(result)
+        return int(info.state)
 
     def sign(self, key: int, mechanism: int, data: bytes) -> bytes:
         """C_SignInit and C_Sign with a key's handle and a mechanism's address.  Raises PKCS11Error."""

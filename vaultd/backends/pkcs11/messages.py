@@ -56,7 +56,7 @@ class Status(IntEnum):
     REFUSED = 2
     """payload: why the token, or the object in it, will never do this."""
     MISSING = 3
-    """The token does not show the object.  payload: whether it shows others."""
+    """The token does not show the object."""
     FAULT = 4
     """payload: the name of what went wrong.  The worker is of no more use."""
 

@@ -103,6 +103,15 @@ class KeyFinder:
         self.direct = direct
         self.session = direct.session
         self._found: dict[tuple[bytes, str], Any] = {}
+        self._logged_in = direct.state()
+
+    def sees_all(self) -> bool:
+        """Whether the token is there and we are logged in.  If not, what is not found may exist all the same."""
+        try:
+            self.session.token.slot.get_token()
+            return self.direct.state() == self._logged_in
+        except exceptions.PKCS11Error:
+            return False
 
     def key(self, object_id: bytes, algorithm: str) -> Any:
         """The secret or private key of this id; raises NoSuchKey, or ObjectRefused when two have it."""
@@ -138,17 +147,6 @@ def objects_of(session: Any, object_id: bytes) -> tuple[list[Any], list[Any]]:
     found = [(one[Attribute.CLASS], one) for one in session.get_objects({Attribute.ID: object_id})]
     keys = [one for kind, one in found if kind in {pkcs11.ObjectClass.SECRET_KEY, pkcs11.ObjectClass.PRIVATE_KEY}]
     return keys, [one for kind, one in found if kind == pkcs11.ObjectClass.PUBLIC_KEY]
-
-
-def shows_keys(session: Any) -> bool:
-    """Whether any private object that it keeps is seen: then the token is there, and we are logged in."""
-    found = session.get_objects({Attribute.PRIVATE: True, Attribute.TOKEN: True}, batch_size=1)
-    try:
-        return next(found, None) is not None
-    except exceptions.PKCS11Error:
-        return False
-    finally:
-        found.close()
 
 
 def may_be_destroyed(key: Any) -> bool:

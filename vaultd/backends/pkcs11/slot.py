@@ -50,8 +50,8 @@ _WATCH_S: Final = 0.1
 _RECOVERY_S: Final = 0.5
 _BACKOFF_S: Final = (0.25, 0.5, 1.0)
 _SHORT_LIFE_S: Final = 0.5
-_MISS_INTERVAL_S: Final = 1.0
 _MISS_AGAIN_S: Final = 30.0
+_QUIET_S: Final = 5.0
 _REMEMBERED: Final = 1_000
 """Objects that are missing, or were destroyed: the last ones."""
 
@@ -166,9 +166,9 @@ class TokenSlot:
         self._first_try = asyncio.Event()
         self._nudge = asyncio.Event()
         self._refused_pin: bytes | None = None
-        self._missed: dict[bytes, float] = {}
-        self._told_missing: dict[bytes, float] = {}
-        self._missed_s = -_MISS_INTERVAL_S
+        self._missing: dict[bytes, float] = {}
+        self._missed_s = -_MISS_AGAIN_S
+        self._worked_s = 0.0
         self._destroyed: dict[bytes, None] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -351,9 +351,9 @@ class TokenSlot:
                 self._managing -= 1
                 self._note_objects(request, status, payload)
             if status == Status.DONE:
-                if self._missed or self._told_missing:
-                    self._missed.pop(request.arguments[0], None)
-                    self._told_missing.pop(request.arguments[0], None)
+                self._worked_s = self._heard_s
+                if self._missing:
+                    self._missing.pop(request.arguments[0], None)
                 self._backlog.measure(request.cost_class, service_us / 1e6)
                 work.settle(payload)
             else:
@@ -368,7 +368,7 @@ class TokenSlot:
         elif status is Status.REFUSED:
             work.settle(FailedPrecondition("HSM_REFUSED", f"the token refuses: {payload}"))
         elif status is Status.MISSING:
-            self._settle_missing(work, bool(payload))
+            self._settle_missing(work)
         else:
             self._again(work)
             self._lose_worker(str(payload))
@@ -380,27 +380,17 @@ class TokenSlot:
         elif request.verb in {Verb.GENERATE, Verb.IMPORT} or status == Status.REFUSED:
             self._destroyed.pop(request.arguments[0], None)
 
-    def _settle_missing(self, work: _Work, sure: bool) -> None:
-        """Our row says that the object exists.
-
-        `sure`: the token shows other keys, so that it is this one that is missing; it is looked for once more.  Else a fresh
-        worker looks: a token that came back, or had logged us out, shows it then.
-        """
+    def _settle_missing(self, work: _Work) -> None:
+        """Our row says that the object exists.  It is looked for once more; by a fresh worker, when nothing else works either."""
         object_id, now_s = bytes(work.request.arguments[0]), self._clock()
-        if sure and not work.retried:
+        if not work.retried:
             self._again(work)
+            if now_s - self._worked_s > _QUIET_S and now_s - self._missed_s > _MISS_AGAIN_S:
+                self._missed_s = now_s
+                self._lose_worker("an object is missing")
             return
-        if not sure and _is_news(self._missed, object_id, now_s):
-            if now_s - self._missed_s <= _MISS_INTERVAL_S:
-                work.settle(self.unavailable())
-                return
-            _remember(self._missed, object_id, now_s)
-            self._missed_s = now_s
-            self._again(work)
-            self._lose_worker("an object is missing")
-            return
-        if _is_news(self._told_missing, object_id, now_s):
-            _remember(self._told_missing, object_id, now_s)
+        if now_s - self._missing.get(object_id, -_MISS_AGAIN_S) >= _MISS_AGAIN_S:
+            _remember(self._missing, object_id, now_s)
             _log.error("hsm_key_missing", slot=self.settings.name, object_id=object_id.hex())
         work.settle(
             Unavailable(
@@ -563,10 +553,6 @@ class TokenSlot:
                 # A single thread does one thing after the other; making a key has a limit of its own.
                 return now_s if self._managing else max(self._heard_s, work.launched_s)
         return now_s
-
-
-def _is_news(memory: dict[bytes, float], object_id: bytes, now_s: float) -> bool:
-    return now_s - memory.get(object_id, -_MISS_AGAIN_S) >= _MISS_AGAIN_S
 
 
 def _remember(memory: dict[bytes, Any], object_id: bytes, what: Any) -> None:

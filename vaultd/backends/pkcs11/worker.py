@@ -153,6 +153,14 @@ class Worker:
                 self._connection.sendall(pack(replies))
 
     def _answer(self, finder: module.KeyFinder, verb: Verb, arguments: list[Any]) -> tuple[Status, Any]:
+        status, payload = self._try(finder, verb, arguments)
+        looked = verb > LAST_USE or status in {Status.MISSING, Status.REFUSED}
+        if looked and status is not Status.FAULT and not finder.sees_all():
+            # An object that was not seen is not absent, and not destroyed.
+            return Status.FAULT, "the token has gone, or has logged us out"
+        return status, payload
+
+    def _try(self, finder: module.KeyFinder, verb: Verb, arguments: list[Any]) -> tuple[Status, Any]:
         try:
             if verb is Verb.RANDOM:
                 return Status.DONE, bytes(finder.session.generate_random(8 * arguments[0]))
@@ -165,7 +173,7 @@ class Worker:
                     # SoftHSM also fails when another session searches meanwhile; what was half done is undone first.
                     return Status.DONE, self._manage(finder, verb, arguments)
         except module.GONE:
-            return Status.MISSING, module.shows_keys(finder.session)
+            return Status.MISSING, None
         except module.ObjectRefused as error:
             return Status.REFUSED, str(error)
         except _NEVER as error:
@@ -281,11 +289,23 @@ def destroy(session: Any, object_id: bytes) -> None:
         one.destroy()
 
 
+def _end(_: object) -> None:
+    """Of a thread that cannot go on: the server has gone, or something failed that should not.  The rest must not linger."""
+    os._exit(1)
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
 def main() -> None:
     """Serve the socket whose number is the argument."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # What stops a server is often sent to all its processes: calls under way are answered first, then the socket closes.
         signal.signal(number, signal.SIG_IGN)
+    threading.excepthook = _end
+    # python-pkcs11 ends searches when they are forgotten, in sessions that are gone, too.  Nobody needs to read of that.
+    sys.excepthook = sys.unraisablehook = _ignore
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         set_dumpable = 4  # no other process of this user reads this memory
