@@ -49,8 +49,9 @@ lint: $(VENV)/.installed-dev ## ruff, import directions, buf lint and buf breaki
 types: $(VENV)/.installed-dev ## mypy --strict
 	$(BIN)/mypy
 
+# Tests start some hundred processes: where byte code is not kept, each of them would compile all modules again.
 test: $(VENV)/.installed-dev system-packages .bin/grpcurl ## every test, from a bare machine
-	$(PY) -m pytest -q -n 2 --dist loadscope
+	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n 2 --dist loadscope
 
 .bin/grpcurl: | system-packages
 	GOBIN=$(CURDIR)/.bin GOFLAGS=-mod=mod go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
