@@ -51,7 +51,7 @@ types: $(VENV)/.installed-dev ## mypy --strict
 
 # Tests start some hundred processes: where byte code is not kept, each of them would compile all modules again.
 test: $(VENV)/.installed-dev system-packages .bin/grpcurl ## every test, from a bare machine
-	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n 2 --dist loadscope
+	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n 3 --dist loadscope
 
 .bin/grpcurl: | system-packages
 	GOBIN=$(CURDIR)/.bin GOFLAGS=-mod=mod go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
