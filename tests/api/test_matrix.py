@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import pytest_asyncio
 from wire import (
@@ -31,7 +33,7 @@ from vaultd.engine.permissions import PERMISSIONS
 from vaultd.interceptors.routes import RouteMissing, build_routes
 from vaultd.interceptors.rules import RULES
 from vaultd.services.crypto import CryptoService
-from vaultd_client.v1 import admin_pb2, crypto_pb2
+from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -123,6 +125,7 @@ ALSO = {f"{ADMIN}GetApproval": {"approvals.list"}}
 """Permissions that open a method to callers that the resource does not name."""
 SPIFFE = "spiffe://dev.vaultd"
 ANY = sorted(METHODS)
+STATES = ("active", "disabled", "scheduled", "deleted", "purged", "missing")
 
 OTHER_CERTIFICATES = {
     "no-san": {},
@@ -230,6 +233,42 @@ async def test_an_identity_without_a_binding_is_denied_with_a_reason(world, path
     outcome = await call(world.server.client("stranger"), path, await world.kept_request(path))
     reason = "OPERATOR_REQUIRED" if TABLE[path] == OPERATOR else "PERMISSION_DENIED"
     assert verdicts(outcome) == {(PERMISSION_DENIED, reason)}
+
+
+async def keys_in_each_state(world) -> dict[str, str]:
+    """A key in each state that a key or its version can be in, and a name that no key has."""
+    names = {
+        state: await world.create("default", world.fresh_id(), key_of("MAC")) for state in STATES if state != "missing"
+    }
+    version = "{}/versions/1".format
+    await world.admin.keys.DisableKeyVersion(keys_pb2.DisableKeyVersionRequest(name=version(names["disabled"])))
+    await world.admin.keys.DestroyKeyVersion(keys_pb2.DestroyKeyVersionRequest(name=version(names["scheduled"])))
+    await world.admin.keys.DeleteKey(keys_pb2.DeleteKeyRequest(name=names["deleted"]))
+    await world.admin.keys.DeleteKey(keys_pb2.DeleteKeyRequest(name=names["purged"]))
+    await world.admin.keys.PurgeKey(keys_pb2.PurgeKeyRequest(name=names["purged"]))
+    return {**names, "missing": f"vaults/default/keys/{world.fresh_id()}"}
+
+
+async def test_who_may_not_is_told_the_same_whatever_state_the_key_is_in(world):
+    keys = await keys_in_each_state(world)
+    asked = 0
+    for path in ANY:
+        kept = await world.kept_request(path)
+        named = getattr(kept, "name", "")
+        if not re.fullmatch("vaults/default/keys/[a-z0-9-]+(/versions/[0-9]+)?", named):
+            continue
+        base = "/".join(named.split("/")[:4])
+        told = set()
+        for name in keys.values():
+            request = type(kept)()
+            request.CopyFrom(kept)
+            request.name = name + named.removeprefix(base)
+            outcome = await call(world.server.client("stranger"), path, request)
+            told.add((outcome.code, outcome.reason, outcome.text))
+        assert len(told) == 1, path
+        assert {code for code, *_ in told} == {PERMISSION_DENIED}
+        asked += 1
+    assert asked > 25
 
 
 @pytest.mark.parametrize("path", [path for path in ANY if TABLE[path] != OPERATOR], ids=short)
