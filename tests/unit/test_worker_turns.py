@@ -9,7 +9,7 @@ from vaultd.backends.pkcs11.worker import Turns
 
 
 def taken(turns: Turns, count: int) -> str:
-    return "".join(turns.take()[0][0] for _ in range(count))
+    return "".join(turns.take()[1][0][0] for _ in range(count))
 
 
 class Clock:
@@ -48,12 +48,21 @@ def test_a_batch_that_has_waited_for_long_overtakes_what_is_online():
     assert taken(turns, 4) == "AcdB"
 
 
+def test_a_list_that_was_taken_between_others_is_not_waited_for_again():
+    turns = filled("aA")
+    assert turns.take_online() == [["a"]]
+    assert turns.take_online() == []
+    assert turns.take() == (False, [["A"]])
+    turns.put(Lane.ONLINE, [["b"]])
+    assert turns.take() == (True, [["b"]])
+
+
 def test_every_list_is_taken_once_by_whatever_thread():
     turns, got, lock = Turns(), [], threading.Lock()
 
     def take() -> None:
         for _ in range(500):
-            requests = turns.take()
+            requests = turns.take_online() or turns.take()[1]
             with lock:
                 got.append(requests[0])
 

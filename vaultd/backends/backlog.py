@@ -47,12 +47,12 @@ class Backlog:
         """
         count = calls.total()
         if self.queued + count > self._max_queued:
-            raise _overloaded("too much work is queued; try again later", self._wait_s(lane) + start_s)
+            raise _overloaded("too much work is queued; try again later", self.wait_s(lane) + start_s)
         if deadline is not None:
             left_s = deadline - self._clock()
             if left_s <= 0:
                 raise too_late()
-            wait_s = self._wait_s(lane) + start_s
+            wait_s = self.wait_s(lane) + start_s
             nothing_in_front = wait_s <= 0
             if not (nothing_in_front and count == 1):
                 work_s = sum(self.estimate(name) * times for name, times in calls.items())
@@ -95,7 +95,7 @@ class Backlog:
         """Seconds that a call of this class takes, `unknown_s` before it was measured."""
         return self._estimates.get(cost_class, unknown_s)
 
-    def _wait_s(self, lane: Lane) -> float:
+    def wait_s(self, lane: Lane) -> float:
         """Seconds until the calls queued in this lane and those before it have begun."""
         work_s = 0.0
         for other, classes in self._classes.items():

@@ -31,20 +31,22 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("vaultd.hsm")
 
-_CHUNK_CALLS: Final = 64
+_LIST_CALLS: Final = 64
 
 
 class _Share(NamedTuple):
-    """How much estimated work of a lane one thread is given at a time, and has before it at most.
+    """How much estimated work of a lane is in one list of requests at most, and before each of a worker's threads.
 
-    A list of requests costs a wake-up on either side, whatever is in it.  A long one delays what is online by as much.
+    A list is one thread's, and costs a wake-up on either side, whatever is in it.  What is online waits behind one request of
+    a batch's list, not behind all of it.
     """
 
-    chunk_s: float
+    list_s: float
     window_s: float
 
 
-_SHARES: Final = {Lane.ONLINE: _Share(0.0005, 0.004), Lane.BATCH: _Share(0.004, 0.008)}
+_SHORTEST_LIST_S: Final = 0.0005
+_SHARES: Final = {Lane.ONLINE: _Share(_SHORTEST_LIST_S, 0.004), Lane.BATCH: _Share(0.008, 0.016)}
 _UNKNOWN_S: Final = 0.002
 _WATCH_S: Final = 0.1
 _RECOVERY_S: Final = 0.5
@@ -275,17 +277,20 @@ class TokenSlot:
             if work is not None:
                 out.append(pack([Lane.KEY_GENERATION, [self._launch(work, now_s)]]))
         for lane, share in _SHARES.items():
-            while self._lanes[lane] and self._in_flight_s[lane] < self._threads * share.window_s:
-                chunk: list[Any] = []
-                full_s = self._in_flight_s[lane] + share.chunk_s
+            in_flight_s = self._in_flight_s
+            while self._lanes[lane] and in_flight_s[lane] < self._threads * share.window_s:
+                # What is queued is for all threads: the last of it is not left to one of them.
+                list_s = min(share.list_s, max(_SHORTEST_LIST_S, self._backlog.wait_s(lane)))
+                requests: list[Any] = []
+                full_s = in_flight_s[lane] + list_s
                 while (
-                    self._in_flight_s[lane] < full_s
-                    and len(chunk) < _CHUNK_CALLS
+                    in_flight_s[lane] < full_s
+                    and len(requests) < _LIST_CALLS
                     and (work := self._take(lane, now_s)) is not None
                 ):
-                    chunk.append(self._launch(work, now_s))
-                if chunk:
-                    out.append(pack([lane, chunk]))
+                    requests.append(self._launch(work, now_s))
+                if requests:
+                    out.append(pack([lane, requests]))
             if self._lanes[lane]:
                 break  # the lanes behind it wait
         if out:

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from pkcs11 import Attribute, Mechanism, exceptions
@@ -61,12 +62,12 @@ Reply = tuple[int, Status, Any, int]
 class Turns:
     """Lists of requests that wait for a thread: online ones first, unless one of the others has waited for too long.
 
-    So what is online waits behind one list of a batch at most, and a batch is not starved by it.
+    So a batch does not starve.  Threads look for what is online between the requests of a batch, too.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._waiting: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each list
+        self._waiting: queue.SimpleQueue[None] = queue.SimpleQueue()  # at least one for each list that nobody comes for
         self._lock = threading.Lock()
         self._online: deque[list[Request]] = deque()
         self._others: deque[tuple[float, list[Request]]] = deque()
@@ -79,14 +80,28 @@ class Turns:
             self._others.append((self._clock(), requests))
         self._waiting.put(None)
 
-    def take(self) -> list[Request]:
-        """Wait for a list, and take it."""
-        self._waiting.get()
+    def take(self) -> tuple[bool, list[Request]]:
+        """Wait for a list, and take it: whether it is online, and its requests."""
+        while True:
+            self._waiting.get()
+            with self._lock:
+                online, others = self._online, self._others
+                if online and not (others and self._clock() - others[0][0] > _PATIENCE_S):
+                    return True, online.popleft()
+                if others:
+                    return False, others.popleft()[1]
+
+    def take_online(self) -> list[Request]:
+        """Take a list that is online and waits; an empty one when there is none."""
+        if not self._online:
+            return []
         with self._lock:
-            online, others = self._online, self._others
-            if online and not (others and self._clock() - others[0][0] > _PATIENCE_S):
-                return online.popleft()
-            return others.popleft()[1]
+            if not self._online:
+                return []
+            requests = self._online.popleft()
+        with suppress(queue.Empty):
+            self._waiting.get_nowait()
+        return requests
 
 
 class Worker:
@@ -138,12 +153,20 @@ class Worker:
     def _serve(self, turns: Turns, direct: DirectSession) -> None:
         finder = module.KeyFinder(direct)
         while True:
-            for request in turns.take():
-                number, verb, *arguments = request
-                began = time.perf_counter_ns()
-                status, payload = self._answer(finder, Verb(verb), arguments)
-                self._outbox.append((number, status, payload, (time.perf_counter_ns() - began) // 1000))
+            online, requests = turns.take()
+            for request in requests:
+                self._do(finder, request)
+                if not online and (overtaking := turns.take_online()):
+                    for another in overtaking:
+                        self._do(finder, another)
+                    self._send()
             self._send()
+
+    def _do(self, finder: module.KeyFinder, request: Request) -> None:
+        number, verb, *arguments = request
+        began = time.perf_counter_ns()
+        status, payload = self._answer(finder, Verb(verb), arguments)
+        self._outbox.append((number, status, payload, (time.perf_counter_ns() - began) // 1000))
 
     def _send(self) -> None:
         """Send all replies that there are: a thread that waits for its turn here finds its own sent along, perhaps."""
