@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from hmac import compare_digest
 from os import urandom
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -21,6 +21,8 @@ from vaultd.backends.primitives.scheme import check_no_context, wrong_purpose
 from vaultd.errors import DecryptionFailed, FailedPrecondition, InvalidArgument, InvalidSignature
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vaultd.backends.base import Operation
 
 _NONCE_BYTES: Final = 12
@@ -60,8 +62,8 @@ class DigestSigner(_Use):
     """RSA and ECDSA: the digest is made here and signed there."""
 
     def __init__(self, hash: str, coordinate_bytes: int = 0) -> None:
-        self._hash = hash
-        self._digest_bytes = hashlib.new(hash).digest_size
+        self._digest: Callable[[bytes], Any] = getattr(hashlib, hash)  # a third of the price of hashlib.new
+        self._digest_bytes = self._digest(b"").digest_size
         self._coordinate_bytes = coordinate_bytes
 
     def ask(self, operation: Operation) -> Asked:
@@ -69,7 +71,7 @@ class DigestSigner(_Use):
         kind, data, context = operation
         if kind is OpKind.SIGN_MESSAGE:
             check_no_context(context)
-            return Verb.SIGN, (hashlib.new(self._hash, data).digest(),)
+            return Verb.SIGN, (self._digest(data).digest(),)
         if kind is OpKind.SIGN_DIGEST:
             check_no_context(context)
             if len(data) != self._digest_bytes:
