@@ -327,7 +327,7 @@ async def lag(arguments: argparse.Namespace, directory: Path, exits: ExitStack) 
     async with rig.connected(arguments.connections):
         await furnish(rig)
         await phase("idle", asyncio.sleep(5))
-        async with rig.load(arguments.callers, arguments.seed, USES):
+        async with rig.load(arguments.callers, arguments.seed, USES, arguments.callers / arguments.rate):
             await asyncio.sleep(1)  # sessions find the keys
             await phase("load", asyncio.sleep(15))
             await phase("load and key generation", make_keys())
@@ -377,6 +377,9 @@ def main() -> int:
             one.add_argument("--seconds", type=float, default=seconds, help="how long, or how long at most")
         if campaign is lag:
             one.add_argument("--keys", type=int, default=20, help="RSA-4096 keys to make")
+            one.add_argument(
+                "--rate", type=float, default=200.0, help="rounds of calls a second, if the server keeps up"
+            )
     arguments = parser.parse_args()
     say(campaign=arguments.campaign.__name__, seed=arguments.seed, callers=arguments.callers)
     with ExitStack() as exits:

@@ -67,10 +67,15 @@ class Caller:
         self._name = name
         self._asker = Asker(name, vault, tally)
 
-    async def run(self, weights: Mapping[str, int], stop: asyncio.Event) -> None:
-        """Do what comes until told to stop; what is under way is finished."""
+    async def run(self, weights: Mapping[str, int], stop: asyncio.Event, interval_s: float = 0.0) -> None:
+        """Do what comes, at most once an interval, until told to stop; what is under way is finished."""
         names, counts = list(weights), list(weights.values())
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + self._chooser.uniform(0, interval_s)
         while not stop.is_set():
+            if interval_s:
+                await asyncio.sleep(max(0.0, due_s - loop.time()))
+                due_s = max(due_s + interval_s, loop.time())
             what = self._chooser.choices(names, counts)[0]
             if await getattr(self, f"_{what}")() is False:
                 await asyncio.sleep(REPEAT_S / 2)  # refused: the token is away, or soon back

@@ -60,11 +60,11 @@ class Rig:
 
     @asynccontextmanager
     async def load(
-        self, callers: int, seed: int, weights: Mapping[str, int]
+        self, callers: int, seed: int, weights: Mapping[str, int], interval_s: float = 0.0
     ) -> AsyncIterator[list[asyncio.Task[None]]]:
         """With so many callers at work; what they have begun is finished on the way out."""
         stop = asyncio.Event()
-        tasks = [asyncio.create_task(self.caller(at, seed).run(weights, stop)) for at in range(callers)]
+        tasks = [asyncio.create_task(self.caller(at, seed).run(weights, stop, interval_s)) for at in range(callers)]
         try:
             yield tasks
         finally:

@@ -99,7 +99,7 @@ class Backlog:
         """Seconds until the calls queued in this lane and those before it have begun."""
         work_s = 0.0
         for other, classes in self._classes.items():
-            if other.value <= lane.value:
+            if classes and other <= lane:
                 for name, count in classes.items():
                     work_s += count * self._estimates.get(name, 0.0)
         return work_s / self._workers[lane]

@@ -279,8 +279,10 @@ class TokenSlot:
         for lane, share in _SHARES.items():
             in_flight_s = self._in_flight_s
             while self._lanes[lane] and in_flight_s[lane] < self._threads * share.window_s:
-                # What is queued is for all threads: the last of it is not left to one of them.
-                list_s = min(share.list_s, max(_SHORTEST_LIST_S, self._backlog.wait_s(lane)))
+                list_s = share.list_s
+                if list_s > _SHORTEST_LIST_S:
+                    # What is queued is for all threads: the last of it is not left to one of them.
+                    list_s = min(list_s, max(_SHORTEST_LIST_S, self._backlog.wait_s(lane)))
                 requests: list[Any] = []
                 full_s = in_flight_s[lane] + list_s
                 while (
