@@ -100,6 +100,7 @@ class Chain:
         self._request_ids = RequestIds()
         self._deadlines = Deadlines()
         self._finishing: set[asyncio.Task[Reply]] = set()
+        self._synced = frozenset(route.path for route in routes.values() if audit.waits(route.rule))
 
     def serves(self, method: str) -> bool:
         """Whether there is such a method."""
@@ -119,6 +120,7 @@ class Chain:
             route = entry.route = self._find(call.method)  # unknown method: UNIMPLEMENTED, recorded all the same
             if route.rule.open:
                 return await self._serve_open(route, call, entry)
+            self._audit.require_room()
             entry.credential = self._identity.credential(call)
             caller = await self._identity.identify(call)
             principal = entry.principal = caller.principal
@@ -139,7 +141,7 @@ class Chain:
                 request = parse(route, body)
                 context = Context(caller, call.method, deadline)
                 if route.batch:
-                    return self._finish(entry, await self._serve_batch(route, request, context, entry))
+                    return await self._finish(entry, route, await self._serve_batch(route, request, context, entry))
                 route.validate.names(request)
                 route.validate.rest(request)
                 entry.name(request)
@@ -156,7 +158,7 @@ class Chain:
                         response = await route.serve(request, context)
                     except NotFound as error:
                         raise await self._policy.disguise(error, caller, route.rule, request) from None
-                    return self._finish(entry, response)
+                    return await self._finish(entry, route, response)
                 # No deadline from here on: a mutation that began is finished and recorded, whoever still waits for it.
                 self._deadlines.leave(task)
                 return await self._mutate(route, request, body or b"", context, entry)
@@ -205,7 +207,7 @@ class Chain:
                 except NotFound as error:
                     raise await self._policy.disguise(error, context.caller, route.rule, request) from None
                 answer = _body(entry, response)
-                receipt = await self._audit.durable_outcome(entry, "OK", "", len(answer))
+                receipt = await self._audit.mutation_outcome(entry, len(answer))
                 return Reply(answer, 0, "", _trailing(entry, receipt))
             except Exception as error:  # as in unary: the same mapping, inside the task that outlives the call
                 return self._refuse(entry, known_error(error, self._on_incident))
@@ -346,10 +348,13 @@ class Chain:
             self._throttle.streams.leave(peer)
         return Reply(response.SerializeToString(), 0, "", ((REQUEST_ID_KEY, entry.request_id),))
 
-    def _finish(self, entry: Entry, response: Any) -> Reply:
-        """Release the reply, once it is recorded."""
+    async def _finish(self, entry: Entry, route: Route, response: Any) -> Reply:
+        """Release the reply, once it is recorded; durably, where the configuration says so for this class."""
         body = _body(entry, response)
-        receipt = self._audit.outcome(entry, "OK", "", len(body))
+        if route.path in self._synced:
+            receipt: bytes | None = await self._audit.durable_outcome(entry, len(body))
+        else:
+            receipt = self._audit.outcome(entry, "OK", "", len(body))
         return Reply(body, 0, "", _trailing(entry, receipt))
 
     def _refuse(self, entry: Entry, error: VaultdError) -> Reply:
