@@ -57,6 +57,7 @@ from vaultd.engine.tokens import TokenObjects
 from vaultd.engine.transit import Transit
 from vaultd.engine.usage import BudgetBook, UsageBook
 from vaultd.engine.vaults import Vaults
+from vaultd.engine.watch import WatchHub
 from vaultd.errors import DataLoss, Unavailable, VaultdError
 from vaultd.hosts.grpcio import GrpcHost
 from vaultd.interceptors.approvals import ApprovalStep
@@ -75,6 +76,7 @@ from vaultd.services.health import HealthBoard, HealthService
 from vaultd.services.keys import KeysService
 from vaultd.services.policy import PolicyCalls
 from vaultd.services.reflection import ReflectionService
+from vaultd.services.watch import WatchCalls
 from vaultd.store.sqlite import SqliteStore
 from vaultd.trust import TrustFiles, file_stamps
 from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2
@@ -97,6 +99,8 @@ REFLECTION_V1ALPHA: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerRef
 AUDIT_CHECK_S: Final = 0.5
 AUDIT_UPKEEP_S: Final = 30.0
 FILES_CHECK_S: Final = 0.5
+STREAMS_CHECK_S: Final = 0.4
+"""How often open streams are looked at again: what ended the caller's right to one ends it within a second."""
 HEALTH_NOTICE_S: Final = 0.1
 
 _log = structlog.get_logger("vaultd")
@@ -221,6 +225,7 @@ class Engine:
     decider: Decider
     scheduler: Scheduler
     feed: FeedFollower
+    watch: WatchHub
     clock: Clock
 
 
@@ -283,6 +288,7 @@ def build_engine(
 
     readers = (*on_open, revocations.reload, *followers, quotas.reload)
     seal = Seal(ledger, provider, authority, close, on_seal, readers)
+    decider = Decider(authority, labels, clock)
     scheduler = Scheduler(
         ledger,
         lifecycle,
@@ -318,9 +324,10 @@ def build_engine(
         leases=leases,
         quotas=quotas,
         access=access,
-        decider=Decider(authority, labels, clock),
+        decider=decider,
         scheduler=scheduler,
         feed=FeedFollower(ledger, authority, seal, forget_after_gap, (revocations.take_in, *followers)),
+        watch=WatchHub(ledger, authority, decider, clock),
         clock=clock,
     )
 
@@ -463,6 +470,7 @@ class Server:
                 engine.quotas,
                 self._policy_calls(refusals),
                 engine.revocations,
+                WatchCalls(engine.watch),
             ),
             health_pb2.DESCRIPTOR.services_by_name["Health"]: HealthService(self.board),
         }
@@ -549,6 +557,9 @@ class Server:
                 asyncio.create_task(self._every(FILES_CHECK_S, self._issuers.tick)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._retry_unseal)),
                 asyncio.create_task(self._watch_delay()),
+                asyncio.create_task(self._every(STREAMS_CHECK_S, self.chain.recheck_streams)),
+                asyncio.create_task(self._every(STREAMS_CHECK_S, self.engine.watch.tick)),
+                asyncio.create_task(self.engine.watch.run()),
             ]
             stack.push_async_callback(self._end, tasks)
             # What start-up made lives as long as the process: the collector need not look at it again and again.
@@ -616,11 +627,13 @@ class Server:
     async def _drain(self, host: GrpcHost) -> None:
         self.board.drain()
         await asyncio.sleep(HEALTH_NOTICE_S)  # balancers that watch health go elsewhere before calls are refused
+        self.chain.drain_streams()
         await host.stop(self._settings.drain_grace_s)
         await self.chain.finish()
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         self._stopping.set()
+        self.engine.watch.stop()
         await asyncio.gather(*tasks)
 
     async def _every(self, interval_s: float, act: Callable[[], Awaitable[object]]) -> None:
