@@ -30,6 +30,8 @@ from vaultd.config import ConfigError
 from vaultd.engine.access import AccessBook
 from vaultd.engine.algorithms import ProtectionLevel
 from vaultd.engine.approvals import Approvals
+from vaultd.engine.audit_proofs import AuditProofs
+from vaultd.engine.audit_tail import AuditTail
 from vaultd.engine.audit_witness import AuditWitness
 from vaultd.engine.authority import Authority
 from vaultd.engine.catalog import KeyCatalog
@@ -71,6 +73,7 @@ from vaultd.interceptors.rules import HIGH_IMPACT, RULES
 from vaultd.interceptors.throttle import Throttle, quota_methods
 from vaultd.issuers import TokenIssuers
 from vaultd.services.admin import AdminService
+from vaultd.services.audit import AuditCalls
 from vaultd.services.crypto import CryptoService
 from vaultd.services.health import HealthBoard, HealthService
 from vaultd.services.keys import KeysService
@@ -471,6 +474,7 @@ class Server:
                 self._policy_calls(refusals),
                 engine.revocations,
                 WatchCalls(engine.watch),
+                AuditCalls(AuditProofs(self._audit_log, self.witness), AuditTail(self._audit_log), self.witness),
             ),
             health_pb2.DESCRIPTOR.services_by_name["Health"]: HealthService(self.board),
         }

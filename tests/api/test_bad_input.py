@@ -448,6 +448,8 @@ BYTES = {
     "ciphertext": 66 * KIB,
     "peer_public_key": KIB,
     "passphrase": KIB,
+    "chain_id": 16,
+    "leaf_hash": 32,
 }
 """Field -> most bytes, as the comments of the protos have it."""
 EXCEPTIONS = {"DecapsulateRequest.ciphertext": 1568}
@@ -464,6 +466,8 @@ TESTED_ELSEWHERE = {
     *("key", "token_key", "vault", "update_mask", "admin_principals", "quota_id", "quota", "grant", "rules"),
     # test_policy_api.py
     *("resource", "policy", "policy_resource", "permissions", "circumstances", "incident_id", "unused_for"),
+    # test_audit_proofs.py
+    *("sequence", "tree_size", "first_sequence", "max_records"),
 }
 
 
@@ -536,6 +540,9 @@ REFUSED_LATER = {
     "ReviewAccess.page_token": ["PAGE_TOKEN"],
     "ExplainAccess.method": ["METHOD_NAME"],
     "ListRevokedIdentities.page_token": ["PAGE_TOKEN"],
+    "GetInclusionProof.chain_id": ["AUDIT_RECORD_NOT_FOUND"],
+    "GetInclusionProof.leaf_hash": ["AUDIT_RECORD_NOT_FOUND"],
+    "GetConsistencyProof.chain_id": ["AUDIT_RECORD_NOT_FOUND"],
     "Init.passphrase": ["PASSPHRASE_REFUSED"],
     "Unseal.passphrase": ["PASSPHRASE_REFUSED"],
     "RotateRootKey.passphrase": ["PASSPHRASE_REFUSED"],

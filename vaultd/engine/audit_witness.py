@@ -89,6 +89,11 @@ class AuditWitness:
         """Says the first record that somebody else still has to read, such as what ships the log: it is not removed before."""
 
     @property
+    def chain_id(self) -> bytes:
+        """The log's identity."""
+        return self._log.chain_id
+
+    @property
     def public_keys(self) -> list[PublicKey]:
         """Who verifies the checkpoints; empty until the first unseal."""
         return self._signer.public_keys if self._signer is not None else []
