@@ -56,6 +56,7 @@ from vaultd.engine.tokens import TokenObjects
 from vaultd.engine.transit import Transit
 from vaultd.engine.usage import BudgetBook, UsageBook
 from vaultd.engine.vaults import Vaults
+from vaultd.engine.watch import WatchHub
 from vaultd.errors import DataLoss, Unavailable, VaultdError
 from vaultd.hosts.grpcio import GrpcHost
 from vaultd.interceptors.approvals import ApprovalStep
@@ -74,6 +75,7 @@ from vaultd.services.health import HealthBoard, HealthService
 from vaultd.services.keys import KeysService
 from vaultd.services.policy import PolicyCalls
 from vaultd.services.reflection import ReflectionService
+from vaultd.services.watch import WatchCalls
 from vaultd.store.sqlite import SqliteStore
 from vaultd.trust import TrustFiles, file_stamps
 from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2
@@ -95,6 +97,8 @@ REFLECTION_V1: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInf
 REFLECTION_V1ALPHA: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 AUDIT_CHECK_S: Final = 0.5
 FILES_CHECK_S: Final = 0.5
+STREAMS_CHECK_S: Final = 0.4
+"""How often open streams are looked at again: what ended the caller's right to one ends it within a second."""
 HEALTH_NOTICE_S: Final = 0.1
 
 _log = structlog.get_logger("vaultd")
@@ -219,6 +223,7 @@ class Engine:
     decider: Decider
     scheduler: Scheduler
     feed: FeedFollower
+    watch: WatchHub
     clock: Clock
 
 
@@ -273,6 +278,7 @@ def build_engine(
         forget()
         revocations.forget()
 
+    decider = Decider(authority, labels, clock)
     seal = Seal(ledger, provider, authority, forget, on_seal, (revocations.reload, *followers, quotas.reload))
     scheduler = Scheduler(
         ledger,
@@ -309,9 +315,10 @@ def build_engine(
         leases=leases,
         quotas=quotas,
         access=access,
-        decider=Decider(authority, labels, clock),
+        decider=decider,
         scheduler=scheduler,
         feed=FeedFollower(ledger, authority, seal, forget_after_gap, (revocations.take_in, *followers)),
+        watch=WatchHub(ledger, authority, decider, clock),
         clock=clock,
     )
 
@@ -433,6 +440,7 @@ class Server:
                 engine.quotas,
                 self._policy_calls(refusals),
                 engine.revocations,
+                WatchCalls(engine.watch),
             ),
             health_pb2.DESCRIPTOR.services_by_name["Health"]: HealthService(self.board),
         }
@@ -518,6 +526,9 @@ class Server:
                 asyncio.create_task(self._every(FILES_CHECK_S, self._issuers.tick)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._retry_unseal)),
                 asyncio.create_task(self._watch_delay()),
+                asyncio.create_task(self._every(STREAMS_CHECK_S, self.chain.recheck_streams)),
+                asyncio.create_task(self._every(STREAMS_CHECK_S, self.engine.watch.tick)),
+                asyncio.create_task(self.engine.watch.run()),
             ]
             stack.push_async_callback(self._end, tasks)
             # What start-up made lives as long as the process: the collector need not look at it again and again.
@@ -576,11 +587,13 @@ class Server:
     async def _drain(self, host: GrpcHost) -> None:
         self.board.drain()
         await asyncio.sleep(HEALTH_NOTICE_S)  # balancers that watch health go elsewhere before calls are refused
+        self.chain.drain_streams()
         await host.stop(self._settings.drain_grace_s)
         await self.chain.finish()
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         self._stopping.set()
+        self.engine.watch.stop()
         await asyncio.gather(*tasks)
 
     async def _every(self, interval_s: float, act: Callable[[], Awaitable[object]]) -> None:

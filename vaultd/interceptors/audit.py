@@ -36,6 +36,7 @@ class Entry:
 
     __slots__ = (
         "bytes_in",
+        "bytes_out",
         "call",
         "credential",
         "fields",
@@ -57,7 +58,8 @@ class Entry:
         self.credential = ""
         """`certificate`, `token`, both or `none`; nothing of the credential itself."""
         self.route: Route | None = None
-        self.bytes_in = 0
+        self.bytes_in = self.bytes_out = 0
+        """Of a stream: in all its messages."""
         self.handed_over = False
         """True once a task of its own will record the outcome."""
         self.intended = False
@@ -119,6 +121,11 @@ class AuditStep:
         """Make durable what is about to be done."""
         entry.intended = True
         await self._log.append_durable(self._record(entry, "intent"))
+
+    async def opened(self, entry: Entry) -> None:
+        """Make durable that a stream begins."""
+        entry.intended = True
+        await self._log.append_durable(self._record(entry, "open"))
 
     def outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> bytes | None:
         """Record the end of a call; the serialised receipt, or None when the record was folded into another."""
