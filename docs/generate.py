@@ -52,6 +52,7 @@ from vaultd.interceptors import chain, crl, jose, streams, throttle, tokens, val
 from vaultd.interceptors.errors import Internal  # noqa: E402
 from vaultd.interceptors.rules import RULES, Access  # noqa: E402
 from vaultd.services import health  # noqa: E402
+from vaultd.telemetry.metrics import METRICS  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -344,6 +345,22 @@ def weights_table() -> str:
     return table(("Algorithm", "Private-key operation", "Making a key"), rows)
 
 
+# -- metrics ------------------------------------------------------------------------------------------------------------
+
+
+def metrics_table() -> str:
+    rows = [
+        (
+            f"`{metric.prometheus}`",
+            metric.kind.value,
+            ", ".join(f"`{label}`" for label in metric.prometheus_labels),
+            f"{metric.text}{'' if metric.name.replace('.', '_') == metric.prometheus else f' (`{metric.name}`)'}",
+        )
+        for metric in METRICS.values()
+    ]
+    return table(("Metric", "Kind", "Labels", "What it says (and its name in OpenTelemetry)"), rows)
+
+
 # -- vectors ------------------------------------------------------------------------------------------------------------
 
 
@@ -440,6 +457,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/formats.md": {"vectors": vectors},
     "docs/hsm.md": {"softhsm-lacks": softhsm_lacks},
     "docs/quotas.md": {"weights": weights_table},
+    "docs/metrics.md": {"metrics": metrics_table},
 }
 
 

@@ -91,13 +91,14 @@ def main() -> None:
 @click.option("--dir", "directory", type=click.Path(path_type=Path), default=Path(".vaultd-dev"), show_default=True)
 @click.option("--listen", default="127.0.0.1:7443", show_default=True, metavar="HOST:PORT")
 @click.option("--hsm", is_flag=True, help="Make a SoftHSM token in the directory, for protection_level HSM.")
-def dev(directory: Path, listen: str, hsm: bool) -> None:
+@click.option("--metrics", metavar="HOST:PORT", help="Serve metrics for Prometheus there, and plain HTTP health.")
+def dev(directory: Path, listen: str, hsm: bool, metrics: str | None) -> None:
     """Make certificates and a vault in a directory (once), and serve."""
     from vaultd.dev import ADMIN, create_dev_directory, grpcurl_line
     from vaultd.softhsm import SoftHsmMissing
 
     try:
-        config = create_dev_directory(directory, listen, hsm=hsm)
+        config = create_dev_directory(directory, listen, hsm=hsm, metrics=metrics)
     except SoftHsmMissing as error:
         raise SystemExit(f"vaultd: {error}") from None
     settings = _load(config)
@@ -106,9 +107,11 @@ def dev(directory: Path, listen: str, hsm: bool) -> None:
         if not settings.store.path.exists():
             await _init(settings, [ADMIN], directory / "policy.yaml", None)
 
-        def announce(address: str) -> None:
+        def announce(address: str, plain: str) -> None:
             print(f"ready {address}", flush=True)
             print(grpcurl_line(directory, address), flush=True)
+            if plain:
+                print(f"metrics http://{plain}/metrics", flush=True)
 
         await _serve(settings, announce)
 
@@ -120,10 +123,10 @@ def dev(directory: Path, listen: str, hsm: bool) -> None:
 def serve(config: Path) -> None:
     """Serve with a configuration file."""
     settings = _load(config)
-    _run_server(_serve(settings, lambda address: print(f"ready {address}", flush=True)))
+    _run_server(_serve(settings, lambda address, plain: print(f"ready {address}", flush=True)))
 
 
-async def _serve(settings: Settings, announce: Callable[[str], None]) -> None:
+async def _serve(settings: Settings, announce: Callable[[str, str], None]) -> None:
     from vaultd.wiring import Server
 
     server = Server(settings)
@@ -133,7 +136,8 @@ async def _serve(settings: Settings, announce: Callable[[str], None]) -> None:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, server.reload)
     async with server.running():
-        announce(f"{settings.listen.rpartition(':')[0]}:{server.port}")
+        plain = settings.metrics.listen and f"{settings.metrics.listen.rpartition(':')[0]}:{server.observing.port}"
+        announce(f"{settings.listen.rpartition(':')[0]}:{server.port}", plain)
         await stop.wait()
 
 

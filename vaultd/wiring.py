@@ -59,6 +59,7 @@ from vaultd.engine.vaults import Vaults
 from vaultd.engine.watch import WatchHub
 from vaultd.errors import DataLoss, Unavailable, VaultdError
 from vaultd.hosts.grpcio import GrpcHost
+from vaultd.instruments import meters_of
 from vaultd.interceptors.approvals import ApprovalStep
 from vaultd.interceptors.audit import AuditStep
 from vaultd.interceptors.chain import Chain, ChainLimits
@@ -69,6 +70,7 @@ from vaultd.interceptors.routes import build_routes
 from vaultd.interceptors.rules import HIGH_IMPACT, RULES
 from vaultd.interceptors.throttle import Throttle, quota_methods
 from vaultd.issuers import TokenIssuers
+from vaultd.observing import Observing
 from vaultd.services.admin import AdminService
 from vaultd.services.crypto import CryptoService
 from vaultd.services.health import HealthBoard, HealthService
@@ -91,6 +93,7 @@ if TYPE_CHECKING:
     from vaultd.engine.clock import Clock
     from vaultd.engine.model import Quota
     from vaultd.hosts.grpcio import TlsConfig
+    from vaultd.interceptors.certificates import TrustBundle
     from vaultd.store.base import Store
 
 REFLECTION_V1: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
@@ -150,6 +153,8 @@ class TlsFiles:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._served: TlsConfig | None = None
+        self.ends_s = 0.0
+        """When the certificate that is served ends, in seconds since 1970."""
         self._stamp: tuple[tuple[int, int, int], ...] = ()
         self._checked_s = 0.0
         self._stale = False
@@ -164,6 +169,7 @@ class TlsFiles:
             key, certificate = self._settings.tls.key.read_bytes(), self._settings.tls.certificate.read_bytes()
             authorities = b"\n".join(bundle.ca.read_bytes() for bundle in self._settings.trust_bundles)
             check_key_pair(key, certificate)
+            leaf = x509.load_pem_x509_certificates(certificate)[0]
         except (OSError, ValueError) as error:
             self._stale = False  # looked at again when the files change again
             if self._served is None:
@@ -171,6 +177,7 @@ class TlsFiles:
             _log.error("tls_files_refused", advice="the certificate in force stays; mend the files")
             return self._served
         self._served, self._stale = (key, certificate, authorities), False
+        self.ends_s = leaf.not_valid_after_utc.timestamp()
         return self._served
 
     def reload(self) -> None:
@@ -208,6 +215,7 @@ class Engine:
     revocations: Revocations
     seal: Seal
     backends: Mapping[ProtectionLevel, Backend]
+    software: SoftwareBackend
     catalog: KeyCatalog
     lifecycle: KeyLifecycle
     transit: Transit
@@ -303,6 +311,7 @@ def build_engine(
         revocations=revocations,
         seal=seal,
         backends=backends,
+        software=software,
         catalog=catalog,
         lifecycle=lifecycle,
         transit=Transit(catalog, ledger, clock),
@@ -329,6 +338,7 @@ class Server:
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
+        self.observing = Observing(settings, self._clock)
         self._audit_log = AuditLog(settings.audit.directory, now=self._clock.now_us)
         self._audit = AuditStep(self._audit_log, RefusalFolder(), self._clock)
         self._tls = TlsFiles(settings)
@@ -342,6 +352,7 @@ class Server:
                 *(f"issuer:{section.id}" for section in settings.jwt.issuers),
             ],
             [f"crl:{section.name}" for section in settings.trust_bundles if section.crl is not None],
+            self.observing.recoveries.note,
         )
         self.slots = [make_slot(section, self._on_slot) for section in settings.hsm]
         self._unseal_again = False
@@ -356,8 +367,9 @@ class Server:
             self.slots,
         )
         limits = settings.limits
-        self._in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
-        self.shedder = LoadShedder(self._in_flight, limits.overload_delay_ms / 1000, self._on_shedding)
+        self.in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
+        self.streams = InFlight(limits.streams, max(1, limits.streams // 4))
+        self.shedder = LoadShedder(self.in_flight, limits.overload_delay_ms / 1000, self._on_shedding)
         self._issuers = TokenIssuers(settings.jwt, self._clock, self._on_issuer)
         self._identity = Identity(
             self._trust.bundles, self.engine.revocations, self._clock, self._issuers.tokens, self._issuers.pairs
@@ -403,11 +415,12 @@ class Server:
         await self._audit.durable_event("intent", act=event, principal=SCHEDULER, resource=resource)
 
     def _on_event(self, event: str, resource: str, reason: str) -> None:
+        self.observing.events.add((event,))
         _log.info(event, resource=resource, reason=reason)
         self._audit.event(event, principal=SCHEDULER, resource=resource, reason=reason)
 
-    @staticmethod
-    def _on_incident(incident: str, error: BaseException) -> None:
+    def _on_incident(self, incident: str, error: BaseException) -> None:
+        self.observing.incidents += 1
         _log.error("incident", incident=incident, exc_info=error)
 
     @staticmethod
@@ -455,8 +468,8 @@ class Server:
             self._identity,
             Throttle(
                 engine.limiter,
-                self._in_flight,
-                InFlight(limits.streams, max(1, limits.streams // 4)),
+                self.in_flight,
+                self.streams,
                 quota_methods(RULES),
                 engine.catalog.algorithm_of,
             ),
@@ -464,6 +477,7 @@ class Server:
             GrantStep(engine.decider, engine.grants),
             ApprovalStep(engine.approvals, self._audit),
             self._audit,
+            self.observing.step,
             refusals,
             self._on_incident,
             self._on_data_loss,
@@ -500,6 +514,7 @@ class Server:
             stack.push_async_callback(self._audit_log.close)
             stack.callback(self._audit.write_last_folded)
             self.board.set("audit", self._audit_log.serving)
+            await self.observing.start(stack, meters_of(self), self.board)
             self._trust.require_fresh()
             await self.engine.store.open()
             stack.push_async_callback(self.engine.store.close)
@@ -530,6 +545,8 @@ class Server:
                 asyncio.create_task(self._every(STREAMS_CHECK_S, self.engine.watch.tick)),
                 asyncio.create_task(self.engine.watch.run()),
             ]
+            if settings.metrics.push_interval_s:
+                tasks.append(asyncio.create_task(self._every(settings.metrics.push_interval_s, self.observing.push)))
             stack.push_async_callback(self._end, tasks)
             # What start-up made lives as long as the process: the collector need not look at it again and again.
             gc.collect()
@@ -551,6 +568,23 @@ class Server:
     async def audit_event(self, event: str, **fields: str) -> None:
         """Record what a command is about to do; raises Unavailable when it cannot be recorded."""
         await self._audit.durable_event(event, **fields)
+
+    @property
+    def audit_log(self) -> AuditLog:
+        """The audit log, for metrics."""
+        return self._audit_log
+
+    @property
+    def bundles(self) -> list[TrustBundle]:
+        """The trust bundles in force."""
+        return self._trust.bundles
+
+    def certificate_ends(self) -> dict[str, float]:
+        """When the server's certificate and the first of each trust bundle's authorities end, in seconds since 1970."""
+        ends = {"server": self._tls.ends_s}
+        for bundle in self.bundles:
+            ends[f"trust:{bundle.name}"] = min(one.not_valid_after_utc.timestamp() for one in bundle.authorities)
+        return ends
 
     async def _start_seal(self) -> None:
         try:
@@ -618,8 +652,10 @@ class Server:
             try:
                 await asyncio.wait_for(self._stopping.wait(), PROBE_S)
             except TimeoutError:
+                delay_s = loop.time() - due_s
+                self.observing.loop_lag.add(delay_s)
                 try:
-                    self.shedder.note(loop.time() - due_s)
+                    self.shedder.note(delay_s)
                 except VaultdError as error:  # the change cannot be audited: shedding goes on all the same
                     _log.warning("background_failed", reason=error.reason)
 

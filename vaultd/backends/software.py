@@ -78,6 +78,11 @@ class SoftwareBackend:
         """Operations that are waiting for a thread, for metrics."""
         return self._pool.queue_depth
 
+    @property
+    def pool(self) -> WorkPool:
+        """The threads, for metrics."""
+        return self._pool
+
     def unsupported(self, algorithm: str) -> str | None:
         """Say why the algorithm cannot be used here, or None when it can."""
         return None if algorithm in SCHEMES else "no such algorithm is known to this server"

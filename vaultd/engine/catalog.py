@@ -178,11 +178,19 @@ class KeyCatalog:
         self._max_keys = max_keys
         self._loaded: dict[tuple[str, str], LoadedKey] = {}
         self._loading: dict[tuple[str, str], asyncio.Task[LoadedKey]] = {}
+        self.lookups = 0
+        self.misses = 0
+        """Look-ups of keys that had to be read, of all `lookups`; for metrics."""
         ledger.subscribe(self.forget_changed)
 
     def cached(self, ref: KeyRef) -> LoadedKey | None:
         """The key, if it is in memory."""
+        self.lookups += 1
         return self._loaded.get((ref.vault, ref.key))
+
+    def __len__(self) -> int:
+        """Return the number of keys in memory."""
+        return len(self._loaded)
 
     def algorithm_of(self, at: tuple[str, str]) -> str | None:
         """The algorithm of a key by vault and id, if it is in memory."""
@@ -200,6 +208,7 @@ class KeyCatalog:
 
     async def _read_through(self, vault: str, key: str) -> LoadedKey:
         at = (vault, key)
+        self.misses += 1
         task = self._loading.get(at)
         if task is None:
             task = self._loading[at] = asyncio.get_running_loop().create_task(self._read(vault, key))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vaultd.errors import VaultdError
     from vaultd.interceptors.call import Call
     from vaultd.interceptors.routes import Route
+    from vaultd.telemetry.spans import Span
 
 _FOLDED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED"}
 _FOLDED_REASONS = {"TOO_MANY_IN_FLIGHT"}
@@ -45,6 +46,7 @@ class Entry:
         "principal",
         "request_id",
         "route",
+        "span",
         "started",
         "trace",
     )
@@ -65,6 +67,8 @@ class Entry:
         self.intended = False
         """True once an intent may be in the log: it gets an outcome of its own, or it would read as a crash."""
         self.fields: dict[str, Any] = {}
+        self.span: Span | None = None
+        """Of a call that is sampled, until it ends."""
 
     def name(self, request: Any) -> None:
         """Take the audited fields of a validated request."""

@@ -33,7 +33,7 @@ from vaultd.interceptors.errors import CODES, DETAILS_KEY, audit_unavailable, kn
 from vaultd.interceptors.grants import Granted, GrantsOfBatch
 from vaultd.interceptors.streams import OpenStream, OpenStreams
 from vaultd.interceptors.throttle import message_cost, spend
-from vaultd.interceptors.trace import REQUEST_ID_KEY, RequestIds, trace_id
+from vaultd.interceptors.trace import REQUEST_ID_KEY, RequestIds
 from vaultd.services.context import Context, StreamContext
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from vaultd.interceptors.identity import Identity
     from vaultd.interceptors.policy import PolicyStep
     from vaultd.interceptors.routes import Route
+    from vaultd.interceptors.telemetry import TelemetryStep
     from vaultd.interceptors.throttle import Throttle
 
 MAX_ITEMS: Final = 10_000
@@ -83,6 +84,7 @@ class Chain:
         grants: GrantStep,
         approvals: ApprovalStep,
         audit: AuditStep,
+        telemetry: TelemetryStep,
         refusals: RefusalLog,
         on_incident: Callable[[str, BaseException], None],
         on_data_loss: Callable[[DataLoss], None],
@@ -95,6 +97,7 @@ class Chain:
         self._grants = grants
         self._approvals = approvals
         self._audit = audit
+        self._telemetry = telemetry
         self._refusals = refusals
         self._on_incident = on_incident
         self._on_data_loss = on_data_loss
@@ -115,7 +118,7 @@ class Chain:
 
     async def unary(self, call: Call) -> Reply:
         """Serve one unary call."""
-        entry = self._audit.open(call, self._request_ids.fresh(), trace_id(call.metadata))
+        entry = self._open(call)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a coroutine that runs is in a task
         try:
@@ -172,6 +175,7 @@ class Chain:
                 return self._refuse(entry, _too_late())
             if not entry.handed_over:
                 self._record(entry, "CANCELLED", "CANCELLED")
+                self._telemetry.ended(entry, "CANCELLED", "CANCELLED")
             raise
         except TimeoutError:
             return self._refuse(entry, _too_late())
@@ -179,6 +183,12 @@ class Chain:
             return self._refuse(entry, known_error(error, self._on_incident))
 
     # -- steps ----------------------------------------------------------------------------------------------------------
+
+    def _open(self, call: Call) -> Entry:
+        trace, span = self._telemetry.begin(call)
+        entry = self._audit.open(call, self._request_ids.fresh(), trace)
+        entry.span = span
+        return entry
 
     def _find(self, method: str) -> Route:
         route = self._routes.get(method)
@@ -209,6 +219,7 @@ class Chain:
                     raise await self._policy.disguise(error, context.caller, route.rule, request) from None
                 answer = _body(entry, response)
                 receipt = await self._audit.durable_outcome(entry, "OK", "", len(answer))
+                self._telemetry.ended(entry, "OK", "", len(answer))
                 return Reply(answer, 0, "", _trailing(entry, receipt))
             except Exception as error:  # as in unary: the same mapping, inside the task that outlives the call
                 return self._refuse(entry, known_error(error, self._on_incident))
@@ -347,12 +358,14 @@ class Chain:
             response = await route.serve(request, Context(NOBODY, call.method, call.deadline))
         finally:
             self._throttle.streams.leave(peer)
+        self._telemetry.ended(entry, "OK")
         return Reply(response.SerializeToString(), 0, "", ((REQUEST_ID_KEY, entry.request_id),))
 
     def _finish(self, entry: Entry, response: Any) -> Reply:
         """Release the reply, once it is recorded."""
         body = _body(entry, response)
         receipt = self._audit.outcome(entry, "OK", "", len(body))
+        self._telemetry.ended(entry, "OK", "", len(body))
         return Reply(body, 0, "", _trailing(entry, receipt))
 
     def _refuse(self, entry: Entry, error: VaultdError) -> Reply:
@@ -361,6 +374,7 @@ class Chain:
         receipt, recorded = self._record(entry, error.code, error.reason)
         if not recorded:
             error = audit_unavailable()
+        self._telemetry.ended(entry, error.code, error.reason)
         self._remember(entry, error)
         status = status_of(error)
         trailing = (*_trailing(entry, receipt), (DETAILS_KEY, status.SerializeToString()))
@@ -401,7 +415,7 @@ class Chain:
 
         Admitted like a unary call; that it is open is durable before its first answer, and its end is recorded with counts.
         """
-        entry = self._audit.open(call, self._request_ids.fresh(), trace_id(call.metadata))
+        entry = self._open(call)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a coroutine that runs is in a task
         stream: OpenStream | None = None
@@ -422,6 +436,7 @@ class Chain:
                 self._throttle.streams.leave(principal)
                 stream.tell(entry)
             receipt = self._audit.outcome(entry, "OK", "", entry.bytes_out)
+            self._telemetry.ended(entry, "OK", "", entry.bytes_out)
             return Reply(b"", 0, "", _trailing(entry, receipt))
         except asyncio.CancelledError:
             if stream is not None and stream.ended is not None:
@@ -432,9 +447,11 @@ class Chain:
             late = call.deadline is not None and task.get_loop().time() >= call.deadline
             code = "DEADLINE_EXCEEDED" if late else "CANCELLED"
             self._record(entry, code, code)
+            self._telemetry.ended(entry, code, code, entry.bytes_out)
             raise
         except ReaderGone:
             self._record(entry, "CANCELLED", "CANCELLED")
+            self._telemetry.ended(entry, "CANCELLED", "CANCELLED", entry.bytes_out)
             return Reply(b"", CODES["CANCELLED"], "", ())
         except Exception as error:  # as in unary: what is not a VaultdError is INTERNAL with an incident id
             known = known_error(error, self._on_incident)
