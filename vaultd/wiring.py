@@ -37,7 +37,11 @@ from vaultd.engine.decider import Decider
 from vaultd.engine.editor import PolicyEditor
 from vaultd.engine.explain import Explainer, MethodNeeds
 from vaultd.engine.feed import FeedFollower
+from vaultd.engine.key_backups import KeyBackups
+from vaultd.engine.key_export import KeyExport
 from vaultd.engine.key_grants import Grants
+from vaultd.engine.key_import import KeyImport
+from vaultd.engine.key_wrapping import KeyWrapping
 from vaultd.engine.labels import LabelBook
 from vaultd.engine.leases import LeaseBook
 from vaultd.engine.ledger import Ledger
@@ -71,6 +75,7 @@ from vaultd.issuers import TokenIssuers
 from vaultd.services.admin import AdminService
 from vaultd.services.crypto import CryptoService
 from vaultd.services.health import HealthBoard, HealthService
+from vaultd.services.key_transfer import KeyTransfer
 from vaultd.services.keys import KeysService
 from vaultd.services.policy import PolicyCalls
 from vaultd.services.reflection import ReflectionService
@@ -219,6 +224,9 @@ class Engine:
     decider: Decider
     scheduler: Scheduler
     feed: FeedFollower
+    imports: KeyImport
+    exports: KeyExport
+    key_backups: KeyBackups
     clock: Clock
 
 
@@ -251,6 +259,8 @@ def build_engine(
         deletion_retention_us=settings.lifecycle.deletion_retention_s * SECOND_US,
     )
     lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits)
+    wrapping = KeyWrapping(software)
+    imports = KeyImport(ledger, lifecycle, budgets, wrapping, clock)
     labels = LabelBook(ledger)
     access = AccessBook(ledger, clock)
     methods = quota_methods(RULES)
@@ -286,6 +296,7 @@ def build_engine(
         grants,
         approvals,
         access,
+        imports,
         clock,
         on_intent,
         on_event,
@@ -312,6 +323,9 @@ def build_engine(
         decider=Decider(authority, labels, clock),
         scheduler=scheduler,
         feed=FeedFollower(ledger, authority, seal, forget_after_gap, (revocations.take_in, *followers)),
+        imports=imports,
+        exports=KeyExport(ledger, backends, wrapping),
+        key_backups=KeyBackups(ledger, backends, budgets),
         clock=clock,
     )
 
@@ -422,6 +436,7 @@ class Server:
                 engine.budgets,
                 engine.backends,
                 settings.lifecycle.scheduler_interval_ms,
+                KeyTransfer(engine.imports, engine.exports, engine.key_backups, engine.ledger),
             ),
             admin_pb2.DESCRIPTOR.services_by_name["AdminService"]: AdminService(
                 engine.seal,

@@ -56,7 +56,9 @@ OF_KEYS = keys(
     *("CreateKey", "GetKey", "ListKeys", "UpdateKey", "RotateKey", "SetPrimaryVersion", "ListKeyVersions"),
     *("GetKeyVersion", "EnableKeyVersion", "DisableKeyVersion", "DestroyKeyVersion", "RestoreKeyVersion"),
     *("DeleteKey", "UndeleteKey", "PurgeKey", "GetPublicKey", "GetCapabilities", "GetKeyUsage"),
+    *("CreateImportJob", "GetImportJob", "ListImportJobs", "BackupKey"),
 )
+READS_A_KEY = keys("GetKey", "ListKeyVersions", "GetKeyVersion", "GetKeyUsage")
 OF_GRANTS = keys("CreateGrant", "GetGrant", "ListGrants", "RevokeGrant")
 OF_QUOTAS = admin("CreateQuota", "GetQuota", "ListQuotas", "UpdateQuota", "DeleteQuota", "ListOwnQuotas")
 OWN_QUOTAS = admin("ListOwnQuotas")
@@ -66,6 +68,8 @@ ROLES: dict[str, set[str]] = {
     "admin": {path for path, grant in TABLE.items() if grant not in {OPERATOR, NAMED}} | admin("GetApproval"),
     "vault-operator": OF_KEYS | OF_GRANTS | OF_QUOTAS | OF_POLICY | admin("GetVault", "UpdateVault"),
     "key-admin": OF_KEYS | OF_GRANTS,
+    "key-importer": READS_A_KEY | keys("CreateImportJob", "GetImportJob", "ListImportJobs", "ImportKeyVersion"),
+    "key-exporter": READS_A_KEY | keys("ExportKeyVersion"),
     "granter": OF_GRANTS,
     "approver": READS_APPROVALS,
     "quota-admin": OF_QUOTAS,

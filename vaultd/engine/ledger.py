@@ -392,7 +392,7 @@ def _columns(kind: str, resource: Any) -> tuple[str, str, int, str, int | None]:
         return "", resource.id, 0, "ACTIVE", None
     if kind == "quota":
         return "", resource.row_id, 0, "ACTIVE", None
-    if kind == "key":
+    if kind in {"key", "import_job"}:
         return resource.vault, resource.id, 0, resource.state.value, resource.due_us
     return resource.vault, resource.key, resource.number, resource.state.value, resource.due_us
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Final
 from vaultd.engine.approvals import KIND as APPROVAL
 from vaultd.engine.clock import SECOND_US
 from vaultd.engine.key_grants import KIND as GRANTS
+from vaultd.engine.key_import import KIND as IMPORT_JOB
 from vaultd.engine.leases import KIND as QUOTA_STATE
 from vaultd.engine.ledger import Intent
-from vaultd.engine.model import ApprovalState, KeyState, VersionState
+from vaultd.engine.model import ApprovalState, ImportJobState, KeyState, VersionState
 from vaultd.engine.seal import SealState
 from vaultd.engine.tokens import KIND as TOKEN_OBJECT
 from vaultd.errors import VaultdError
-from vaultd.names import KeyRef
+from vaultd.names import KeyRef, import_job_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from vaultd.engine.approvals import Approvals
     from vaultd.engine.clock import Clock
     from vaultd.engine.key_grants import Grants
+    from vaultd.engine.key_import import KeyImport
     from vaultd.engine.leases import LeaseBook
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
@@ -65,6 +67,7 @@ class Scheduler:
         grants: Grants,
         approvals: Approvals,
         access: AccessBook,
+        imports: KeyImport,
         clock: Clock,
         on_intent: Callable[[str, str], Awaitable[None]],
         on_event: Callable[[str, str, str], None],
@@ -83,6 +86,7 @@ class Scheduler:
         self._on_intent = on_intent
         self._on_event = on_event
         self._access = access
+        self._imports = imports
         self._retry_at: dict[RowKey, int] = {}
         self._offset_us = self._clock_offset()
         self._replays_dropped_us = 0
@@ -102,6 +106,7 @@ class Scheduler:
             self._budgets.low.discard(spent)
             await self._rotate_spent(spent)
         await self._lifecycle.scrub_pending()
+        await self._imports.scrub_pending()
         await self._usage.flush()
         await self._leases.settle()
         await self._access.flush()
@@ -162,6 +167,13 @@ class Scheduler:
                 await self._on_intent(event, key.id)
                 await self._tokens.erase_if_due(key, now_us)
                 self._on_event(event, key.id, "")
+            elif key.kind == IMPORT_JOB:
+                ends = row.state == ImportJobState.ACTIVE.value
+                event, name = "expire_import_job" if ends else "forget_import_job", import_job_name(key.scope, key.id)
+                if self.clock_trusted:
+                    await self._on_intent(event, name)
+                    await self._imports.expire_if_due(key, now_us)
+                    self._on_event(event, name, "")
             elif key.kind == QUOTA_STATE:
                 event = "drop_quota_state"
                 await self._leases.drop_if_full(key)
@@ -187,7 +199,7 @@ class Scheduler:
         ref = KeyRef(spent.scope, spent.id, spent.version)
         try:
             key = await self._lifecycle.get_key(ref)
-            if key.state is KeyState.ACTIVE and key.primary == ref.version:
+            if key.state is KeyState.ACTIVE and key.primary == ref.version and not key.import_only:
                 await self._on_intent("rotate", str(ref))
                 await self._lifecycle.rotate_key(Intent(PRINCIPAL, "scheduler"), KeyRef(ref.vault, ref.key, 0))
                 self._on_event("rotate", str(ref), "MESSAGE_BUDGET")
