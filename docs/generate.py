@@ -84,6 +84,7 @@ NAME_CHECKS = {
     "_grant": "`vaults/{vault}/keys/{key}/grants/{grant}`",
     "_key_or_vault": "a key or a vault",
     "_approval": "`approvals/{approval}`",
+    "_import_job": "`vaults/{vault}/importJobs/{import_job}`",
     "_rules": f"at most {approvals.MAX_RULES}, together at most {approvals.MAX_RULES_CHARS // KIB} KiB",
     "_grantable": f"1 to {validate.MAX_GRANTED} permissions that can be granted, each once",
     "_watched": "`/`, `vaults`, `vaults/{vault}`, its `keys` or `secrets`, one of them, its `versions`, or a version",
@@ -197,6 +198,8 @@ def resource_of(needed: Access) -> str:
     held = inspect.getclosurevars(needed.resource).nonlocals
     if "resource" in held:
         return f"`{held['resource']}`"
+    if needed.resource.__qualname__.startswith("_vault_of."):
+        return f"the vault of `{held['field']}`"
     if "field" in held:
         return f"`{held['field']}`, or `/`"
     return f"the vault of `{held['name'].__reduce__()[1][0]}`, or `/`"  # of a quota's name

@@ -37,7 +37,11 @@ from vaultd.engine.decider import Decider
 from vaultd.engine.editor import PolicyEditor
 from vaultd.engine.explain import Explainer, MethodNeeds
 from vaultd.engine.feed import FeedFollower
+from vaultd.engine.key_backups import KeyBackups
+from vaultd.engine.key_export import KeyExport
 from vaultd.engine.key_grants import Grants
+from vaultd.engine.key_import import KeyImport
+from vaultd.engine.key_wrapping import KeyWrapping
 from vaultd.engine.labels import LabelBook
 from vaultd.engine.leases import LeaseBook
 from vaultd.engine.ledger import Ledger
@@ -78,6 +82,7 @@ from vaultd.observing import Observing
 from vaultd.services.admin import AdminService
 from vaultd.services.crypto import CryptoService
 from vaultd.services.health import HealthBoard, HealthService
+from vaultd.services.key_transfer import KeyTransfer
 from vaultd.services.keys import KeysService
 from vaultd.services.policy import PolicyCalls
 from vaultd.services.reflection import ReflectionService
@@ -237,6 +242,9 @@ class Engine:
     scheduler: Scheduler
     feed: FeedFollower
     watch: WatchHub
+    imports: KeyImport
+    exports: KeyExport
+    key_backups: KeyBackups
     clock: Clock
     secrets: Secrets
     secret_catalog: SecretCatalog
@@ -275,6 +283,8 @@ def build_engine(
     lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits, scrubber)
     secrets = Secrets(ledger, clock, limits.deletion_retention_us, scrubber)
     secret_catalog = SecretCatalog(ledger, settings.secrets.max_cached_mib * 1024 * 1024)
+    wrapping = KeyWrapping(software)
+    imports = KeyImport(ledger, lifecycle, budgets, wrapping, clock, scrubber)
     labels = LabelBook(ledger)
     access = AccessBook(ledger, clock)
     methods = quota_methods(RULES)
@@ -314,6 +324,7 @@ def build_engine(
         access,
         secrets,
         scrubber,
+        imports,
         clock,
         on_intent,
         on_event,
@@ -342,6 +353,9 @@ def build_engine(
         scheduler=scheduler,
         feed=FeedFollower(ledger, authority, seal, forget_after_gap, (revocations.take_in, *followers)),
         watch=WatchHub(ledger, authority, decider, clock),
+        imports=imports,
+        exports=KeyExport(ledger, backends, wrapping),
+        key_backups=KeyBackups(ledger, backends, budgets),
         clock=clock,
         secrets=secrets,
         secret_catalog=secret_catalog,
@@ -459,6 +473,7 @@ class Server:
                 engine.budgets,
                 engine.backends,
                 settings.lifecycle.scheduler_interval_ms,
+                KeyTransfer(engine.imports, engine.exports, engine.key_backups, engine.ledger),
             ),
             secrets_pb2.DESCRIPTOR.services_by_name["SecretsService"]: SecretsService(
                 engine.secrets, engine.secret_access, engine.ledger

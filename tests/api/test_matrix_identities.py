@@ -61,8 +61,10 @@ OF_KEYS = keys(
     *("CreateKey", "GetKey", "ListKeys", "UpdateKey", "RotateKey", "SetPrimaryVersion", "ListKeyVersions"),
     *("GetKeyVersion", "EnableKeyVersion", "DisableKeyVersion", "DestroyKeyVersion", "RestoreKeyVersion"),
     *("DeleteKey", "UndeleteKey", "PurgeKey", "GetPublicKey", "GetCapabilities", "GetKeyUsage"),
+    *("CreateImportJob", "GetImportJob", "ListImportJobs", "BackupKey"),
 )
 MANAGES_SECRETS = {path for path in ANY if path.startswith(SECRETS) and "AccessSecret" not in path}
+READS_A_KEY = keys("GetKey", "ListKeyVersions", "GetKeyVersion", "GetKeyUsage")
 OF_GRANTS = keys("CreateGrant", "GetGrant", "ListGrants", "RevokeGrant")
 OF_QUOTAS = admin("CreateQuota", "GetQuota", "ListQuotas", "UpdateQuota", "DeleteQuota", "ListOwnQuotas")
 OWN_QUOTAS = admin("ListOwnQuotas")
@@ -88,6 +90,10 @@ ROLES: dict[str, set[str]] = {
     | admin("GetVault", "UpdateVault")
     | WATCHES,
     "key-admin": OF_KEYS | OF_GRANTS | WATCHES,
+    "key-importer": READS_A_KEY
+    | keys("CreateImportJob", "GetImportJob", "ListImportJobs", "ImportKeyVersion")
+    | WATCHES,
+    "key-exporter": READS_A_KEY | keys("ExportKeyVersion") | WATCHES,
     "granter": OF_GRANTS | WATCHES,
     "approver": READS_APPROVALS | WATCHES,
     "quota-admin": OF_QUOTAS | WATCHES,

@@ -13,12 +13,14 @@ from google.rpc import error_details_pb2, status_pb2
 from softhsm import put_key
 from vaultd.engine.approvals import Ask
 from vaultd.engine.permissions import PERMISSIONS
+from vaultd_client.key_wrapping import wrap_for_import
 from vaultd_client.v1 import (
     admin_pb2,
     approval_pb2,
     crypto_pb2,
     grant_pb2,
     identity_pb2,
+    key_transfer_pb2,
     keys_pb2,
     policy_pb2,
     quota_pb2,
@@ -60,6 +62,8 @@ MUTATIONS = [
     *(f"{SECRETS}{name}" for name in ("CreateSecret", "UpdateSecret", "AddSecretVersion", "EnableSecretVersion")),
     *(f"{SECRETS}{name}" for name in ("DisableSecretVersion", "DestroySecretVersion", "SetAlias", "DeleteSecret")),
     *(f"{SECRETS}{name}" for name in ("UndeleteSecret", "PurgeSecret")),
+    *(f"{KEYS}{name}" for name in ("CreateImportJob", "ImportKeyVersion", "ExportKeyVersion", "BackupKey")),
+    f"{KEYS}RestoreKeyBackup",
     *(f"{ADMIN}{name}" for name in ("Init", "Seal", "Unseal", "RotateRootKey", "CreateVault", "UpdateVault")),
     *(f"{ADMIN}{name}" for name in ("DeleteVault", "SetPolicy")),
     *(f"{ADMIN}{name}" for name in ("CreateQuota", "UpdateQuota", "DeleteQuota")),
@@ -307,6 +311,7 @@ class World:
     _kept: dict[tuple[str, str], Any] = field(default_factory=dict)
     _lending: set[str] = field(default_factory=set)
     _ruled: bool = False
+    _jobs: dict[str, key_transfer_pb2.ImportJob] = field(default_factory=dict)
 
     @property
     def admin(self) -> Client:
@@ -374,6 +379,8 @@ class World:
         make = request_class(f"{KEYS}{name}")
         if name.endswith(("Grant", "Grants")):
             return await self._grant_request(name, vault)
+        if name in {"ImportKeyVersion", "ExportKeyVersion", "BackupKey", "RestoreKeyBackup"} or "ImportJob" in name:
+            return await self._transfer_request(name, vault)
         if name == "CreateKey":
             return make(parent=f"vaults/{vault}", key_id=self.fresh_id(), key=key_of("MAC"))
         if name == "AdoptKey":
@@ -433,6 +440,40 @@ class World:
         if name in {"UndeleteSecret", "PurgeSecret"}:
             await self.admin.secrets.DeleteSecret(secrets_pb2.DeleteSecretRequest(name=secret))
         return make(name=f"{secret}/versions/1" if name.endswith("SecretVersion") else secret)
+
+    async def import_job(self, vault: str) -> key_transfer_pb2.ImportJob:
+        """The import job of a vault that all its imports share."""
+        if vault not in self._jobs:
+            create = key_transfer_pb2.CreateImportJobRequest(parent=f"vaults/{vault}", import_job_id=self.fresh_id())
+            create.import_job.wrapping_method = key_transfer_pb2.WRAPPING_METHOD_HPKE_X25519
+            self._jobs[vault] = await self.admin.keys.CreateImportJob(create)
+        return self._jobs[vault]
+
+    async def _transfer_request(self, name: str, vault: str) -> Any:
+        make = request_class(f"{KEYS}{name}")
+        if name == "CreateImportJob":
+            job = key_transfer_pb2.ImportJob(wrapping_method=key_transfer_pb2.WRAPPING_METHOD_HPKE_X25519)
+            return make(parent=f"vaults/{vault}", import_job_id=self.fresh_id(), import_job=job)
+        if name == "ListImportJobs":
+            return make(parent=f"vaults/{vault}")
+        if name == "GetImportJob":
+            return make(name=(await self.import_job(vault)).name)
+        key = await self.fresh_key(vault, "mac", exportable=True)
+        if name == "ImportKeyVersion":
+            job = await self.import_job(vault)
+            wrapped = wrap_for_import(job, b"k" * 32)
+            return make(
+                parent=key, import_job=job.name, algorithm=resources_pb2.ALGORITHM_HMAC_SHA256, wrapped_key=wrapped
+            )
+        if name == "ExportKeyVersion":
+            method = key_transfer_pb2.WRAPPING_METHOD_HPKE_X25519
+            return make(name=key, wrapping_method=method, public_key_raw=b"\x09" + bytes(31))
+        if name == "BackupKey":
+            return make(name=key)
+        backup = (await self.admin.keys.BackupKey(key_transfer_pb2.BackupKeyRequest(name=key))).backup
+        await self.admin.keys.DeleteKey(keys_pb2.DeleteKeyRequest(name=key))
+        await self.admin.keys.PurgeKey(keys_pb2.PurgeKeyRequest(name=key))
+        return make(parent=f"vaults/{vault}", backup=backup)
 
     async def fresh_quota(self, vault: str) -> str:
         """Make a quota that refuses nothing; return its name."""

@@ -211,13 +211,21 @@ HIGH_IMPACT: Final[Mapping[str, Impact]] = MappingProxyType(
         "/vaultd.v1.SecretsService/DeleteSecret": Impact(4, ("name", "etag")),
         "/vaultd.v1.SecretsService/DestroySecretVersion": Impact(4, ("name", "etag")),
         "/vaultd.v1.SecretsService/PurgeSecret": Impact(4, ("name", "etag")),
+        "/vaultd.v1.KeysService/ImportKeyVersion": Impact(
+            4, ("parent", "import_job", "algorithm", "keep_primary", "prior_messages", "etag")
+        ),
+        "/vaultd.v1.KeysService/ExportKeyVersion": Impact(
+            4, ("name", "wrapping_method", "public_key_pem", "public_key_raw")
+        ),
+        "/vaultd.v1.KeysService/RestoreKeyBackup": Impact(2, ("parent",)),
         "/vaultd.v1.AdminService/DeleteVault": Impact(2, ("name", "etag")),
         "/vaultd.v1.AdminService/RotateRootKey": Impact(0, ()),
         "/vaultd.v1.AdminService/SetPolicy": Impact(2, ("resource", "policy", "etag")),
         "/vaultd.v1.AdminService/SetApprovalRules": Impact(0, ("rules", "etag")),
     }
 )
-"""Calls that destroy, delegate, or change who decides.  Not Seal: an emergency stop waits for nobody."""
+"""Calls that destroy, delegate, give key material away or put it in place, or change who decides.  Not Seal: an emergency stop
+waits for nobody."""
 
 
 def _policy(method: str, permission: str, *access: Access, mutation: bool = False) -> Rule:
@@ -331,6 +339,48 @@ _SECRETS: Final = (
 )
 
 
+def _vault_of(field: str) -> Callable[[Any], str]:
+    """The vault of a name in a field."""
+
+    def vault(request: Any) -> str:
+        return "/".join(getattr(request, field).split("/")[:2])
+
+    return vault
+
+
+_TRANSFER: Final = (
+    Rule(
+        "/vaultd.v1.KeysService/CreateImportJob",
+        (Access("keys.create_import_job", _on("parent"), "vaults.get"),),
+        "mutation",
+        ("parent", "import_job_id"),
+        idempotent=False,
+        mutation=True,
+    ),
+    Rule(
+        "/vaultd.v1.KeysService/GetImportJob",
+        (Access("keys.get_import_job", _vault_of("name"), "keys.get_import_job"),),
+        "read",
+        ("name",),
+        idempotent=True,
+    ),
+    _keys("ListImportJobs", "get_import_job", field="parent", visible_by="vaults.get"),
+    Rule(
+        "/vaultd.v1.KeysService/ImportKeyVersion",
+        (Access("keys.import", _on("parent"), "keys.get"),),
+        "mutation",
+        ("parent", "import_job"),
+        idempotent=False,
+        mutation=True,
+    ),
+    # Not mutations of a row.  Their intent is durable all the same before material leaves, sealed or wrapped.
+    _keys("ExportKeyVersion", "export", mutation=True),
+    _keys("BackupKey", "backup", mutation=True),
+    _keys("RestoreKeyBackup", "restore", field="parent", visible_by="vaults.get", mutation=True, idempotent=False),
+)
+"""Key material that comes in, goes out, or is kept elsewhere."""
+
+
 def _open(method: str) -> Rule:
     return Rule(method, (), "read", (), idempotent=True, open=True)
 
@@ -387,6 +437,7 @@ RULES: Final = (
     _keys("GetGrant", "list_grants", visible_by="keys.list_grants"),
     _keys("ListGrants", "list_grants", field="parent"),
     _keys("RevokeGrant", "revoke_grant", visible_by="keys.list_grants", mutation=True, idempotent=False),
+    *_TRANSFER,
     _admin("GetStatus", "get_status", mutation=False, operator=True),
     _admin("Init", None, mutation=True, operator=True, idempotent=False),
     _admin("Seal", "seal", mutation=True),

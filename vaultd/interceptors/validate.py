@@ -14,6 +14,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from vaultd import names
 from vaultd.engine.approvals import MAX_RULES
+from vaultd.engine.key_backups import MAX_BACKUP_BYTES
 from vaultd.engine.key_grants import MAX_USES
 from vaultd.engine.permissions import GRANTABLE, PERMISSIONS
 from vaultd.engine.policy import is_principal
@@ -145,6 +146,10 @@ def _grant(value: str, field: str) -> None:
 
 def _key_or_vault(value: str, field: str) -> None:
     names.parse_key_or_vault_name(value, field)
+
+
+def _import_job(value: str, field: str) -> None:
+    names.parse_import_job_name(value, field)
 
 
 def _approval(value: str, field: str) -> None:
@@ -328,6 +333,7 @@ _OPTIONAL_SECRET_VERSION: Final = _optional(_secret_version)
 _OPTIONAL_SECRET_NAME: Final = _optional(_secret_or_version)
 _NAMES: Final = (
     *(_id, _key, _version, _key_or_version, _vault, _quota, _quota_parent, _place, _grant, _key_or_vault, _approval),
+    _import_job,
     *(_policy_scope, _policy_resource, _OPTIONAL_SCOPE, _OPTIONAL_RESOURCE, _principal),
     *(_secret, _secret_version, _secret_or_version, _OPTIONAL_SECRET_VERSION, _OPTIONAL_SECRET_NAME, _alias),
 )
@@ -468,6 +474,30 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "DeleteSecretRequest": _versioned(_secret),
     "UndeleteSecretRequest": _versioned(_secret),
     "PurgeSecretRequest": _versioned(_secret),
+    # KeysService: material that comes in, goes out, or is kept elsewhere
+    "CreateImportJobRequest": {"parent": _vault, "import_job_id": _id, "request_id": _request_id},
+    "GetImportJobRequest": {"name": _import_job},
+    "ListImportJobsRequest": {"parent": _vault, "page_token": _TOKEN},
+    "ImportKeyVersionRequest": {
+        "parent": _key,
+        "import_job": _import_job,
+        "wrapped_key": _Size(16 * KIB, 1),
+        "prior_messages": _between(0, 2**62),
+        "etag": _etag,
+        "request_id": _request_id,
+    },
+    "ExportKeyVersionRequest": {
+        "name": _key_or_version,
+        "public_key_pem": _text(4 * KIB),
+        "public_key_raw": _Size(2 * KIB),
+        "request_id": _request_id,
+    },
+    "BackupKeyRequest": {"name": _key},
+    "RestoreKeyBackupRequest": {
+        "parent": _vault,
+        "backup": _Size(MAX_BACKUP_BYTES, 1),
+        "request_id": _request_id,
+    },
     # AdminService
     "GetStatusRequest": {},
     "InitRequest": {"admin_principals": _principals, "passphrase": _PASSPHRASE},
