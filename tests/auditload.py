@@ -173,6 +173,8 @@ class Outcome:
     """One fault.  Times are in seconds: from the fault to the first refusal and to health, from mending to both again."""
 
     fault: str
+    at_s: tuple[float, float]
+    """When it happened, and when it was mended."""
     refused_s: float
     health_s: float
     recovered_s: float
@@ -196,7 +198,8 @@ class Outcome:
         return [name for name, broken in limits.items() if broken]
 
     def as_dict(self) -> dict[str, object]:
-        return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(self).items()}
+        told = {name: value for name, value in asdict(self).items() if name != "at_s"}
+        return {name: round(value, 3) if isinstance(value, float) else value for name, value in told.items()}
 
 
 async def go_through(name: str, fault: Fault, load: Load, health: HealthWatch, hold_s: float) -> Outcome:
@@ -209,7 +212,7 @@ async def go_through(name: str, fault: Fault, load: Load, health: HealthWatch, h
     injected_s = time.monotonic()
     first = await load.until(lambda reply: reply.reason in REASONS, since)
     if fault.heals_itself:
-        health_s = fault_s
+        health_s = injected_s  # health is looked at twice a second, and the log went on before
     else:
         health_s = await health.until(serving=False, since_s=fault_s)
     await asyncio.sleep(hold_s)
@@ -224,6 +227,7 @@ async def go_through(name: str, fault: Fault, load: Load, health: HealthWatch, h
     refused = [reply for reply in load.replies[since:] if reply.reason]
     return Outcome(
         fault=name,
+        at_s=(injected_s, mended_s),
         refused_s=first.ended_s - injected_s,
         health_s=health_s - injected_s,
         recovered_s=recovered_s - mended_s,
