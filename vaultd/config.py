@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from vaultd.audit.shipping.settings import SinkSection  # noqa: TC001  # pydantic reads the annotations
 from vaultd.backends.pkcs11.uri import TokenSelector, parse_uri
 from vaultd.engine.buckets import Window
 from vaultd.engine.clock import SECOND_US
@@ -283,9 +284,19 @@ class RootKeySection(_Section):
 
 
 class AuditSection(_Section):
-    """Where the audit log is written."""
+    """Where the audit log is written, and where its records go from there."""
 
     directory: Path
+    sinks: tuple[SinkSection, ...] = Field(default=(), max_length=16)
+
+    @field_validator("sinks")
+    @classmethod
+    def _distinct(cls, value: tuple[SinkSection, ...]) -> tuple[SinkSection, ...]:
+        if len({section.name for section in value}) != len(value):
+            raise ValueError("two sinks have one name")
+        if sum(section.kind == "stdout" for section in value) > 1:
+            raise ValueError("there is one standard output")
+        return value
 
 
 def _rate(per_second: int, burst: int) -> RateSection:

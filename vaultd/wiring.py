@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from vaultd.audit.folding import RefusalFolder
 from vaultd.audit.log import AuditLog
+from vaultd.audit.shipping.shipper import Shipper
 from vaultd.backends.pkcs11.backend import HsmBackend
 from vaultd.backends.pkcs11.envelope import EnvelopeBackend
 from vaultd.backends.pkcs11.pin import PinSource
@@ -88,6 +89,7 @@ from vaultd.services.policy import PolicyCalls
 from vaultd.services.reflection import ReflectionService
 from vaultd.services.secrets import SecretsService
 from vaultd.services.watch import WatchCalls
+from vaultd.sinks import make_workers, sinks_every_call_needs, sinks_mutations_need
 from vaultd.store.sqlite import SqliteStore
 from vaultd.trust import TrustFiles, file_stamps
 from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, secrets_pb2
@@ -371,7 +373,8 @@ class Server:
         self._clock = clock or SystemClock()
         self.observing = Observing(settings, self._clock)
         self._audit_log = AuditLog(settings.audit.directory, now=self._clock.now_us)
-        self._audit = AuditStep(self._audit_log, RefusalFolder(), self._clock)
+        self.shipper = Shipper(sinks_mutations_need(settings.audit.sinks), sinks_every_call_needs(settings.audit.sinks))
+        self._audit = AuditStep(self._audit_log, RefusalFolder(), self._clock, self.shipper)
         self._tls = TlsFiles(settings)
         self._trust = TrustFiles(settings.trust_bundles, self._clock, self._on_crl)
         self._stopping = asyncio.Event()
@@ -381,8 +384,12 @@ class Server:
             [
                 *(f"hsm:{section.name}" for section in settings.hsm),
                 *(f"issuer:{section.id}" for section in settings.jwt.issuers),
+                *(f"audit:{section.name}" for section in settings.audit.sinks),
             ],
-            [f"crl:{section.name}" for section in settings.trust_bundles if section.crl is not None],
+            [
+                *(f"crl:{section.name}" for section in settings.trust_bundles if section.crl is not None),
+                *(f"audit:{name}" for name in sinks_every_call_needs(settings.audit.sinks)),
+            ],
             self.observing.recoveries.note,
         )
         self.slots = [make_slot(section, self._on_slot) for section in settings.hsm]
@@ -437,6 +444,22 @@ class Server:
         if self.board.components()[component] is not serving:
             self._audit.event("issuer_keys_in_force" if serving else "issuer_keys_stale", resource=component)
         self.board.set(component, serving)
+
+    def _start_sinks(self) -> None:
+        sections = self._settings.audit.sinks
+        if sections:
+            # What leaves this machine, and to which sinks, is on the record; and there is something to try each of them with.
+            self._audit.event("audit_sinks", sinks=" ".join(section.name for section in sections))
+        self.shipper.start(
+            make_workers(self._settings.audit, self._audit_log, self._clock, self._on_sink) if sections else ()
+        )
+
+    def _on_sink(self, name: str, serving: bool, why: str) -> None:
+        self.board.set(f"audit:{name}", serving)
+        if serving:
+            _log.info("audit_sink_serving", sink=name)
+        else:
+            _log.error("audit_sink_not_serving", sink=name, why=why, advice="see docs/audit-sinks.md")
 
     def _on_seal(self, state: SealState) -> None:
         self.board.set("seal", state is SealState.UNSEALED)
@@ -552,11 +575,13 @@ class Server:
         settings = self._settings
         async with AsyncExitStack() as stack:
             self._tls.read()
+            stack.push_async_callback(self.shipper.close)  # after the log, whose last records it sends
             await self._audit_log.open()
             stack.push_async_callback(self._audit_log.close)
             stack.callback(self._audit.write_last_folded)
             self.board.set("audit", self._audit_log.serving)
             await self.observing.start(stack, meters_of(self), self.board)
+            self._start_sinks()
             self._trust.require_fresh()
             await self.engine.store.open()
             stack.push_async_callback(self.engine.store.close)

@@ -145,7 +145,10 @@ class Chain:
                 request = parse(route, body)
                 context = Context(caller, call.method, deadline)
                 if route.batch:
-                    return self._finish(entry, await self._serve_batch(route, request, context, entry))
+                    reply = self._finish(entry, await self._serve_batch(route, request, context, entry))
+                    if self._audit.holds_calls:
+                        await self._audit.delivered(entry)
+                    return reply
                 route.validate.names(request)
                 route.validate.rest(request)
                 entry.name(request)
@@ -162,7 +165,10 @@ class Chain:
                         response = await route.serve(request, context)
                     except NotFound as error:
                         raise await self._policy.disguise(error, caller, route.rule, request) from None
-                    return self._finish(entry, response)
+                    reply = self._finish(entry, response)
+                    if self._audit.holds_calls:
+                        await self._audit.delivered(entry)
+                    return reply
                 # No deadline from here on: a mutation that began is finished and recorded, whoever still waits for it.
                 self._deadlines.leave(task)
                 return await self._mutate(route, request, body or b"", context, entry)
