@@ -172,12 +172,15 @@ class Chain:
                 return self._refuse(entry, _too_late())
             if not entry.handed_over:
                 self._record(entry, "CANCELLED", "CANCELLED")
-                self._telemetry.ended(entry, "CANCELLED", "CANCELLED")
+                entry.outcome = ("CANCELLED", "CANCELLED", 0)
             raise
         except TimeoutError:
             return self._refuse(entry, _too_late())
         except Exception as error:  # the one broad except: what is not a VaultdError is INTERNAL with an incident id
             return self._refuse(entry, known_error(error, self._on_incident))
+        finally:
+            if not entry.handed_over:
+                self._telemetry.ended(entry)
 
     # -- steps ----------------------------------------------------------------------------------------------------------
 
@@ -216,10 +219,12 @@ class Chain:
                     raise await self._policy.disguise(error, context.caller, route.rule, request) from None
                 answer = _body(entry, response)
                 receipt = await self._audit.durable_outcome(entry, "OK", "", len(answer))
-                self._telemetry.ended(entry, "OK", "", len(answer))
+                entry.outcome = ("OK", "", len(answer))
                 return Reply(answer, 0, "", _trailing(entry, receipt))
             except Exception as error:  # as in unary: the same mapping, inside the task that outlives the call
                 return self._refuse(entry, known_error(error, self._on_incident))
+            finally:
+                self._telemetry.ended(entry)
 
         def settle(done: asyncio.Task[Reply]) -> None:
             # Not before: who gives up on mutations must not have more of them under way than who waits.
@@ -355,14 +360,14 @@ class Chain:
             response = await route.serve(request, Context(NOBODY, call.method, call.deadline))
         finally:
             self._throttle.streams.leave(peer)
-        self._telemetry.ended(entry, "OK")
+        entry.outcome = ("OK", "", 0)
         return Reply(response.SerializeToString(), 0, "", ((REQUEST_ID_KEY, entry.request_id),))
 
     def _finish(self, entry: Entry, response: Any) -> Reply:
         """Release the reply, once it is recorded."""
         body = _body(entry, response)
         receipt = self._audit.outcome(entry, "OK", "", len(body))
-        self._telemetry.ended(entry, "OK", "", len(body))
+        entry.outcome = ("OK", "", len(body))
         return Reply(body, 0, "", _trailing(entry, receipt))
 
     def _refuse(self, entry: Entry, error: VaultdError) -> Reply:
@@ -371,7 +376,7 @@ class Chain:
         receipt, recorded = self._record(entry, error.code, error.reason)
         if not recorded:
             error = audit_unavailable()
-        self._telemetry.ended(entry, error.code, error.reason)
+        entry.outcome = (error.code, error.reason, 0)
         self._remember(entry, error)
         status = status_of(error)
         trailing = (*_trailing(entry, receipt), (DETAILS_KEY, status.SerializeToString()))
