@@ -32,6 +32,7 @@ from vaultd.engine.algorithms import ProtectionLevel
 from vaultd.engine.approvals import Approvals
 from vaultd.engine.authority import Authority
 from vaultd.engine.catalog import KeyCatalog
+from vaultd.engine.census import Census
 from vaultd.engine.clock import SECOND_US, SystemClock
 from vaultd.engine.decider import Decider
 from vaultd.engine.editor import PolicyEditor
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from vaultd.engine.clock import Clock
     from vaultd.engine.model import Quota
     from vaultd.hosts.grpcio import TlsConfig
+    from vaultd.instruments import SinkNumbers
     from vaultd.interceptors.certificates import TrustBundle
     from vaultd.store.base import Store
 
@@ -99,6 +101,7 @@ REFLECTION_V1ALPHA: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerRef
 AUDIT_CHECK_S: Final = 0.5
 FILES_CHECK_S: Final = 0.5
 HEALTH_NOTICE_S: Final = 0.1
+CENSUS_CHECK_S: Final = 1.0
 
 _log = structlog.get_logger("vaultd")
 
@@ -227,6 +230,7 @@ class Engine:
     decider: Decider
     scheduler: Scheduler
     feed: FeedFollower
+    census: Census
     clock: Clock
 
 
@@ -321,6 +325,7 @@ def build_engine(
         decider=Decider(authority, labels, clock),
         scheduler=scheduler,
         feed=FeedFollower(ledger, authority, seal, forget_after_gap, (revocations.take_in, *followers)),
+        census=Census(ledger, clock),
         clock=clock,
     )
 
@@ -534,6 +539,8 @@ class Server:
                 asyncio.create_task(self._every(FILES_CHECK_S, self._retry_unseal)),
                 asyncio.create_task(self._watch_delay()),
             ]
+            if self.observing.active:
+                tasks.append(asyncio.create_task(self._every(CENSUS_CHECK_S, self.engine.census.tick)))
             if settings.metrics.push_interval_s:
                 tasks.append(asyncio.create_task(self._every(settings.metrics.push_interval_s, self.observing.push)))
             stack.push_async_callback(self._end, tasks)
@@ -562,6 +569,10 @@ class Server:
     def audit_log(self) -> AuditLog:
         """The audit log, for metrics."""
         return self._audit_log
+
+    def sink_figures(self) -> Sequence[SinkNumbers]:
+        """The audit sinks besides the log's own files, for metrics."""
+        return ()
 
     @property
     def bundles(self) -> list[TrustBundle]:
