@@ -13,8 +13,18 @@ from vaultd.errors import DataLoss
 
 @pytest.mark.parametrize(
     ("left_us", "expiry"),
-    [(-1, "expired"), (0, "expired"), (1, "1d"), (DAY_US, "1d"), (DAY_US + 1, "7d"), (7 * DAY_US, "7d")]
-    + [(30 * DAY_US, "30d"), (90 * DAY_US, "90d"), (90 * DAY_US + 1, "later"), (None, "never")],
+    [
+        (-1, "expired"),
+        (0, "expired"),
+        (1, "1d"),
+        (DAY_US, "1d"),
+        (DAY_US + 1, "7d"),
+        (7 * DAY_US, "7d"),
+        (30 * DAY_US, "30d"),
+        (90 * DAY_US, "90d"),
+        (90 * DAY_US + 1, "later"),
+        (None, "never"),
+    ],
 )
 def test_an_expiry_is_in_the_narrowest_horizon(left_us, expiry):
     now_us = 1_800_000_000_000_000
