@@ -5,9 +5,12 @@ A part that comes later needs its row in `vaultd.telemetry.metrics` and its line
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from vaultd import __version__
+from vaultd.engine.census import EXPIRIES, expiry_of
 from vaultd.telemetry.metrics import Meters
 
 if TYPE_CHECKING:
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
     from vaultd.wiring import Server
 
     Numbers = Iterable[tuple[tuple[str, ...], float]]
+
+
+ROTATION_EVENTS: Final = (("key", "rotate", "rotate_failed"),)
+"""What rotates, and the scheduler's events that say it was done, or failed."""
 
 
 def meters_of(server: Server) -> Meters:
@@ -103,9 +110,16 @@ def _state(meters: Meters, server: Server) -> None:
         bundles = [bundle for bundle in server.bundles if bundle.revocations is not None]
         return [((bundle.name,), bundle.revocations.fresh_until_us / 1e6) for bundle in bundles if bundle.revocations]
 
+    def expiring() -> Numbers:
+        yield from server.engine.census.resources()
+        now_us = server.engine.clock.now_us()
+        ends = Counter(expiry_of(int(end_s * 1e6), now_us) for end_s in server.certificate_ends().values())
+        for expiry in EXPIRIES:
+            yield ("certificate", expiry), ends[expiry]
+
     def rotations() -> Numbers:
-        for kind, done, failed in (("key", "rotate", "rotate_failed"),):
-            counts = dict(observing.events.read())
+        counts = dict(observing.events.read())
+        for kind, done, failed in ROTATION_EVENTS:
             yield (kind, "done"), counts.get((done,), 0)
             yield (kind, "failed"), counts.get((failed,), 0)
 
@@ -119,9 +133,67 @@ def _state(meters: Meters, server: Server) -> None:
     meters.observe("vaultd.crl.next_update", lists)
     meters.observe("vaultd.scheduler.events", observing.events.read)
     meters.observe("vaultd.rotations", rotations)
+    meters.observe("vaultd.rotations.due", server.engine.census.rotations_due)
+    meters.observe("vaultd.resources", expiring)
     meters.observe_one("vaultd.incidents", lambda: observing.incidents)
 
 
+class SinkNumbers(Protocol):
+    """What is known of an audit sink; counts are since the process began."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def expected(self) -> int: ...
+    @property
+    def delivered(self) -> int: ...
+    @property
+    def rejected(self) -> int: ...
+    @property
+    def missing(self) -> int: ...
+    @property
+    def failures(self) -> Mapping[str, int]: ...
+    @property
+    def lag_records(self) -> int: ...
+    @property
+    def lag_s(self) -> float: ...
+
+
+class FileNumbers(NamedTuple):
+    """The audit log's own files as a sink.  A record that could not be written was refused, with its call."""
+
+    expected: int
+    delivered: int
+    name: str = "file"
+    rejected: int = 0
+    missing: int = 0
+    failures: Mapping[str, int] = MappingProxyType({})
+    lag_records: int = 0
+    lag_s: float = 0.0
+
+
 def _audit(meters: Meters, server: Server) -> None:
-    log = server.audit_log
+    log, refusals = server.audit_log, server.observing.calls.refusals
+
+    def sinks() -> Iterator[SinkNumbers]:
+        refused = sum(int(count) for _, count in refusals.where(1, "AUDIT_UNAVAILABLE"))
+        yield FileNumbers(log.sequence + refused, log.sequence)
+        yield from server.sink_figures()
+
     meters.observe_one("vaultd.audit.records", lambda: log.sequence)
+    meters.observe("vaultd.audit.sink.expected", lambda: [((sink.name,), sink.expected) for sink in sinks()])
+    meters.observe("vaultd.audit.sink.delivered", lambda: [((sink.name,), sink.delivered) for sink in sinks()])
+    meters.observe("vaultd.audit.sink.backlog", lambda: [((sink.name,), sink.lag_records) for sink in sinks()])
+    meters.observe("vaultd.audit.sink.lag", lambda: [((sink.name,), sink.lag_s) for sink in sinks()])
+    meters.observe(
+        "vaultd.audit.sink.lost",
+        lambda: [
+            ((sink.name, cause), count)
+            for sink in sinks()
+            for cause, count in (("rejected", sink.rejected), ("missing", sink.missing))
+        ],
+    )
+    meters.observe(
+        "vaultd.audit.sink.failures",
+        lambda: [((sink.name, kind), count) for sink in sinks() for kind, count in sink.failures.items()],
+    )

@@ -57,6 +57,11 @@ class Observing:
         self.port = 0
         self._provider: MetricsProvider | None = None
 
+    @property
+    def active(self) -> bool:
+        """Whether anybody is given metrics."""
+        return bool(self._settings.metrics.listen or self._settings.metrics.push_interval_s)
+
     async def start(self, stack: AsyncExitStack, meters: Meters, board: HealthBoard) -> None:
         """Open what is configured; the stack closes it."""
         settings = self._settings

@@ -33,6 +33,7 @@ from vaultd.engine.algorithms import ProtectionLevel
 from vaultd.engine.approvals import Approvals
 from vaultd.engine.authority import Authority
 from vaultd.engine.catalog import KeyCatalog
+from vaultd.engine.census import Census
 from vaultd.engine.clock import SECOND_US, SystemClock
 from vaultd.engine.decider import Decider
 from vaultd.engine.editor import PolicyEditor
@@ -105,6 +106,7 @@ if TYPE_CHECKING:
     from vaultd.engine.clock import Clock
     from vaultd.engine.model import Quota
     from vaultd.hosts.grpcio import TlsConfig
+    from vaultd.instruments import SinkNumbers
     from vaultd.interceptors.certificates import TrustBundle
     from vaultd.store.base import Store
 
@@ -115,6 +117,7 @@ FILES_CHECK_S: Final = 0.5
 STREAMS_CHECK_S: Final = 0.4
 """How often open streams are looked at again: what ended the caller's right to one ends it within a second."""
 HEALTH_NOTICE_S: Final = 0.1
+CENSUS_CHECK_S: Final = 1.0
 
 _log = structlog.get_logger("vaultd")
 
@@ -247,6 +250,7 @@ class Engine:
     imports: KeyImport
     exports: KeyExport
     key_backups: KeyBackups
+    census: Census
     clock: Clock
     secrets: Secrets
     secret_catalog: SecretCatalog
@@ -358,6 +362,7 @@ def build_engine(
         imports=imports,
         exports=KeyExport(ledger, backends, wrapping),
         key_backups=KeyBackups(ledger, backends, budgets),
+        census=Census(ledger, clock),
         clock=clock,
         secrets=secrets,
         secret_catalog=secret_catalog,
@@ -612,6 +617,8 @@ class Server:
                 asyncio.create_task(self._every(STREAMS_CHECK_S, self.engine.watch.tick)),
                 asyncio.create_task(self.engine.watch.run()),
             ]
+            if self.observing.active:
+                tasks.append(asyncio.create_task(self._every(CENSUS_CHECK_S, self.engine.census.tick)))
             if settings.metrics.push_interval_s:
                 tasks.append(asyncio.create_task(self._every(settings.metrics.push_interval_s, self.observing.push)))
             stack.push_async_callback(self._end, tasks)
@@ -640,6 +647,10 @@ class Server:
     def audit_log(self) -> AuditLog:
         """The audit log, for metrics."""
         return self._audit_log
+
+    def sink_figures(self) -> Sequence[SinkNumbers]:
+        """The audit sinks besides the log's own files, for metrics."""
+        return ()
 
     @property
     def bundles(self) -> list[TrustBundle]:

@@ -19,10 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 KEY = "vaults/default/keys/metered"
 ENCRYPT = "vaultd.v1.CryptoService/Encrypt"
 LATER = {
-    "vaultd.resources",
-    "vaultd.rotations.due",
-    "vaultd.audit.delivered",
-    "vaultd.audit.lag",
+    "vaultd.audit.sink.failures",
     "vaultd.spans",
     "vaultd.crl.next_update",
     *(name for name in METRICS if name.startswith("vaultd.hsm.")),
@@ -190,3 +187,23 @@ async def test_connections_that_say_nothing_are_bounded_and_keep_nobody_out_for_
         writer.close()
     status, _, _ = await get(server, "/healthz")
     assert status == 200
+
+
+async def test_resources_are_counted_by_when_they_expire(server):
+    key = resources_pb2.Key(purpose=resources_pb2.KEY_PURPOSE_ENCRYPT_DECRYPT)
+    key.expire_time.FromMicroseconds(server.server.engine.clock.now_us() + 3 * 86_400_000_000)
+    request = keys_pb2.CreateKeyRequest(parent="vaults/default", key_id="expiring", key=key)
+    await server.admin.keys.CreateKey(request)
+    await server.server.engine.census.count()
+    seen = await scrape(server)
+    assert seen.one("vaultd_resources", type="key", expires="7d") == 1
+    assert seen.one("vaultd_resources", type="key", expires="never") == 1
+    assert sum(sample.value for sample in seen.all("vaultd_resources", type="certificate")) == 2
+    assert seen.one("vaultd_rotations_due", type="key") == 0
+
+
+async def test_a_server_without_metrics_has_no_listener_and_no_census(tmp_path):
+    async with running_server(tmp_path) as quiet:
+        assert quiet.server.observing.port == 0
+        assert not quiet.server.observing.active
+        assert list(quiet.server.engine.census.resources()) == []

@@ -44,6 +44,7 @@ class Entry:
         "fields",
         "handed_over",
         "intended",
+        "outcome",
         "patience_s",
         "principal",
         "request_id",
@@ -70,6 +71,8 @@ class Entry:
         self.intended = False
         """True once an intent may be in the log: it gets an outcome of its own, or it would read as a crash."""
         self.fields: dict[str, Any] = {}
+        self.outcome = ("UNKNOWN", "UNKNOWN", 0)
+        """Status, reason and bytes of the answer, as they were last known; for metrics and traces."""
         self.span: Span | None = None
         """Of a call that is sampled, until it ends."""
         self.sequence = 0

@@ -181,12 +181,15 @@ class Chain:
                 return self._refuse(entry, _too_late())
             if not entry.handed_over:
                 self._record(entry, "CANCELLED", "CANCELLED")
-                self._telemetry.ended(entry, "CANCELLED", "CANCELLED")
+                entry.outcome = ("CANCELLED", "CANCELLED", 0)
             raise
         except TimeoutError:
             return self._refuse(entry, _too_late())
         except Exception as error:  # the one broad except: what is not a VaultdError is INTERNAL with an incident id
             return self._refuse(entry, known_error(error, self._on_incident))
+        finally:
+            if not entry.handed_over:
+                self._telemetry.ended(entry)
 
     # -- steps ----------------------------------------------------------------------------------------------------------
 
@@ -225,10 +228,12 @@ class Chain:
                     raise await self._policy.disguise(error, context.caller, route.rule, request) from None
                 answer = _body(entry, response)
                 receipt = await self._audit.durable_outcome(entry, "OK", "", len(answer))
-                self._telemetry.ended(entry, "OK", "", len(answer))
+                entry.outcome = ("OK", "", len(answer))
                 return Reply(answer, 0, "", _trailing(entry, receipt))
             except Exception as error:  # as in unary: the same mapping, inside the task that outlives the call
                 return self._refuse(entry, known_error(error, self._on_incident))
+            finally:
+                self._telemetry.ended(entry)
 
         def settle(done: asyncio.Task[Reply]) -> None:
             # Not before: who gives up on mutations must not have more of them under way than who waits.
@@ -364,14 +369,14 @@ class Chain:
             response = await route.serve(request, Context(NOBODY, call.method, call.deadline))
         finally:
             self._throttle.streams.leave(peer)
-        self._telemetry.ended(entry, "OK")
+        entry.outcome = ("OK", "", 0)
         return Reply(response.SerializeToString(), 0, "", ((REQUEST_ID_KEY, entry.request_id),))
 
     def _finish(self, entry: Entry, response: Any) -> Reply:
         """Release the reply, once it is recorded."""
         body = _body(entry, response)
         receipt = self._audit.outcome(entry, "OK", "", len(body))
-        self._telemetry.ended(entry, "OK", "", len(body))
+        entry.outcome = ("OK", "", len(body))
         return Reply(body, 0, "", _trailing(entry, receipt))
 
     def _refuse(self, entry: Entry, error: VaultdError) -> Reply:
@@ -380,7 +385,7 @@ class Chain:
         receipt, recorded = self._record(entry, error.code, error.reason)
         if not recorded:
             error = audit_unavailable()
-        self._telemetry.ended(entry, error.code, error.reason)
+        entry.outcome = (error.code, error.reason, 0)
         self._remember(entry, error)
         status = status_of(error)
         trailing = (*_trailing(entry, receipt), (DETAILS_KEY, status.SerializeToString()))
@@ -442,7 +447,7 @@ class Chain:
                 self._throttle.streams.leave(principal)
                 stream.tell(entry)
             receipt = self._audit.outcome(entry, "OK", "", entry.bytes_out)
-            self._telemetry.ended(entry, "OK", "", entry.bytes_out)
+            entry.outcome = ("OK", "", entry.bytes_out)
             return Reply(b"", 0, "", _trailing(entry, receipt))
         except asyncio.CancelledError:
             if stream is not None and stream.ended is not None:
@@ -453,15 +458,17 @@ class Chain:
             late = call.deadline is not None and task.get_loop().time() >= call.deadline
             code = "DEADLINE_EXCEEDED" if late else "CANCELLED"
             self._record(entry, code, code)
-            self._telemetry.ended(entry, code, code, entry.bytes_out)
+            entry.outcome = (code, code, entry.bytes_out)
             raise
         except ReaderGone:
             self._record(entry, "CANCELLED", "CANCELLED")
-            self._telemetry.ended(entry, "CANCELLED", "CANCELLED", entry.bytes_out)
+            entry.outcome = ("CANCELLED", "CANCELLED", entry.bytes_out)
             return Reply(b"", CODES["CANCELLED"], "", ())
         except Exception as error:  # as in unary: what is not a VaultdError is INTERNAL with an incident id
             known = known_error(error, self._on_incident)
             return self._refuse(entry, stream.named(known) if stream is not None else known)
+        finally:
+            self._telemetry.ended(entry)
 
     def _stream_of(self, call: Call, caller: Caller, entry: Entry, route: Route, task: asyncio.Task[Any]) -> OpenStream:
         return OpenStream(call, caller, entry.credential, route, task)

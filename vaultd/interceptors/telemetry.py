@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class TelemetryStep:
-    """Told when a call begins, and once when its outcome is known."""
+    """Told when a call begins, and once when it ends."""
 
     def __init__(self, meter: CallMeter, traces: TraceStep) -> None:
         self.meter = meter
@@ -23,10 +23,9 @@ class TelemetryStep:
         """The trace id for the record, and the span of a call that is sampled."""
         return self._traces.begin(call)
 
-    def ended(self, entry: Entry, code: str, reason: str = "", bytes_out: int = 0) -> None:
-        """Count a call, and end its span."""
+    def ended(self, entry: Entry) -> None:
+        """Count a call by its outcome, and end its span."""
+        code, reason, bytes_out = entry.outcome
         self.meter.ended(entry, code, reason, bytes_out)
-        span = entry.span
-        if span is not None:
-            entry.span = None
-            self._traces.end(span, entry, code, reason)
+        if entry.span is not None:
+            self._traces.end(entry.span, entry, code, reason)

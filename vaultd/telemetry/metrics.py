@@ -95,7 +95,7 @@ METRICS: Final = {
             "vaultd.resources",
             _G,
             "{resource}",
-            "Resources by when they expire: `expired`, within `1d`, `7d`, `30d`, `90d`, `later`, or `never`",
+            "Keys, secret versions, certificates by expiry: `expired`, within `1d`, `7d`, `30d`, `90d`, `later`, `never`",
             ("type", "expires"),
         ),
         Metric("vaultd.rotations.due", _G, "{rotation}", "Rotations that are due and not done", ("type",)),
@@ -103,8 +103,12 @@ METRICS: Final = {
         Metric("vaultd.scheduler.events", _C, "{event}", "What the scheduler did or failed to do", ("event",)),
         # Audit
         Metric("vaultd.audit.records", _C, "{record}", "Records of the audit log: what every sink should have"),
-        Metric("vaultd.audit.delivered", _C, "{record}", "Records that a sink has acknowledged", ("sink",)),
-        Metric("vaultd.audit.lag", _G, "s", "Age of the oldest record that a sink has not acknowledged", ("sink",)),
+        Metric("vaultd.audit.sink.expected", _C, "{record}", "Records that a sink should have by now", ("sink",)),
+        Metric("vaultd.audit.sink.delivered", _C, "{record}", "Records that a sink has acknowledged", ("sink",)),
+        Metric("vaultd.audit.sink.lost", _C, "{record}", "Records that a sink will never have", ("sink", "cause")),
+        Metric("vaultd.audit.sink.failures", _C, "{attempt}", "Failed attempts by kind", ("sink", "kind")),
+        Metric("vaultd.audit.sink.backlog", _G, "{record}", "Records that a sink has not acknowledged", ("sink",)),
+        Metric("vaultd.audit.sink.lag", _G, "s", "Age of the oldest record that a sink does not have", ("sink",)),
         # Telemetry itself
         Metric("vaultd.spans", _C, "{span}", "Spans by what became of them", ("outcome",)),
         Metric("vaultd.incidents", _C, "{incident}", "INTERNAL errors: faults of this program"),

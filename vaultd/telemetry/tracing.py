@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 MAX_BATCH: Final = 512
-INTERVAL_S: Final = 1.0
+INTERVAL_S: Final = 0.25
 
 
 class SpanQueue(SpanProcessor):
