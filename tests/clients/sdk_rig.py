@@ -66,6 +66,7 @@ class Wire:
         self.open = asyncio.Event()  # towards the server
         self.open.set()
         self.lose_answers = False
+        self.refuse = False
         self.lost = 0
         self.bytes_sent = 0
         self.waiting = asyncio.Event()  # somebody's bytes do not pass
@@ -73,6 +74,9 @@ class Wire:
         self.address = ""
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refuse:
+            writer.transport.abort()
+            return
         with suppress(ConnectionError, OSError):
             onward, back = await asyncio.open_connection(self._host, self._port)
             self._writers |= {writer, back}

@@ -100,6 +100,7 @@ class AsyncTransport:
                 raise ClientClosed("the client was closed while the call was made")
             wait_s = course.failed(error, self._clock(), info)
             if wait_s is None:
+                await asyncio.sleep(0)  # callers who ask again and again while nothing is sent leave a turn to others
                 raise error from None
             await asyncio.sleep(wait_s)
 

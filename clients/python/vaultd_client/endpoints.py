@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 OPENS_AFTER: Final = 5
 """Failures in a row after which an endpoint is left alone."""
-OPEN_S: Final = 0.5
+OPEN_S: Final = 0.3
 """How long, at most; then one call tries it."""
 
 

@@ -136,11 +136,9 @@ class Lane:
 
     def _delivered(self, task: asyncio.Task[None]) -> None:
         batch = self._batches.pop(task)
-        for one in batch:  # of a task that was cancelled: nobody waits for ever
-            if not one.future.done():
+        if task.cancelled():
+            for one in batch:  # nobody waits for ever
                 one.future.cancel()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._loop.call_exception_handler({"message": "vaultd: a batch was not delivered", "exception": error})
 
     async def _deliver(self, batch: list[_Waiting]) -> None:
         begun = self._loop.time()

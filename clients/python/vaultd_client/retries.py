@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
+from vaultd_client.errors import CircuitOpen
+
 if TYPE_CHECKING:
     from vaultd_client.errors import VaultdError
     from vaultd_client.method import Method
@@ -104,7 +106,8 @@ def wait_before_retry(
     asked_s = error.retry_delay_s
     if error.code != "UNAVAILABLE" and asked_s is None:
         return None
-    budget.failed()
+    if not isinstance(error, CircuitOpen):  # nothing was sent
+        budget.failed()
     if not method.may_retry or attempts >= policy.max_attempts or not budget.allows_retry:
         return None
     wait_s = policy.backoff_s(attempts)

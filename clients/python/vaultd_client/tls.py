@@ -109,7 +109,7 @@ def channel_options(settings: Settings, address: str) -> list[tuple[str, str | i
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.initial_reconnect_backoff_ms", 100),  # a server that comes back is found within a second
-        ("grpc.max_reconnect_backoff_ms", 500),
+        ("grpc.max_reconnect_backoff_ms", 300),
         ("grpc.keepalive_time_ms", 60_000),  # the server takes a ping each 30 s
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.lb_policy_name", "round_robin"),  # over the addresses of one name
