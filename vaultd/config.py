@@ -320,6 +320,12 @@ class LifecycleSection(_Section):
     scheduler_interval_ms: int = Field(default=1_000, ge=10, le=60_000)
 
 
+class SecretsSection(_Section):
+    """Secrets in memory: sealed as they are stored, so that an access need not ask the store."""
+
+    max_cached_mib: int = Field(default=64, ge=1, le=65_536)
+
+
 class BackendSection(_Section):
     """The software backend."""
 
@@ -354,6 +360,7 @@ class Settings(BaseSettings):
     limits: LimitsSection = LimitsSection()
     lifecycle: LifecycleSection = LifecycleSection()
     rotation: RotationSection = RotationSection()
+    secrets: SecretsSection = SecretsSection()
     software: BackendSection = BackendSection()
     hsm: tuple[HsmSection, ...] = ()
     log: LogSection = LogSection()

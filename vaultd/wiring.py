@@ -50,7 +50,11 @@ from vaultd.engine.review import AccessReview
 from vaultd.engine.revocations import Revocations
 from vaultd.engine.scheduler import PRINCIPAL as SCHEDULER
 from vaultd.engine.scheduler import Scheduler
+from vaultd.engine.scrubbing import Scrubber
 from vaultd.engine.seal import Seal, SealState
+from vaultd.engine.secret_access import SecretAccess
+from vaultd.engine.secret_catalog import SecretCatalog
+from vaultd.engine.secrets import Secrets
 from vaultd.engine.tester import PolicyTester
 from vaultd.engine.tokens import TokenObjects
 from vaultd.engine.transit import Transit
@@ -74,9 +78,10 @@ from vaultd.services.health import HealthBoard, HealthService
 from vaultd.services.keys import KeysService
 from vaultd.services.policy import PolicyCalls
 from vaultd.services.reflection import ReflectionService
+from vaultd.services.secrets import SecretsService
 from vaultd.store.sqlite import SqliteStore
 from vaultd.trust import TrustFiles, file_stamps
-from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2
+from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, secrets_pb2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -220,6 +225,9 @@ class Engine:
     scheduler: Scheduler
     feed: FeedFollower
     clock: Clock
+    secrets: Secrets
+    secret_catalog: SecretCatalog
+    secret_access: SecretAccess
 
 
 def build_engine(
@@ -250,7 +258,10 @@ def build_engine(
         min_destroy_delay_us=settings.lifecycle.min_destroy_delay_s * SECOND_US,
         deletion_retention_us=settings.lifecycle.deletion_retention_s * SECOND_US,
     )
-    lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits)
+    scrubber = Scrubber(store)
+    lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits, scrubber)
+    secrets = Secrets(ledger, clock, limits.deletion_retention_us, scrubber)
+    secret_catalog = SecretCatalog(ledger, settings.secrets.max_cached_mib * 1024 * 1024)
     labels = LabelBook(ledger)
     access = AccessBook(ledger, clock)
     methods = quota_methods(RULES)
@@ -264,6 +275,7 @@ def build_engine(
 
     def forget() -> None:
         catalog.forget_all()
+        secret_catalog.forget_all()
         labels.forget_all()
         approvals.forget()
         grants.forget()
@@ -286,6 +298,8 @@ def build_engine(
         grants,
         approvals,
         access,
+        secrets,
+        scrubber,
         clock,
         on_intent,
         on_event,
@@ -313,6 +327,9 @@ def build_engine(
         scheduler=scheduler,
         feed=FeedFollower(ledger, authority, seal, forget_after_gap, (revocations.take_in, *followers)),
         clock=clock,
+        secrets=secrets,
+        secret_catalog=secret_catalog,
+        secret_access=SecretAccess(secret_catalog, ledger, clock, software),
     )
 
 
@@ -329,7 +346,7 @@ class Server:
         self._stopping = asyncio.Event()
         self._reload_policy = asyncio.Event()
         self.board = HealthBoard(
-            ["vaultd.v1.CryptoService", "vaultd.v1.KeysService", "vaultd.v1.AdminService"],
+            ["vaultd.v1.CryptoService", "vaultd.v1.KeysService", "vaultd.v1.SecretsService", "vaultd.v1.AdminService"],
             [
                 *(f"hsm:{section.name}" for section in settings.hsm),
                 *(f"issuer:{section.id}" for section in settings.jwt.issuers),
@@ -423,6 +440,9 @@ class Server:
                 engine.backends,
                 settings.lifecycle.scheduler_interval_ms,
             ),
+            secrets_pb2.DESCRIPTOR.services_by_name["SecretsService"]: SecretsService(
+                engine.secrets, engine.secret_access, engine.ledger
+            ),
             admin_pb2.DESCRIPTOR.services_by_name["AdminService"]: AdminService(
                 engine.seal,
                 engine.vaults,
@@ -472,7 +492,14 @@ class Server:
             if not rule.open
         }
         explainer = Explainer(
-            engine.authority, engine.decider, refusals, engine.catalog, self._clock, needs, engine.quotas
+            engine.authority,
+            engine.decider,
+            refusals,
+            engine.catalog,
+            self._clock,
+            needs,
+            engine.quotas,
+            engine.secret_access,
         )
         return PolicyCalls(
             PolicyEditor(engine.ledger, engine.authority, engine.revocations),

@@ -19,6 +19,7 @@ from wire import (
     KEYS,
     METHODS,
     PERMISSION_DENIED,
+    SECRETS,
     UNAUTHENTICATED,
     World,
     call,
@@ -48,6 +49,10 @@ def keys(*names: str) -> set[str]:
     return {f"{KEYS}{name}" for name in names}
 
 
+def secrets(*names: str) -> set[str]:
+    return {f"{SECRETS}{name}" for name in names}
+
+
 def admin(*names: str) -> set[str]:
     return {f"{ADMIN}{name}" for name in names}
 
@@ -57,6 +62,7 @@ OF_KEYS = keys(
     *("GetKeyVersion", "EnableKeyVersion", "DisableKeyVersion", "DestroyKeyVersion", "RestoreKeyVersion"),
     *("DeleteKey", "UndeleteKey", "PurgeKey", "GetPublicKey", "GetCapabilities", "GetKeyUsage"),
 )
+MANAGES_SECRETS = {path for path in ANY if path.startswith(SECRETS) and "AccessSecret" not in path}
 OF_GRANTS = keys("CreateGrant", "GetGrant", "ListGrants", "RevokeGrant")
 OF_QUOTAS = admin("CreateQuota", "GetQuota", "ListQuotas", "UpdateQuota", "DeleteQuota", "ListOwnQuotas")
 OWN_QUOTAS = admin("ListOwnQuotas")
@@ -64,7 +70,14 @@ OF_POLICY = admin("GetPolicy", "SetPolicy", "TestPolicy", "ExplainAccess", "Revi
 READS_APPROVALS = admin("GetApprovalRules", "ListApprovals", "GetApproval")
 ROLES: dict[str, set[str]] = {
     "admin": {path for path, grant in TABLE.items() if grant not in {OPERATOR, NAMED}} | admin("GetApproval"),
-    "vault-operator": OF_KEYS | OF_GRANTS | OF_QUOTAS | OF_POLICY | admin("GetVault", "UpdateVault"),
+    "secret-admin": MANAGES_SECRETS,
+    "secret-writer": secrets("CreateSecret", "GetSecret", "ListSecrets", "AddSecretVersion", "ListSecretVersions")
+    | secrets("GetSecretVersion", "EnableSecretVersion", "DisableSecretVersion", "SetAlias")
+    | OWN_QUOTAS,
+    "secret-reader": secrets("AccessSecretVersion", "BatchAccessSecretVersions", "GetSecret", "ListSecrets")
+    | secrets("ListSecretVersions", "GetSecretVersion")
+    | OWN_QUOTAS,
+    "vault-operator": OF_KEYS | MANAGES_SECRETS | OF_GRANTS | OF_QUOTAS | OF_POLICY | admin("GetVault", "UpdateVault"),
     "key-admin": OF_KEYS | OF_GRANTS,
     "granter": OF_GRANTS,
     "approver": READS_APPROVALS,
@@ -84,6 +97,7 @@ ROLES: dict[str, set[str]] = {
         *("GetKey", "ListKeys", "ListKeyVersions", "GetKeyVersion", "GetKeyUsage", "GetGrant", "ListGrants"),
     )
     | admin("GetStatus", "GetVault", "ListVaults", "ListRevokedIdentities", "GetQuota", "ListQuotas")
+    | secrets("GetSecret", "ListSecrets", "ListSecretVersions", "GetSecretVersion")
     | (OF_POLICY - admin("SetPolicy"))
     | READS_APPROVALS,
 }

@@ -23,6 +23,7 @@ from vaultd_client.v1 import (
     policy_pb2,
     quota_pb2,
     resources_pb2,
+    secrets_pb2,
 )
 
 if TYPE_CHECKING:
@@ -35,14 +36,15 @@ if TYPE_CHECKING:
 
 CRYPTO = "/vaultd.v1.CryptoService/"
 KEYS = "/vaultd.v1.KeysService/"
+SECRETS = "/vaultd.v1.SecretsService/"
 ADMIN = "/vaultd.v1.AdminService/"
 METHODS: dict[str, MethodDescriptor] = {
     f"/{service.full_name}/{method.name}": method
-    for file in (crypto_pb2, keys_pb2, admin_pb2)
+    for file in (crypto_pb2, keys_pb2, secrets_pb2, admin_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
-BATCHES = [path for path in METHODS if path.startswith(f"{CRYPTO}Batch")]
+BATCHES = [path for path in METHODS if path.rpartition("/")[2].startswith("Batch")]
 SINGLES = [path for path in METHODS if path not in BATCHES]
 MUTATIONS = [
     *(
@@ -51,6 +53,9 @@ MUTATIONS = [
     ),
     *(f"{KEYS}{name}" for name in ("DisableKeyVersion", "DestroyKeyVersion", "RestoreKeyVersion", "DeleteKey")),
     *(f"{KEYS}{name}" for name in ("UndeleteKey", "PurgeKey", "CreateGrant", "RevokeGrant")),
+    *(f"{SECRETS}{name}" for name in ("CreateSecret", "UpdateSecret", "AddSecretVersion", "EnableSecretVersion")),
+    *(f"{SECRETS}{name}" for name in ("DisableSecretVersion", "DestroySecretVersion", "SetAlias", "DeleteSecret")),
+    *(f"{SECRETS}{name}" for name in ("UndeleteSecret", "PurgeSecret")),
     *(f"{ADMIN}{name}" for name in ("Init", "Seal", "Unseal", "RotateRootKey", "CreateVault", "UpdateVault")),
     *(f"{ADMIN}{name}" for name in ("DeleteVault", "SetPolicy")),
     *(f"{ADMIN}{name}" for name in ("CreateQuota", "UpdateQuota", "DeleteQuota")),
@@ -78,6 +83,11 @@ UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 def short(path: str) -> str:
     """The method without its package, for names of tests."""
     return path.rpartition("/")[2]
+
+
+def single_of(path: str) -> str:
+    """The method that a batch repeats."""
+    return {f"{SECRETS}BatchAccessSecretVersions": f"{SECRETS}AccessSecretVersion"}.get(path, path.replace("Batch", ""))
 
 
 def request_class(path: str) -> type[Message]:
@@ -283,6 +293,7 @@ class World:
         self.sealed[vault] = (await self.admin.crypto.Encrypt(encrypt)).ciphertext
         wrap = crypto_pb2.WrapKeyRequest(name=f"vaults/{vault}/keys/wrap", key_material=b"0123456789abcdef")
         self.wrapped[vault] = (await self.admin.crypto.WrapKey(wrap)).wrapped_key
+        await self.create_secret(vault, "shown")
 
     async def create(self, vault: str, key_id: str, key: resources_pb2.Key) -> str:
         """Make a key; return its name."""
@@ -306,8 +317,9 @@ class World:
         """A fresh valid request, with what it needs in place, so that a caller who may make it gets OK."""
         name = short(path)
         if name.startswith("Batch"):
-            item = await self.request(f"{CRYPTO}{name.removeprefix('Batch')}", vault)
-            return request_class(path)(items=[item])
+            return request_class(path)(items=[await self.request(single_of(path), vault)])
+        if path.startswith(SECRETS):
+            return await self._secrets_request(name, vault)
         if path.startswith(CRYPTO):
             return self.crypto_request(name, vault)
         if path.startswith(ADMIN):
@@ -363,6 +375,37 @@ class World:
             await self.admin.keys.DestroyKeyVersion(keys_pb2.DestroyKeyVersionRequest(name=version))
         on_version = name == "SetPrimaryVersion" or name.endswith("KeyVersion")
         return make(name=version if on_version else key)
+
+    async def create_secret(self, vault: str, secret_id: str, payload: bytes = b"a payload", **fields: Any) -> str:
+        """Make a secret with one version; return its name."""
+        secret = secrets_pb2.Secret(**fields)
+        request = secrets_pb2.CreateSecretRequest(
+            parent=f"vaults/{vault}", secret_id=secret_id, secret=secret, payload=payload
+        )
+        return str((await self.admin.secrets.CreateSecret(request)).name)
+
+    async def _secrets_request(self, name: str, vault: str) -> Any:
+        make = request_class(f"{SECRETS}{name}")
+        if name == "CreateSecret":
+            return make(parent=f"vaults/{vault}", secret_id=self.fresh_id(), payload=b"a payload")
+        if name == "ListSecrets":
+            return make(parent=f"vaults/{vault}")
+        if name == "ListSecretVersions":
+            return make(parent=f"vaults/{vault}/secrets/shown")
+        if name in {"GetSecret", "GetSecretVersion", "AccessSecretVersion"}:
+            return make(name=f"vaults/{vault}/secrets/shown")
+        secret = await self.create_secret(vault, self.fresh_id())
+        if name == "UpdateSecret":
+            request = make(secret=secrets_pb2.Secret(name=secret, labels={"team": "a"}, keep_versions=3))
+            request.update_mask.paths.extend(["labels", "keep_versions"])
+            return request
+        if name == "AddSecretVersion":
+            return make(parent=secret, payload=b"another payload")
+        if name == "SetAlias":
+            return make(name=secret, alias="canary", version=f"{secret}/versions/1")
+        if name in {"UndeleteSecret", "PurgeSecret"}:
+            await self.admin.secrets.DeleteSecret(secrets_pb2.DeleteSecretRequest(name=secret))
+        return make(name=f"{secret}/versions/1" if name.endswith("SecretVersion") else secret)
 
     async def fresh_quota(self, vault: str) -> str:
         """Make a quota that refuses nothing; return its name."""

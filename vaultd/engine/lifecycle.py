@@ -24,7 +24,6 @@ from vaultd.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
-    Unavailable,
     VaultdError,
 )
 from vaultd.names import KeyRef, version_name
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from vaultd.backends.base import Backend, Material, TokenKey
     from vaultd.engine.clock import Clock
     from vaultd.engine.ledger import Changes, Intent, Ledger
+    from vaultd.engine.scrubbing import Scrubber
     from vaultd.engine.tokens import TokenObjects
 
 R = TypeVar("R")
@@ -94,13 +94,14 @@ class KeyLifecycle:
         tokens: TokenObjects,
         clock: Clock,
         limits: LifecycleLimits,
+        scrubber: Scrubber,
     ) -> None:
         self._ledger = ledger
         self._backends = backends
         self._tokens = tokens
         self._clock = clock
         self._limits = limits
-        self._scrub_pending = True  # a crash may have come between a destruction and its scrub
+        self._scrubber = scrubber
 
     # -- reading --------------------------------------------------------------------------------------------------------
 
@@ -397,15 +398,8 @@ class KeyLifecycle:
                 with suppress(VaultdError):  # the scheduler tries again, and records why it cannot
                     await self._tokens.erase(version.reference)
         if versions:
-            self._scrub_pending = True
-            await self.scrub_pending()
-
-    async def scrub_pending(self) -> None:
-        """Erase what destroyed material left in the store's journals.  Tried again later while a reader is in the way."""
-        if self._scrub_pending:
-            with suppress(Unavailable):
-                await self._ledger.store.scrub()
-                self._scrub_pending = False
+            self._scrubber.note()
+            await self._scrubber.run()
 
     # -- versions -------------------------------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class Entry:
         columns = [names] if len(audited) == 1 else list(zip(*names, strict=True)) or [()] * len(audited)
         for path, column in zip(audited, columns, strict=True):
             self.fields[path] = dict(Counter(column))
-        self.fields["key_version"] = dict(Counter(versions))
+        self.fields[route.rule.used] = dict(Counter(versions))
         self.fields["items"] = items
         if errors:
             failures: dict[str, list[int]] = {}

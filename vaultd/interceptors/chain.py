@@ -438,11 +438,12 @@ def parse(route: Route, body: bytes | None) -> Any:
 
 
 def _body(entry: Entry, response: Any) -> bytes:
-    version = getattr(response, "key_version", "")
-    if version:
-        entry.fields["key_version"] = version
     if entry.route is not None:
-        for told in entry.route.rule.told:
+        rule = entry.route.rule
+        version = getattr(response, rule.used, "")
+        if version:
+            entry.fields[rule.used] = version
+        for told in rule.told:
             entry.fields[told] = getattr(response, told)
     body: bytes = response.SerializeToString()
     if len(body) > MAX_MESSAGE_BYTES:  # the transport would refuse it after it was recorded as answered

@@ -5,6 +5,7 @@ A request type is one row of REQUESTS: its checks by field.  A request message w
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -16,10 +17,12 @@ from vaultd.engine.approvals import MAX_RULES
 from vaultd.engine.key_grants import MAX_USES
 from vaultd.engine.permissions import GRANTABLE, PERMISSIONS
 from vaultd.engine.policy import is_principal
+from vaultd.engine.secret_payloads import MAX_PAYLOAD_BYTES
+from vaultd.engine.secrets import MAX_KEPT
 from vaultd.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from google.protobuf.message import Message
 
@@ -36,6 +39,10 @@ MAX_METHOD_CHARS: Final = 256
 MAX_GRANTED: Final = 32
 MAX_TESTED: Final = 100
 MAX_CLAIMS_CHARS: Final = 16 * KIB
+MAX_METADATA: Final = 8 * KIB
+MAX_CONTENT_TYPE_CHARS: Final = 128
+MAX_OWNER_CHARS: Final = 256
+X25519_BYTES: Final = 32
 
 _LABEL_KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE: Final = re.compile(r"[a-zA-Z0-9._/-]{0,63}")
@@ -209,6 +216,62 @@ def _principals(value: Any, field: str) -> None:
         raise InvalidArgument("FIELD_RANGE", f"{field} must be 1 to 16 principals", field=field)
 
 
+def _secret(value: str, field: str) -> None:
+    names.parse_secret_name(value, field)
+
+
+def _secret_version(value: str, field: str) -> None:
+    names.parse_secret_version_name(value, field)
+
+
+def _secret_or_version(value: str, field: str) -> None:
+    names.parse_secret_or_version_name(value, field)
+
+
+def _alias(value: str, field: str) -> None:
+    names.parse_alias(value, field)
+
+
+def _payload(value: bytes, field: str) -> None:
+    if len(value) > MAX_PAYLOAD_BYTES:
+        raise InvalidArgument(
+            "PAYLOAD_TOO_LARGE",
+            f"{field} must be at most {MAX_PAYLOAD_BYTES // KIB} KiB; encrypt larger data with a data key of "
+            "GenerateDataKey, keep it where it is, and store that key here (envelope encryption)",
+            field=field,
+        )
+
+
+def _filled_payload(value: bytes, field: str) -> None:
+    if not value:
+        raise InvalidArgument("FIELD_SIZE", f"{field} must not be empty", field=field)
+    _payload(value, field)
+
+
+def _recipient(value: bytes, field: str) -> None:
+    if value and len(value) != X25519_BYTES:
+        raise InvalidArgument(
+            "FIELD_SIZE", f"{field} must be an X25519 public key of {X25519_BYTES} bytes", field=field
+        )
+
+
+def _metadata(value: Any, field: str) -> None:
+    if value.ByteSize() > MAX_METADATA:
+        raise InvalidArgument("FIELD_SIZE", f"{field} must be at most {MAX_METADATA // KIB} KiB", field=field)
+    if not all(math.isfinite(number) for number in _numbers(value)):
+        raise InvalidArgument("FIELD_RANGE", f"{field} must hold finite numbers only", field=field)
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """The numbers in a Struct, at any depth: the parser has bounded that."""
+    for inner in value.fields.values() if value.DESCRIPTOR.name == "Struct" else value.values:
+        kind = inner.WhichOneof("kind")
+        if kind == "number_value":
+            yield inner.number_value
+        elif kind in {"struct_value", "list_value"}:
+            yield from _numbers(getattr(inner, kind))
+
+
 def _quota(value: str, field: str) -> None:
     names.parse_quota_name(value, field)
 
@@ -240,10 +303,19 @@ _PASSPHRASE: Final = _Size(KIB)
 _LABELED: Final = {"labels": _labels}
 _OPTIONAL_SCOPE: Final = _optional(_policy_scope)
 _OPTIONAL_RESOURCE: Final = _optional(_policy_resource)
+_OPTIONAL_SECRET_VERSION: Final = _optional(_secret_version)
+_OPTIONAL_SECRET_NAME: Final = _optional(_secret_or_version)
 _NAMES: Final = (
     *(_id, _key, _version, _key_or_version, _vault, _quota, _quota_parent, _place, _grant, _key_or_vault, _approval),
     *(_policy_scope, _policy_resource, _OPTIONAL_SCOPE, _OPTIONAL_RESOURCE, _principal),
+    *(_secret, _secret_version, _secret_or_version, _OPTIONAL_SECRET_VERSION, _OPTIONAL_SECRET_NAME, _alias),
 )
+_SECRET_FIELDS: Final = {
+    "labels": _labels,
+    "owner": _chars(MAX_OWNER_CHARS),
+    "metadata": _metadata,
+    "keep_versions": _between(0, MAX_KEPT),
+}
 _CIRCUMSTANCES: Final = {"method": _chars(MAX_METHOD_CHARS), "claims": _text(MAX_CLAIMS_CHARS), "labels": _labels}
 
 
@@ -328,6 +400,53 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "GetGrantRequest": {"name": _grant},
     "ListGrantsRequest": {"parent": _key_or_vault, "grantee": _chars(MAX_PRINCIPAL_CHARS), "page_token": _TOKEN},
     "RevokeGrantRequest": {"name": _grant, "request_id": _request_id},
+    # SecretsService
+    "CreateSecretRequest": {
+        "parent": _vault,
+        "secret_id": _id,
+        "secret": _resource(_SECRET_FIELDS),
+        "payload": _payload,
+        "content_type": _chars(MAX_CONTENT_TYPE_CHARS),
+        "version_metadata": _metadata,
+        "request_id": _request_id,
+    },
+    "GetSecretRequest": {"name": _secret},
+    "ListSecretsRequest": {"parent": _vault, "page_token": _TOKEN},
+    "UpdateSecretRequest": {
+        "secret": _resource({"name": _secret, **_SECRET_FIELDS, "etag": _etag}),
+        "update_mask": _mask,
+        "etag": _etag,
+        "request_id": _request_id,
+    },
+    "AddSecretVersionRequest": {
+        "parent": _secret,
+        "payload": _filled_payload,
+        "expected_etag": _etag,
+        "content_type": _chars(MAX_CONTENT_TYPE_CHARS),
+        "metadata": _metadata,
+        "request_id": _request_id,
+    },
+    "AccessSecretVersionRequest": {
+        "name": _secret_or_version,
+        "if_version_not": _OPTIONAL_SECRET_VERSION,
+        "recipient_public_key": _recipient,
+        "recipient_context": _Size(KIB),
+    },
+    "ListSecretVersionsRequest": {"parent": _secret, "page_token": _TOKEN},
+    "GetSecretVersionRequest": {"name": _secret_or_version},
+    "EnableSecretVersionRequest": _versioned(_secret_version),
+    "DisableSecretVersionRequest": _versioned(_secret_version),
+    "DestroySecretVersionRequest": _versioned(_secret_version),
+    "SetAliasRequest": {
+        "name": _secret,
+        "alias": _alias,
+        "version": _OPTIONAL_SECRET_NAME,
+        "etag": _etag,
+        "request_id": _request_id,
+    },
+    "DeleteSecretRequest": _versioned(_secret),
+    "UndeleteSecretRequest": _versioned(_secret),
+    "PurgeSecretRequest": _versioned(_secret),
     # AdminService
     "GetStatusRequest": {},
     "InitRequest": {"admin_principals": _principals, "passphrase": _PASSPHRASE},
@@ -407,6 +526,7 @@ _CHECKSUMS: Final = {
     "mac_crc32c": ("mac",),
     "key_material_crc32c": ("key_material",),
     "wrapped_key_crc32c": ("wrapped_key",),
+    "payload_crc32c": ("payload",),
 }
 
 

@@ -235,6 +235,7 @@ def explanation_message(found: Explanation) -> policy_pb2.ExplainAccessResponse:
         missing_permissions=found.missing,
         roles=found.roles,
         key_state=found.key_state,
+        secret_state=found.secret_state,
         quota_left=found.quota_left,
         advice=found.advice,
     )
