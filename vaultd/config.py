@@ -28,6 +28,7 @@ from vaultd.backends.pkcs11.uri import TokenSelector, parse_uri
 from vaultd.engine.buckets import Window
 from vaultd.engine.clock import SECOND_US
 from vaultd.errors import VaultdError
+from vaultd.rotation_config import RotationSection
 
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024
 
@@ -409,6 +410,7 @@ class Settings(BaseSettings):
     audit: AuditSection
     limits: LimitsSection = LimitsSection()
     lifecycle: LifecycleSection = LifecycleSection()
+    rotation: RotationSection = RotationSection()
     secrets: SecretsSection = SecretsSection()
     software: BackendSection = BackendSection()
     hsm: tuple[HsmSection, ...] = ()
