@@ -101,7 +101,6 @@ NAME_CHECKS = {
     "_alias": "an alias: `[a-z]([a-z0-9-]{0,61}[a-z0-9])?`",
     "_payload": f"at most {secret_payloads.MAX_PAYLOAD_BYTES // KIB} KiB",
     "_filled_payload": f"1 byte to {secret_payloads.MAX_PAYLOAD_BYTES // KIB} KiB",
-    "_recipient": f"empty, or {validate.X25519_BYTES} bytes",
     "_metadata": f"at most {validate.MAX_METADATA // KIB} KiB; finite numbers",
     "_quota": "`quotas/{quota}` or `vaults/{vault}/quotas/{quota}`",
     "_quota_parent": "`/` or `vaults/{vault}`",
