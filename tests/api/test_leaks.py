@@ -45,7 +45,8 @@ from vaultd.engine.clock import SystemClock
 from vaultd.interceptors.rules import RULES
 from vaultd.store.base import RowKey
 from vaultd.telemetry.log import configure_logging
-from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, secrets_pb2
+from vaultd_client.key_wrapping import Recipient, wrap_for_import
+from vaultd_client.v1 import admin_pb2, crypto_pb2, key_transfer_pb2, keys_pb2, secrets_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -256,6 +257,7 @@ async def canaries_that_work(world: World, evidence: Evidence) -> None:
     kem = crypto_pb2.EncapsulateRequest(name="vaults/default/keys/kem")
     evidence.canaries.append((await call(world.admin, f"{CRYPTO}Encapsulate", kem)).message().shared_secret)
     await secret_canaries_that_work(world, evidence)
+    await keys_that_come_and_go(world, evidence)
     labelled = keys_pb2.CreateKeyRequest(parent="vaults/default", key_id="labelled", key=key_of("MAC"))
     labelled.key.labels["k"] = evidence.fresh().hex()[:63]
     evidence.note(await call(world.admin, f"{KEYS}CreateKey", labelled))
@@ -284,6 +286,34 @@ async def secret_canaries_that_work(world: World, evidence: Evidence) -> None:
     evidence.note(await call(world.admin, f"{SECRETS}DestroySecretVersion", destroy))
     gone = secrets_pb2.AccessSecretVersionRequest(name=f"{secret}/versions/previous")
     evidence.note(await call(world.admin, f"{SECRETS}AccessSecretVersion", gone))
+
+
+async def keys_that_come_and_go(world: World, evidence: Evidence) -> None:
+    """Key material that is imported, exported and backed up; material that does not fit, and wrappings that do not open."""
+    job = await world.import_job("default")
+    name = await world.create("default", "transferred", key_of("MAC", "HMAC_SHA256", exportable=True))
+    path, recipient, canary = f"{KEYS}ImportKeyVersion", Recipient(), evidence.fresh()
+    for material in (canary, canary + evidence.fresh(), canary[:-1]):
+        wrapped = wrap_for_import(job, material)
+        for blob in (wrapped, wrapped[:-1] + bytes([wrapped[-1] ^ 1]), material):
+            request = key_transfer_pb2.ImportKeyVersionRequest(
+                parent=name, import_job=job.name, algorithm="ALGORITHM_HMAC_SHA256", wrapped_key=blob
+            )
+            evidence.note(await call(world.admin, path, request))
+    export = key_transfer_pb2.ExportKeyVersionRequest(
+        name=name,
+        wrapping_method=key_transfer_pb2.WRAPPING_METHOD_HPKE_MLKEM768_X25519,
+        public_key_raw=recipient.public_key_raw,
+        request_id="leaks-1",
+    )
+    exported = (await call(world.admin, f"{KEYS}ExportKeyVersion", export)).message()
+    assert recipient.open(exported) == canary
+    backup = (
+        (await call(world.admin, f"{KEYS}BackupKey", key_transfer_pb2.BackupKeyRequest(name=name))).message().backup
+    )
+    evidence.canaries.append(backup[-CANARY_BYTES:])
+    restore = key_transfer_pb2.RestoreKeyBackupRequest(parent="vaults/default", backup=backup)
+    evidence.note(await call(world.admin, f"{KEYS}RestoreKeyBackup", restore))
 
 
 async def canaries_beside_the_message(world: World, evidence: Evidence) -> None:

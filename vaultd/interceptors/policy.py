@@ -74,7 +74,7 @@ class PolicyStep:
             if not isinstance(found, Decision) or not found.allowed:
                 return False
             self._access.note(principal, access.permission, found.bound_on)
-        return not rule.operator_only
+        return bool(rule.access) and not rule.operator_only
 
     async def disguise(self, error: VaultdError, caller: Caller, rule: Rule, request: Any) -> VaultdError:
         """A NotFound that the caller may not see becomes the answer that a forbidden resource gives."""
