@@ -21,6 +21,7 @@ from wire import (
     MUTATIONS,
     NOT_FOUND,
     OK,
+    STREAMS,
     UNAVAILABLE,
     World,
     call,
@@ -75,7 +76,8 @@ async def test_a_call_has_its_one_outcome_recorded_when_the_reply_arrives(world,
 async def test_a_mutation_has_its_intent_recorded_before_its_outcome_and_a_read_has_none(world, path):
     outcome = await call(world.admin, path, await world.request(path))
     events = [record["event"] for record in records_of(world.server, outcome)]
-    assert events == (["intent", "call"] if path in MUTATIONS else ["call"])
+    begun = ["intent"] if path in MUTATIONS else ["open"] if path in STREAMS else []
+    assert events == [*begun, "call"]
 
 
 @pytest.mark.parametrize("path", [path for path in ANY if path not in {f"{ADMIN}Seal", *ENDLESS}], ids=short)

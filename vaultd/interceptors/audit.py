@@ -122,6 +122,10 @@ class AuditStep:
         entry.intended = True
         await self._log.append_durable(self._record(entry, "intent"))
 
+    def now_s(self) -> float:
+        """When something began, for latencies."""
+        return self._clock.monotonic_s()
+
     async def opened(self, entry: Entry) -> None:
         """Make durable that a stream begins."""
         entry.intended = True
