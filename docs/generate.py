@@ -50,10 +50,10 @@ from vaultd.engine.clock import DAY_US, SECOND_US  # noqa: E402
 from vaultd.engine.ledger import REPLAY_WINDOW_US  # noqa: E402
 from vaultd.engine.model import VersionState  # noqa: E402
 from vaultd.hosts import grpcio  # noqa: E402
-from vaultd.interceptors import chain, crl, jose, streams, throttle, tokens, validate  # noqa: E402
+from vaultd.interceptors import chain, crl, items, jose, streams, throttle, tokens, validate  # noqa: E402
 from vaultd.interceptors.errors import Internal  # noqa: E402
 from vaultd.interceptors.rules import RULES, Access  # noqa: E402
-from vaultd.services import health  # noqa: E402
+from vaultd.services import crypto_stream, health  # noqa: E402
 from vaultd.telemetry.metrics import METRICS  # noqa: E402
 
 if TYPE_CHECKING:
@@ -213,6 +213,8 @@ def permission_rows() -> Iterator[Sequence[str]]:
             needs, on, hides = "listed under `operators`", "the server", ""
         elif rule.named:
             needs, on, hides = "named by the approval itself", "`name`", ""
+        elif rule.each:
+            needs, on, hides = "that of each operation's single call", "", ""
         elif rule.some:
             needs = " or ".join(f"`{permission}`" for permission in rule.some)
             on, hides = "`filter.resource_prefix`, above or below it", ""
@@ -305,6 +307,11 @@ def fixed_limits() -> str:
         ("tokens of a durable window that are leased at a time", f"1/{leases.BLOCKS} of its burst"),
         ("refusals recorded one by one, per principal, reason and second", f"{folding.INDIVIDUAL_PER_SECOND}"),
         ("watchers of health", f"{health.MAX_WATCHED}"),
+        ("operations of a message of CryptoStream", f"1 to {crypto_stream.MAX_OPERATIONS:,}; so of ReEncryptStream"),
+        (
+            "operations of such a stream without answer, their bytes",
+            f"{items.MAX_UNANSWERED:,}, {size(items.MAX_UNANSWERED_BYTES)}: then no more is read",
+        ),
         ("how far a Watch may fall behind", f"{watch.RING_EVENTS:,} changes"),
         ("how far back the feed reaches", f"{scheduler.FEED_REVISIONS:,} revisions"),
         ("a message that the reader of a stream does not take", f"{streams.STALLED_S:g} s"),

@@ -22,6 +22,7 @@ from wire import (
     NOT_FOUND,
     OK,
     SECRETS,
+    STREAMS,
     UNAVAILABLE,
     World,
     call,
@@ -77,7 +78,8 @@ async def test_a_call_has_its_one_outcome_recorded_when_the_reply_arrives(world,
 async def test_a_mutation_has_its_intent_recorded_before_its_outcome_and_a_read_has_none(world, path):
     outcome = await call(world.admin, path, await world.request(path))
     events = [record["event"] for record in records_of(world.server, outcome)]
-    assert events == (["intent", "call"] if path in MUTATIONS else ["call"])
+    begun = ["intent"] if path in MUTATIONS else ["open"] if path in STREAMS else []
+    assert events == [*begun, "call"]
 
 
 @pytest.mark.parametrize("path", [path for path in ANY if path not in {f"{ADMIN}Seal", *ENDLESS}], ids=short)

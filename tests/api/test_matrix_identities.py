@@ -100,7 +100,7 @@ ROLES: dict[str, set[str]] = {
     "crypto-user": {path for path in ANY if path.startswith(CRYPTO)}
     | keys("GetPublicKey", "GetCapabilities")
     | OWN_QUOTAS,
-    "encrypter": crypto("Encrypt", "Encapsulate", "GenerateDataKey", "InspectCiphertext")
+    "encrypter": crypto("Encrypt", "Encapsulate", "GenerateDataKey", "InspectCiphertext", "CryptoStream")
     | keys("GetPublicKey")
     | OWN_QUOTAS,
     "decrypter": crypto("Decrypt", "Decapsulate", "InspectCiphertext") | keys("GetPublicKey") | OWN_QUOTAS,

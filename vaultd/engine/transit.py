@@ -477,6 +477,19 @@ class Transit:
         """The raw shared secret with a peer."""
         return self._one(_DERIVE_USE, KemItem(ref, peer_public_key), deadline)
 
+    async def newest(self, ref: KeyRef, ciphertext: bytes) -> str:
+        """The version that a ciphertext is on, if that is the one which Encrypt would use now; else an empty string.
+
+        Read off the header: whether the ciphertext opens is not looked at.
+        """
+        try:
+            loaded = await self._catalog.load(ref)
+            version = loaded.select(ref.version)
+        except VaultdError:
+            return ""
+        own = loaded.key.algorithm.self_describing and len(ciphertext) > HEADER_BYTES
+        return version.name if own and ciphertext.startswith(version.header) else ""
+
     async def inspect(self, ref: KeyRef, ciphertext: bytes) -> Inspected:
         """Read a ciphertext's header; no key is used."""
         loaded = await self._catalog.load(ref)

@@ -142,6 +142,10 @@ class AuditStep:
         if self._shipper.holds_mutations:
             entry.patience_s = await self._shipper.mutation_delivered(receipt.sequence, entry.patience_s)
 
+    def now_s(self) -> float:
+        """When something began, for latencies."""
+        return self._clock.monotonic_s()
+
     async def opened(self, entry: Entry) -> None:
         """Make durable that a stream begins, and have the sinks that every call needs acknowledge it."""
         entry.intended = True

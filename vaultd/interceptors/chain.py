@@ -13,8 +13,6 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from google.protobuf.message import DecodeError
-
 from vaultd.engine.caller import Caller
 from vaultd.errors import (
     DataLoss,
@@ -31,6 +29,8 @@ from vaultd.interceptors.call import ReaderGone, Reply
 from vaultd.interceptors.deadlines import Deadlines
 from vaultd.interceptors.errors import CODES, DETAILS_KEY, audit_unavailable, known_error, status_of
 from vaultd.interceptors.grants import Granted, GrantsOfBatch
+from vaultd.interceptors.items import ItemSteps, ItemStream
+from vaultd.interceptors.routes import parse
 from vaultd.interceptors.streams import OpenStream, OpenStreams
 from vaultd.interceptors.throttle import message_cost, spend
 from vaultd.interceptors.trace import REQUEST_ID_KEY, RequestIds
@@ -105,6 +105,21 @@ class Chain:
         self._request_ids = RequestIds()
         self._deadlines = Deadlines()
         self._open_streams = OpenStreams(identity, policy)
+        self._items = ItemSteps(
+            routes,
+            identity,
+            throttle,
+            policy,
+            grants,
+            audit,
+            self._deadlines,
+            on_incident,
+            on_data_loss,
+            self._remember,
+            telemetry.ended,
+            self._limits.receive_s,
+            self._limits.unary_s,
+        )
         self._finishing: set[asyncio.Task[Reply]] = set()
 
     def serves(self, method: str) -> bool:
@@ -439,7 +454,8 @@ class Chain:
             entry.credential = self._identity.credential(call)
             caller = await self._identity.identify(call)
             principal = entry.principal = caller.principal
-            stream = self._stream_of(call, caller, entry, route, task)
+            make = ItemStream if route.rule.each else OpenStream
+            stream = make(call, caller, entry.credential, route, task)
             self._throttle.streams.enter(principal)
             try:
                 with self._open_streams.holding(stream):
@@ -472,9 +488,6 @@ class Chain:
         finally:
             self._telemetry.ended(entry)
 
-    def _stream_of(self, call: Call, caller: Caller, entry: Entry, route: Route, task: asyncio.Task[Any]) -> OpenStream:
-        return OpenStream(call, caller, entry.credential, route, task)
-
     async def _serve_stream(self, stream: OpenStream, entry: Entry, task: asyncio.Task[Any]) -> None:
         """The steps of a unary call, for a request that is answered by many messages."""
         call, route, caller = stream.call, stream.route, stream.caller
@@ -482,6 +495,9 @@ class Chain:
         now = task.get_loop().time()
         if call.deadline is not None and call.deadline - now < self._limits.least_deadline_s:
             raise _too_late()
+        if isinstance(stream, ItemStream):
+            await self._items.serve(stream, entry)
+            return
         self._deadlines.watch(task, now + self._limits.receive_s)
         body = await stream.receive()
         self._deadlines.leave(task)
@@ -542,16 +558,6 @@ class Chain:
             route.validate.rest(request)
             yield request
             body = await call.receive()
-
-
-def parse(route: Route, body: bytes | None) -> Any:
-    """Parse a raw message; raises InvalidArgument, and says nothing of what it held."""
-    if body is None:
-        raise InvalidArgument("REQUEST_MISSING", "the call carried no message, or one larger than 4 MiB")
-    try:
-        return route.request.FromString(body)
-    except DecodeError:
-        raise InvalidArgument("REQUEST_MALFORMED", "the message is not a valid encoding of its type") from None
 
 
 def _body(entry: Entry, response: Any) -> bytes:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from vaultd.errors import InvalidArgument
 from vaultd.interceptors.validate import REQUESTS, Validator, compile_validator
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ class Route:
     """Everything that the chain needs for one method.
 
     serve: the service's method; it takes (request, context), and for a batch (requests, results to fill, context).  Of a stream
-    it yields messages, or bytes that are such; it takes (request, context), or (requests, context) where the rule is open.
+    it yields messages, or bytes that are such; it takes (request, context), or (requests, context) where the rule is open.  Of a
+    stream of operations it takes nothing and gives an `items.Session`.
     validate: of the request, for a batch of one item.  response, result: message types of the answer and of a batch's item.
     """
 
@@ -105,3 +108,13 @@ def _route(path: str, rule: Rule, method: Any, serve: Callable[..., Any]) -> Rou
         batch=rule.batch,
         path=path,
     )
+
+
+def parse(route: Route, body: bytes | None) -> Any:
+    """Parse a raw message; raises InvalidArgument, and says nothing of what it held."""
+    if body is None:
+        raise InvalidArgument("REQUEST_MISSING", "the call carried no message, or one larger than 4 MiB")
+    try:
+        return route.request.FromString(body)
+    except DecodeError:
+        raise InvalidArgument("REQUEST_MALFORMED", "the message is not a valid encoding of its type") from None

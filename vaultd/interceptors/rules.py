@@ -280,6 +280,8 @@ _STREAMS: Final = (
         some=SHOWING,
         where=_watched,
     ),
+    Rule("/vaultd.v1.CryptoService/CryptoStream", (), "symmetric", (), idempotent=False, each=True),
+    Rule("/vaultd.v1.CryptoService/ReEncryptStream", (), "symmetric", (), idempotent=False, each=True),
 )
 
 

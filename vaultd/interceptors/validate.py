@@ -374,6 +374,8 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "DeriveSharedSecretRequest": {"name": _key_or_version, "peer_public_key": _Size(KIB, 1)},
     "GenerateRandomBytesRequest": {"parent": _vault, "length_bytes": _between(1, 65_536)},
     "InspectCiphertextRequest": {"name": _key_or_version, "ciphertext": _CIPHER},
+    "CryptoStreamRequest": {},
+    "ReEncryptStreamRequest": {},
     # KeysService
     "CreateKeyRequest": {
         "parent": _vault,

@@ -22,7 +22,7 @@ from vaultd_client.v1 import (
 
 if TYPE_CHECKING:
     import datetime
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 
     from google.protobuf import duration_pb2, empty_pb2, field_mask_pb2, struct_pb2, timestamp_pb2
 
@@ -842,6 +842,35 @@ class AsyncMethods(AsyncCalls):
         """
         request = crypto_pb2.BatchUnwrapKeyRequest(items=items)
         return await self._unary(table.BATCH_UNWRAP_KEY, request, timeout_s, info)
+
+    def crypto_stream(
+        self,
+        requests: AsyncIterable[crypto_pb2.CryptoStreamRequest],
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> AsyncIterator[crypto_pb2.CryptoStreamResponse]:
+        """Operations with ids in, results with ids out, in any order.
+
+        Each operation is throttled, authorised, granted and recorded as the single call is, caller needs its
+        permission, and it fails by itself. Idempotent as the single calls are.
+        """
+        return self._bidi_stream(table.CRYPTO_STREAM, requests, timeout_s, info)
+
+    def re_encrypt_stream(
+        self,
+        requests: AsyncIterable[crypto_pb2.ReEncryptStreamRequest],
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> AsyncIterator[crypto_pb2.ReEncryptStreamResponse]:
+        """Ciphertexts in, ciphertexts on the newest version out, and a report of what is left.
+
+        Caller needs `crypto.reencrypt_from` on the source and `crypto.reencrypt_to` on the destination; each item is
+        recorded as ReEncrypt is. Resumable: send again what was not answered, or everything, since what is on the
+        newest version already is only counted. Idempotent in effect.
+        """
+        return self._bidi_stream(table.RE_ENCRYPT_STREAM, requests, timeout_s, info)
 
     async def create_key(
         self,

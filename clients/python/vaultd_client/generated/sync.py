@@ -843,6 +843,35 @@ class SyncMethods(SyncCalls):
         request = crypto_pb2.BatchUnwrapKeyRequest(items=items)
         return self._unary(table.BATCH_UNWRAP_KEY, request, timeout_s, info)
 
+    def crypto_stream(
+        self,
+        requests: Iterable[crypto_pb2.CryptoStreamRequest],
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> Iterator[crypto_pb2.CryptoStreamResponse]:
+        """Operations with ids in, results with ids out, in any order.
+
+        Each operation is throttled, authorised, granted and recorded as the single call is, caller needs its
+        permission, and it fails by itself. Idempotent as the single calls are.
+        """
+        return self._bidi_stream(table.CRYPTO_STREAM, requests, timeout_s, info)
+
+    def re_encrypt_stream(
+        self,
+        requests: Iterable[crypto_pb2.ReEncryptStreamRequest],
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> Iterator[crypto_pb2.ReEncryptStreamResponse]:
+        """Ciphertexts in, ciphertexts on the newest version out, and a report of what is left.
+
+        Caller needs `crypto.reencrypt_from` on the source and `crypto.reencrypt_to` on the destination; each item is
+        recorded as ReEncrypt is. Resumable: send again what was not answered, or everything, since what is on the
+        newest version already is only counted. Idempotent in effect.
+        """
+        return self._bidi_stream(table.RE_ENCRYPT_STREAM, requests, timeout_s, info)
+
     def create_key(
         self,
         parent: str,

@@ -343,6 +343,18 @@ INSPECT_CIPHERTEXT: Final[Method[crypto_pb2.InspectCiphertextRequest, crypto_pb2
     crypto_pb2.InspectCiphertextResponse,
     repeatable=True,
 )
+CRYPTO_STREAM: Final[Method[crypto_pb2.CryptoStreamRequest, crypto_pb2.CryptoStreamResponse]] = Method(
+    "/vaultd.v1.CryptoService/CryptoStream",
+    crypto_pb2.CryptoStreamRequest,
+    crypto_pb2.CryptoStreamResponse,
+    repeatable=False,
+)
+RE_ENCRYPT_STREAM: Final[Method[crypto_pb2.ReEncryptStreamRequest, crypto_pb2.ReEncryptStreamResponse]] = Method(
+    "/vaultd.v1.CryptoService/ReEncryptStream",
+    crypto_pb2.ReEncryptStreamRequest,
+    crypto_pb2.ReEncryptStreamResponse,
+    repeatable=False,
+)
 CREATE_KEY: Final[Method[keys_pb2.CreateKeyRequest, resources_pb2.Key]] = Method(
     "/vaultd.v1.KeysService/CreateKey",
     keys_pb2.CreateKeyRequest,
