@@ -58,7 +58,11 @@ def make_sink(section: SinkSection, origin: Origin, clock: Clock) -> Sink:
 
 
 def make_workers(
-    audit: AuditSection, log: AuditLog, clock: Clock, on_change: Callable[[str, bool, str], None]
+    audit: AuditSection,
+    log: AuditLog,
+    clock: Clock,
+    on_change: Callable[[str, bool, str], None],
+    on_incident: Callable[[str, BaseException], None],
 ) -> list[SinkWorker]:
     """What carries the records of an open log to each configured sink."""
     origin = origin_of(log.chain_id)
@@ -72,6 +76,7 @@ def make_workers(
             lambda: log.sequence,
             clock,
             on_change,
+            on_incident,
         )
         for section in audit.sinks
     ]

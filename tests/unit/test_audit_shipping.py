@@ -69,6 +69,7 @@ def worker_of(section, log, directory, clock, changes=None):
         lambda: log.sequence,
         clock,
         changes or Changes(),
+        lambda name, error: pytest.fail(f"{name}: {error!r}"),
     )
 
 
