@@ -185,6 +185,7 @@ def _require_store(settings: Settings) -> None:
 def check_config(config: Path) -> None:
     """Read the configuration and every file that it names, and say what is wrong."""
     from vaultd.engine.clock import SystemClock
+    from vaultd.sinks import check_files
     from vaultd.trust import read_trust_bundles, require_fresh
     from vaultd.wiring import TlsFiles
 
@@ -192,6 +193,7 @@ def check_config(config: Path) -> None:
     try:
         require_fresh(read_trust_bundles(settings.trust_bundles), SystemClock().now_us())
         TlsFiles(settings).read()
+        check_files(settings.audit.sinks)
     except ConfigError as error:
         raise SystemExit(f"vaultd: {error}") from None
     click.echo("configuration ok")

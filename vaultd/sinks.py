@@ -6,16 +6,18 @@ import socket
 from typing import TYPE_CHECKING
 
 from vaultd import __version__
-from vaultd.audit.shipping.base import Origin
+from vaultd.audit.shipping.base import DeliveryFailed, Origin
+from vaultd.audit.shipping.credentials import read_secret, read_token
 from vaultd.audit.shipping.cursor import CursorFile
 from vaultd.audit.shipping.ocsf import OcsfFormat
 from vaultd.audit.shipping.otlp import OtlpSink
-from vaultd.audit.shipping.settings import OtlpSinkSection, StdoutSinkSection, SyslogSinkSection
+from vaultd.audit.shipping.settings import OtlpSinkSection, StdoutSinkSection, SyslogSinkSection, WebhookSinkSection
 from vaultd.audit.shipping.stdout import StdoutSink
 from vaultd.audit.shipping.syslog import SyslogSink
 from vaultd.audit.shipping.transport import Connection, TlsFiles
 from vaultd.audit.shipping.webhook import WebhookSink
 from vaultd.audit.shipping.worker import SinkWorker, WorkerSettings
+from vaultd.config import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,8 +59,27 @@ def make_sink(section: SinkSection, origin: Origin, clock: Clock) -> Sink:
     return WebhookSink(section.url, tls, section.secret_file, section.token_file, encode, origin, clock)
 
 
+def check_files(sections: Sequence[SinkSection]) -> None:
+    """Raise ConfigError when a file that a sink names cannot be used.  Blocks."""
+    for section in sections:
+        if isinstance(section, StdoutSinkSection):
+            continue
+        try:
+            TlsFiles(section.ca_file, section.certificate, section.key).context()
+            if isinstance(section, WebhookSinkSection):
+                read_secret(section.secret_file)
+            if not isinstance(section, SyslogSinkSection) and section.token_file is not None:
+                read_token(section.token_file)
+        except DeliveryFailed as failure:
+            raise ConfigError(f"audit.sinks: {section.name}: {failure.text}") from failure
+
+
 def make_workers(
-    audit: AuditSection, log: AuditLog, clock: Clock, on_change: Callable[[str, bool, str], None]
+    audit: AuditSection,
+    log: AuditLog,
+    clock: Clock,
+    on_change: Callable[[str, bool, str], None],
+    on_incident: Callable[[str, BaseException], None],
 ) -> list[SinkWorker]:
     """What carries the records of an open log to each configured sink."""
     origin = origin_of(log.chain_id)
@@ -72,6 +93,7 @@ def make_workers(
             lambda: log.sequence,
             clock,
             on_change,
+            on_incident,
         )
         for section in audit.sinks
     ]

@@ -455,12 +455,13 @@ class Server:
         if sections:
             # What leaves this machine, and to which sinks, is on the record; and there is something to try each of them with.
             self._audit.event("audit_sinks", sinks=" ".join(section.name for section in sections))
-        self.shipper.start(
-            make_workers(self._settings.audit, self._audit_log, self._clock, self._on_sink) if sections else ()
-        )
+            log, settings = self._audit_log, self._settings.audit
+            self.shipper.start(make_workers(settings, log, self._clock, self._on_sink, self._on_incident))
 
     def _on_sink(self, name: str, serving: bool, why: str) -> None:
         self.board.set(f"audit:{name}", serving)
+        with suppress(Unavailable):  # a log that cannot be written has its own alarm
+            self._audit.event("audit_sink_serving" if serving else "audit_sink_not_serving", resource=f"audit:{name}")
         if serving:
             _log.info("audit_sink_serving", sink=name)
         else:

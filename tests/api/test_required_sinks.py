@@ -170,7 +170,8 @@ async def test_a_hung_sink_that_every_call_needs_refuses_every_call_and_recovers
     assert not await world.health("audit:hook")
     assert not await world.health("")
     assert await world.health("audit")
-    codes = [record.get("code") for record in world.server.audit_records()[-4:]]
+    records = world.server.audit_records()
+    codes = [record["code"] for record in records if "code" in record][-4:]
     assert codes == ["OK", "UNAVAILABLE", "OK", "UNAVAILABLE"]  # done, and withheld: the log says both
     world.all.reading.set()
     await world.until("", serving=True)
@@ -184,6 +185,16 @@ async def test_a_refused_call_is_not_held_back(world):
     assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
     world.all.reading.set()
     await world.until("audit:hook", serving=True)
+
+
+async def test_what_happens_to_a_sink_is_on_the_record(world):
+    world.mutations.reading.clear()
+    with pytest.raises(grpc.aio.AioRpcError):
+        await world.server.admin.keys.CreateKey(create("recorded"))
+    world.mutations.reading.set()
+    await world.until("audit:collector", serving=True)
+    told = [one["event"] for one in world.server.audit_records() if one.get("resource") == "audit:collector"]
+    assert told[-2:] == ["audit_sink_not_serving", "audit_sink_serving"]
 
 
 async def test_the_start_of_a_server_says_where_its_records_go(world):

@@ -16,12 +16,13 @@ from receivers import otlp_receiver, syslog_receiver
 from vaultd.audit.log import AuditLog
 from vaultd.audit.shipping.cursor import CursorFile
 from vaultd.audit.shipping.replay import Point, replay
-from vaultd.audit.shipping.settings import OtlpSinkSection, SyslogSinkSection
+from vaultd.audit.shipping.settings import OtlpSinkSection, SyslogSinkSection, WebhookSinkSection
 from vaultd.audit.shipping.shipper import Shipper
 from vaultd.audit.shipping.worker import SinkWorker, WorkerSettings
+from vaultd.config import ConfigError
 from vaultd.devpki import create_dev_pki
 from vaultd.errors import FailedPrecondition, InvalidArgument, Unavailable
-from vaultd.sinks import make_sink, origin_of
+from vaultd.sinks import check_files, make_sink, origin_of
 
 
 @pytest.fixture
@@ -69,6 +70,7 @@ def worker_of(section, log, directory, clock, changes=None):
         lambda: log.sequence,
         clock,
         changes or Changes(),
+        lambda name, error: pytest.fail(f"{name}: {error!r}"),
     )
 
 
@@ -307,6 +309,18 @@ async def test_replay_sends_a_range_of_numbers_or_times_again(tmp_path, clock):
 def test_a_point_is_a_number_or_a_time_with_its_offset(text):
     with pytest.raises(InvalidArgument):
         Point.parse(text)
+
+
+def test_check_config_names_the_sink_whose_file_cannot_be_used(tmp_path):
+    secret = tmp_path / "secret"
+    sink = WebhookSinkSection(kind="webhook", name="hook", url="https://127.0.0.1/", secret_file=secret)
+    with pytest.raises(ConfigError, match="hook: secret_file cannot be read"):
+        check_files([sink])
+    secret.write_text("A" * 32)
+    secret.chmod(0o600)
+    check_files([sink])
+    with pytest.raises(ConfigError, match="a file of ca_file"):
+        check_files([sink.model_copy(update={"ca_file": secret})])
 
 
 @pytest.mark.slow

@@ -13,8 +13,8 @@ MAX_BATCH_BYTES: Final = 512 * 1024
 """Of lines; one line may be longer by itself."""
 
 Format = Literal["json", "ocsf"]
-Failure = Literal["connection", "certificate", "credential", "timeout", "refused", "storage"]
-"""Why a delivery failed: out of reach; not whom we trust; our own credential; silent; answered no; the log's own files."""
+Failure = Literal["connection", "certificate", "credential", "timeout", "refused", "storage", "internal"]
+"""Why a delivery failed: out of reach; not whom we trust; our own credential; silent; answered no; the log's own files; us."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import grpc
@@ -80,6 +81,7 @@ class OtlpSink:
             ]
         )
         self._scope = InstrumentationScope(name=SCOPE, version=origin.version)
+        self._attribute = lru_cache(maxsize=1024)(_attribute)  # methods, callers and codes come again and again
         self._stamps: tuple[tuple[int, int], ...] = ()
         self._channel: grpc.aio.Channel | None = None
 
@@ -101,7 +103,9 @@ class OtlpSink:
             severity_text=text,
             body=AnyValue(string_value=self._format(record).decode()),
             attributes=[
-                _attribute(name, fields[field]) for field, name in _ATTRIBUTES.items() if fields.get(field) is not None
+                self._attribute(name, value)
+                for field, name in _ATTRIBUTES.items()
+                if isinstance(value := fields.get(field), str | int)
             ],
             trace_id=_trace_id(fields.get("trace_id")),
             event_name=f"vaultd.audit.{event}" if isinstance(event, str) else "",
@@ -114,6 +118,10 @@ class OtlpSink:
             metadata.append(("authorization", f"Bearer {batch.token.expose('collector').decode()}"))
         try:
             answer: bytes = await channel.unary_unary(EXPORT, None, None)(batch.request, metadata=metadata)
+        except asyncio.CancelledError:
+            # A connection that somebody on the way forgot looks open for a quarter of an hour: the next attempt has its own.
+            await self.close()
+            raise
         except grpc.aio.AioRpcError as error:
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 await (

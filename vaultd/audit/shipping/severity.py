@@ -41,6 +41,7 @@ _EVENTS: Final = {
     "hsm_not_serving": Severity.ERROR,
     "issuer_keys_stale": Severity.ERROR,
     "crl_stale": Severity.ERROR,
+    "audit_sink_not_serving": Severity.ERROR,
     "unseal_failed": Severity.ERROR,
     "load_shedding_began": Severity.WARNING,
     "recovered": Severity.CRITICAL,

@@ -1,7 +1,7 @@
 """Carries records to one sink: from its cursor on, a batch at a time, again until the sink has it.
 
-Memory is bounded by one batch: what a sink has not taken stays in the segments.  Files are read, and batches made, on a
-thread of the worker's own; the event loop only sends.
+Memory is bounded by one batch: what a sink has not taken stays in the segments.  Files are read and written, and batches
+made, on threads of the worker's own; the event loop only sends.
 """
 
 from __future__ import annotations
@@ -95,8 +95,9 @@ class SinkWorker:
         newest: Callable[[], int],
         clock: Clock,
         on_change: Callable[[str, bool, str], None],
+        on_incident: Callable[[str, BaseException], None],
     ) -> None:
-        """`on_change` hears the name, whether it serves now, and why not."""
+        """`on_change` hears the name, whether it serves now, and why not; `on_incident` of faults of our own."""
         self.settings = settings
         self._sink = sink
         self._directory = directory
@@ -105,11 +106,16 @@ class SinkWorker:
         self._newest = newest
         self._clock = clock
         self._on_change = on_change
-        self._thread = ThreadPoolExecutor(1, f"vaultd-audit-{settings.name}")
+        self._on_incident = on_incident
+        self._thread = ThreadPoolExecutor(
+            2, f"vaultd-audit-{settings.name}"
+        )  # one reads and encodes, one writes the cursor
         self._wake = asyncio.Event()
         self._stopping = False
         self._reader: AuditReader | None = None
         self._pending: list[Record] = []
+        self._full = False
+        """Whether there is more behind the pending batch, as far as its reader looked."""
         self._position = 0
         """Records up to here were delivered, or never can be."""
         self._before_last = 0
@@ -126,6 +132,7 @@ class SinkWorker:
         self._retry_s = FIRST_RETRY_S
         self._saved = 0
         self._saved_at_s = 0.0
+        self._saving: asyncio.Task[None] | None = None
         self._last_hash = ""
         self._delivered = 0
         self._rejected = 0
@@ -191,23 +198,29 @@ class SinkWorker:
         """Deliver until `stop`, and then what there still is, unless an attempt fails."""
         began = False
         while True:
+            failed = False
             try:
                 if not began:
                     await self._begin()
                     began = True
-                if await self._deliver_next():
+                delivered = await self._deliver_next()
+                if delivered:
                     self._retry_s = FIRST_RETRY_S
-                    continue
-                if self._stopping:
-                    return
-                await self._pause(POLL_S)
             except DeliveryFailed as failure:
+                failed = True
                 self._failed(failure)
-                if self._stopping:
-                    return
+            except Exception as error:  # a fault of ours must not end the deliveries silently: it is an incident
+                failed = True
+                self._on_incident("audit sink", error)
+                self._failed(DeliveryFailed("internal", "internal error; the server's log has it as an incident"))
+            if self._stopping and (failed or not delivered):
+                return
+            if failed:
                 # Not all nodes at once, when what they share comes back.
                 await self._pause(self._retry_s * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
                 self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)
+            elif not self._waiting and not (delivered and self._full):
+                await self._pause(POLL_S)  # a batch costs as much with one record as with many
 
     def stop(self) -> None:
         """Let `run` end."""
@@ -221,6 +234,8 @@ class SinkWorker:
         with suppress(TimeoutError):  # a disk that hangs holds the thread
             async with asyncio.timeout(CLOSE_S):
                 await self._on_thread(self._close_reader)
+                if self._saving is not None:
+                    await self._saving
                 if self._saved != self._position:
                     await self._save()
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -275,8 +290,8 @@ class SinkWorker:
         self._note_delivered(rejected)
         if self._position >= newest:
             self._caught_up()
-        if self._clock.monotonic_s() - self._saved_at_s >= SAVE_S:
-            await self._save()
+        if self._clock.monotonic_s() - self._saved_at_s >= SAVE_S and (self._saving is None or self._saving.done()):
+            self._saving = asyncio.create_task(self._save())  # a sync takes its time: nobody waits for it
         return True
 
     def _prepare(self) -> Any:
@@ -309,10 +324,12 @@ class SinkWorker:
                 self._close_reader()  # comes to the gap again, with the next batch
                 break
             if not found:
-                break
+                self._full = False
+                return records
             for one in found:
                 records.append(Record(one.sequence, one.line, orjson.loads(one.line)))
                 size += len(one.line)
+        self._full = True
         return records
 
     def _note_delivered(self, rejected: int) -> None:
