@@ -73,7 +73,8 @@ class Wire:
         self._writers: set[asyncio.StreamWriter] = set()
         self.address = ""
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection, until it ends."""
         if self.refuse:
             writer.transport.abort()
             return
@@ -117,11 +118,10 @@ async def wire_to(address: str) -> AsyncIterator[Wire]:
     wire = Wire(address)
     tasks: set[asyncio.Task[None]] = set()
 
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
+    def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(wire.carry(reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        await wire._carry(reader, writer)
 
     listener = await asyncio.start_server(carry, "127.0.0.1", 0)
     wire.address = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
@@ -131,4 +131,6 @@ async def wire_to(address: str) -> AsyncIterator[Wire]:
         wire.open.set()
         listener.close()
         wire.cut()
+        for task in tasks:
+            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -122,7 +122,7 @@ async def test_a_batch_refused_for_being_one_is_divided_and_what_did_not_fit_is_
     strict.reset(**refusal)
     outcomes = await asyncio.gather(*(vault.encrypt(KEY, b"%d" % n) for n in range(30)))
     assert [one.ciphertext for one in outcomes] == [b"sealed %d" % n for n in range(30)]
-    assert strict.sizes[:2] == [1, 29]
+    assert sorted(strict.sizes[:2]) == [1, 29]
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
