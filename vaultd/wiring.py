@@ -31,6 +31,7 @@ from vaultd.config import ConfigError
 from vaultd.engine.access import AccessBook
 from vaultd.engine.algorithms import ProtectionLevel
 from vaultd.engine.approvals import Approvals
+from vaultd.engine.audit_witness import AuditWitness
 from vaultd.engine.authority import Authority
 from vaultd.engine.catalog import KeyCatalog
 from vaultd.engine.census import Census
@@ -113,6 +114,7 @@ if TYPE_CHECKING:
 REFLECTION_V1: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 REFLECTION_V1ALPHA: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 AUDIT_CHECK_S: Final = 0.5
+AUDIT_UPKEEP_S: Final = 30.0
 FILES_CHECK_S: Final = 0.5
 STREAMS_CHECK_S: Final = 0.4
 """How often open streams are looked at again: what ended the caller's right to one ends it within a second."""
@@ -266,8 +268,10 @@ def build_engine(
     on_intent: Callable[[str, str], Awaitable[None]],
     on_event: Callable[[str, str, str], None],
     slots: Sequence[TokenSlot] = (),
+    on_open: Sequence[Callable[[], Awaitable[None]]] = (),
+    on_close: Callable[[], None] = lambda: None,
 ) -> Engine:
-    """Connect the parts.  Nothing runs yet."""
+    """Connect the parts.  Nothing runs yet.  `on_open` is part of unsealing, `on_close` of sealing."""
     ledger = Ledger(store, clock)
     authority = Authority(ledger, frozenset(settings.operators))
     revocations = Revocations(ledger, authority)
@@ -314,8 +318,13 @@ def build_engine(
         forget()
         revocations.forget()
 
+    def close() -> None:
+        on_close()
+        forget()
+
+    readers = (*on_open, revocations.reload, *followers, quotas.reload)
+    seal = Seal(ledger, provider, authority, close, on_seal, readers)
     decider = Decider(authority, labels, clock)
-    seal = Seal(ledger, provider, authority, forget, on_seal, (revocations.reload, *followers, quotas.reload))
     scheduler = Scheduler(
         ledger,
         lifecycle,
@@ -373,13 +382,28 @@ def build_engine(
 class Server:
     """A running vaultd: engine, chain, host, and the tasks beside them."""
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings, clock: Clock | None = None, *, accept_restore: bool = False) -> None:
+        """`accept_restore`: serve a store that was put back from the past, this once."""
         self._settings = settings
         self._clock = clock or SystemClock()
         self.observing = Observing(settings, self._clock)
-        self._audit_log = AuditLog(settings.audit.directory, now=self._clock.now_us)
-        self.shipper = Shipper(sinks_mutations_need(settings.audit.sinks), sinks_every_call_needs(settings.audit.sinks))
-        self._audit = AuditStep(self._audit_log, RefusalFolder(), self._clock, self.shipper)
+        audit = settings.audit
+        self._audit_log = AuditLog(
+            audit.directory,
+            now=self._clock.now_us,
+            max_segment_bytes=audit.segment_bytes,
+            max_segment_age_s=audit.segment_age_s,
+            min_free_bytes=audit.min_free_bytes,
+        )
+        self.shipper = Shipper(sinks_mutations_need(audit.sinks), sinks_every_call_needs(audit.sinks))
+        self._audit = AuditStep(
+            self._audit_log,
+            RefusalFolder(),
+            self._clock,
+            self.shipper,
+            lambda: self.engine.ledger.revision,
+            frozenset(audit.sync),
+        )
         self._tls = TlsFiles(settings)
         self._trust = TrustFiles(settings.trust_bundles, self._clock, self._on_crl)
         self._stopping = asyncio.Event()
@@ -408,6 +432,17 @@ class Server:
             self._on_intent,
             self._on_event,
             self.slots,
+            (lambda: self.witness.open(),),
+            lambda: self.witness.close(),
+        )
+        self.witness = AuditWitness(
+            self.engine.ledger,
+            self._audit_log,
+            self._clock,
+            self._on_event,
+            interval_s=audit.checkpoint_interval_s,
+            post_quantum=audit.post_quantum,
+            accept_restore=accept_restore,
         )
         limits = settings.limits
         self.in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
@@ -610,6 +645,7 @@ class Server:
                     self._every(settings.lifecycle.scheduler_interval_ms / 1000, self.engine.scheduler.tick)
                 ),
                 asyncio.create_task(self._every(AUDIT_CHECK_S, self._check_audit)),
+                asyncio.create_task(self._every(AUDIT_UPKEEP_S, self._keep_up_audit)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._check_files)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._issuers.tick)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._retry_unseal)),
@@ -683,6 +719,14 @@ class Server:
                 return
         self._unseal_again = False
 
+    async def _sign_off(self) -> None:
+        """The last checkpoint covers every record of a call."""
+        try:
+            self._audit.write_last_folded()
+            await self.witness.checkpoint()
+        except VaultdError as error:  # what is not signed is MACed
+            _log.warning("checkpoint_failed", reason=error.reason)
+
     async def _close_engine(self) -> None:
         await self.engine.usage.flush()
         try:
@@ -694,6 +738,7 @@ class Server:
                 await self.engine.grants.give_back()
         if self.engine.seal.state is SealState.UNSEALED:
             await self.engine.access.flush_all()
+        await self._sign_off()
         for backend in self.engine.backends.values():
             await backend.close()
 
@@ -759,7 +804,13 @@ class Server:
         try:
             self._audit.write_folded()
         finally:
-            self.board.set("audit", self._audit_log.serving)
+            self.board.set("audit", self._audit_log.serving and self._audit_log.has_room)
+        await self.witness.tick()
+
+    async def _keep_up_audit(self) -> None:
+        audit = self._settings.audit
+        compress_after_s = audit.compress_after_s if audit.compress else None
+        await self.witness.keep_up(compress_after_s=compress_after_s, retention_s=audit.retention_days * 86_400)
 
     def reload(self) -> None:
         """Read certificates, trust bundles and the policy again; what cannot be read leaves what is in force."""
