@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from vaultd.audit.shipping.shipper import WAIT_S, Shipper
 from vaultd.audit.walk import REVISION
 from vaultd.engine.clock import SECOND_US
 from vaultd.errors import Unavailable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from vaultd.interceptors.call import Call
     from vaultd.interceptors.routes import Route
     from vaultd.interceptors.rules import Rule
+    from vaultd.telemetry.spans import Span
 
 _FOLDED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED"}
 _FOLDED_REASONS = {"AUDIT_DISK_LOW", "TOO_MANY_IN_FLIGHT"}
@@ -47,9 +49,13 @@ class Entry:
         "fields",
         "handed_over",
         "intended",
+        "outcome",
+        "patience_s",
         "principal",
         "request_id",
         "route",
+        "sequence",
+        "span",
         "started",
         "trace",
     )
@@ -70,6 +76,14 @@ class Entry:
         self.intended = False
         """True once an intent may be in the log: it gets an outcome of its own, or it would read as a crash."""
         self.fields: dict[str, Any] = {}
+        self.outcome = ("UNKNOWN", "UNKNOWN", 0)
+        """Status, reason and bytes of the answer, as they were last known; for metrics and traces."""
+        self.span: Span | None = None
+        """Of a call that is sampled, until it ends."""
+        self.sequence = 0
+        """Of the last record that was written of the call."""
+        self.patience_s = WAIT_S
+        """What is left of the time that the call may wait for audit sinks."""
 
     def name(self, request: Any) -> None:
         """Take the audited fields of a validated request."""
@@ -93,7 +107,7 @@ class Entry:
         columns = [names] if len(audited) == 1 else list(zip(*names, strict=True)) or [()] * len(audited)
         for path, column in zip(audited, columns, strict=True):
             self.fields[path] = dict(Counter(column))
-        self.fields["key_version"] = dict(Counter(versions))
+        self.fields[route.rule.used] = dict(Counter(versions))
         self.fields["items"] = items
         if errors:
             failures: dict[str, list[int]] = {}
@@ -117,11 +131,15 @@ class AuditStep:
         log: AuditLog,
         folder: RefusalFolder,
         clock: Clock,
+        shipper: Shipper | None = None,
         revision: Callable[[], int] = lambda: 0,
         synced: frozenset[str] = frozenset({"mutation"}),
     ) -> None:
         """`revision`: of the store, as this process wrote it last.  `synced`: classes of calls whose records wait for the disk."""
         self._log = log
+        self._shipper = shipper or Shipper()
+        self.holds_calls = self._shipper.holds_calls
+        """Whether `delivered` is to be awaited before the answer of a call that changes nothing."""
         self._folder = folder
         self._clock = clock
         self._revision = revision
@@ -133,14 +151,23 @@ class AuditStep:
         return Entry(call, request_id, trace, self._clock.monotonic_s())
 
     async def intent(self, entry: Entry) -> None:
-        """Make durable what is about to be done."""
+        """Make durable what is about to be done, and have the sinks that mutations need acknowledge it."""
+        self._shipper.require_for_mutation()
         entry.intended = True
-        await self._write(self._record(entry, "intent"))
+        receipt = await self._write(self._record(entry, "intent"))
+        if self._shipper.holds_mutations:
+            entry.patience_s = await self._shipper.mutation_delivered(receipt.sequence, entry.patience_s)
+
+    def now_s(self) -> float:
+        """When something began, for latencies."""
+        return self._clock.monotonic_s()
 
     async def opened(self, entry: Entry) -> None:
-        """Make durable that a stream begins."""
+        """Make durable that a stream begins, and have the sinks that every call needs acknowledge it."""
         entry.intended = True
-        await self._log.append_durable(self._record(entry, "open"))
+        receipt = await self._log.append_durable(self._record(entry, "open"))
+        if self.holds_calls:
+            entry.patience_s = await self._shipper.call_delivered(receipt.sequence, entry.patience_s)
 
     def outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> bytes | None:
         """Record the end of a call; the serialised receipt, or None when the record was folded into another."""
@@ -148,16 +175,26 @@ class AuditStep:
         floods = code in _FOLDED or reason in _FOLDED_REASONS
         if floods and not entry.intended and self._log.serving and self._fold(entry, reason):
             return None
-        return serialize(self._log.append(self._outcome(entry, code, reason, bytes_out)))
+        receipt = self._log.append(self._outcome(entry, code, reason, bytes_out))
+        entry.sequence = receipt.sequence
+        return serialize(receipt)
+
+    async def delivered(self, entry: Entry) -> None:
+        """Wait until the sinks that every call needs have the outcome, two seconds at most; raises Unavailable."""
+        await self._shipper.call_delivered(entry.sequence, entry.patience_s)
 
     async def mutation_outcome(self, entry: Entry, bytes_out: int) -> bytes:
-        """Record the end of a mutation that was done, and how far the store has come; on stable storage when it returns.
+        """Record the end of a mutation that was done, and how far the store has come; on stable storage when it returns, and
+        with the sinks that mutations need.
 
         A store that is put back to before it is found by that.
         """
         record = self._outcome(entry, "OK", "", bytes_out)
         record[REVISION] = self._revision()
-        return serialize(await self._write(record))
+        receipt = await self._write(record)
+        if self._shipper.holds_mutations:
+            entry.patience_s = await self._shipper.mutation_delivered(receipt.sequence, entry.patience_s)
+        return serialize(receipt)
 
     def require_room(self) -> None:
         """Raise Unavailable while the disk has room for records of refusals only."""
@@ -174,7 +211,9 @@ class AuditStep:
 
     async def durable_outcome(self, entry: Entry, bytes_out: int) -> bytes:
         """Record the end of a call that was served; on stable storage when it returns."""
-        return serialize(await self._log.append_durable(self._outcome(entry, "OK", "", bytes_out)))
+        receipt = await self._log.append_durable(self._outcome(entry, "OK", "", bytes_out))
+        entry.sequence = receipt.sequence
+        return serialize(receipt)
 
     async def _write(self, record: dict[str, Any]) -> Receipt:
         if "mutation" in self._synced:
@@ -200,8 +239,11 @@ class AuditStep:
         self._log.append({"event": event, **fields})
 
     async def durable_event(self, event: str, **fields: str) -> None:
-        """Record what an operator's command is about to do; on stable storage when it returns."""
-        await self._log.append_durable({"event": event, **fields})
+        """Record what a command, or the server by itself, is about to do; on stable storage when it returns, and with the
+        sinks that mutations need.
+        """
+        receipt = await self._log.append_durable({"event": event, **fields})
+        await self._shipper.mutation_delivered(receipt.sequence)
 
     def write_folded(self) -> None:
         """Write what was counted in seconds that are over.  What a failed write leaves, the next call writes."""
