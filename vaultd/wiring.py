@@ -406,6 +406,8 @@ class Server:
             self.shipper,
             lambda: self.engine.ledger.revision,
             frozenset(audit.sync),
+            lambda value: self.witness.correlated(value),
+            records_items=audit.batch_items,
         )
         self._tls = TlsFiles(settings)
         self._trust = TrustFiles(settings.trust_bundles, self._clock, self._on_crl)
