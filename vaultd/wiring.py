@@ -448,6 +448,7 @@ class Server:
             interval_s=audit.checkpoint_interval_s,
             post_quantum=audit.post_quantum,
             accept_restore=accept_restore,
+            needed=self.shipper.oldest_needed_sequence,
         )
         limits = settings.limits
         self.in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)

@@ -71,7 +71,9 @@ class AuditWitness:
         interval_s: float,
         post_quantum: bool = False,
         accept_restore: bool = False,
+        needed: Callable[[], int | None] = lambda: None,
     ) -> None:
+        """`needed`: the oldest record that somebody still has to read, such as what ships the log; None for none."""
         self._ledger = ledger
         self._log = log
         self._clock = clock
@@ -87,8 +89,7 @@ class AuditWitness:
         self._revision = 0
         self._fingerprint = bytes(16)
         self._turn = asyncio.Lock()
-        self.needed: Callable[[], int] = lambda: _ALL
-        """Says the first record that somebody else still has to read, such as what ships the log: it is not removed before."""
+        self._needed = needed
 
     @property
     def chain_id(self) -> bytes:
@@ -207,9 +208,16 @@ class AuditWitness:
                 await asyncio.to_thread(upkeep.compress_closed, log.directory, log.segment_number, compress_after_s)
             if not retention_s or signer is None or newest is None:
                 return
+            needed = self._needed()
             before_us = self._clock.now_us() - int(retention_s * SECOND_US)
             removal = await asyncio.to_thread(
-                upkeep.plan_removal, log.directory, log.chain_id, before_us, signer, newest.head, self.needed()
+                upkeep.plan_removal,
+                log.directory,
+                log.chain_id,
+                before_us,
+                signer,
+                newest.head,
+                _ALL if needed is None else needed,
             )
             if removal is not None:
                 record = {"event": "pruned", "through": removal.through, "segments": [p.name for p in removal.paths]}
