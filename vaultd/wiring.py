@@ -817,7 +817,11 @@ class Server:
     async def _keep_up_audit(self) -> None:
         audit = self._settings.audit
         compress_after_s = audit.compress_after_s if audit.compress else None
-        await self.witness.keep_up(compress_after_s=compress_after_s, retention_s=audit.retention_days * 86_400)
+        try:
+            await self.witness.keep_up(compress_after_s=compress_after_s, retention_s=audit.retention_days * 86_400)
+        except DataLoss as error:  # closed segments are not as they were written: an alarm, and what is there is kept
+            self._on_data_loss(error)
+            raise
 
     def reload(self) -> None:
         """Read certificates, trust bundles and the policy again; what cannot be read leaves what is in force."""

@@ -277,6 +277,10 @@ async def test_upkeep_compresses_and_prunes_behind_a_checkpoint(tmp_path):
         await server.witness.keep_up(compress_after_s=0, retention_s=2 * 86_400)
         assert verify_directory(tmp_path / "audit", keys=keys).pruned < 5
         server.witness._needed = lambda: None
+        clock.jump_wall(3_601)
+        await server.witness.keep_up(compress_after_s=0, retention_s=2 * 86_400)
+        assert verify_directory(tmp_path / "audit", keys=keys).pruned < 5
+        clock.jump_wall(-3_601)
         await server.witness.keep_up(compress_after_s=0, retention_s=2 * 86_400)
     verdict = verify_directory(tmp_path / "audit", keys=keys)
     assert verdict.pruned > 10

@@ -29,6 +29,7 @@ from vaultd.audit.recovery import newest_checkpoint
 from vaultd.audit.verify import begin_chain, walk_segments
 from vaultd.audit.walk import ACCEPTED, KEYS, REVISION, BadRecord, Walk
 from vaultd.engine.clock import SECOND_US
+from vaultd.engine.scheduler import JUMP_US
 from vaultd.errors import DataLoss, FailedPrecondition, Unavailable, VaultdError
 from vaultd.secret import Secret
 from vaultd.store.base import RowKey
@@ -90,6 +91,7 @@ class AuditWitness:
         self._fingerprint = bytes(16)
         self._turn = asyncio.Lock()
         self._needed = needed
+        self._started = (clock.now_us(), clock.monotonic_s())
 
     @property
     def chain_id(self) -> bytes:
@@ -206,7 +208,7 @@ class AuditWitness:
         try:
             if compress_after_s is not None:
                 await asyncio.to_thread(upkeep.compress_closed, log.directory, log.segment_number, compress_after_s)
-            if not retention_s or signer is None or newest is None:
+            if not retention_s or signer is None or newest is None or self._clock_jumped():
                 return
             needed = self._needed()
             before_us = self._clock.now_us() - int(retention_s * SECOND_US)
@@ -229,6 +231,12 @@ class AuditWitness:
             raise Unavailable(
                 "AUDIT_UPKEEP_FAILED", "segments cannot be compressed or removed", retry_after_s=60
             ) from error
+
+    def _clock_jumped(self) -> bool:
+        """Whether the wall clock cannot be believed: then nothing is removed until a restart, as nothing is destroyed."""
+        started_us, started_s = self._started
+        passed_us = (self._clock.monotonic_s() - started_s) * SECOND_US
+        return abs(self._clock.now_us() - started_us - passed_us) > JUMP_US
 
     # -- the store ------------------------------------------------------------------------------------------------------
 
