@@ -38,7 +38,9 @@ from vaultd.engine import (  # noqa: E402
     quotas,
     refusals,
     revocations,
+    scheduler,
     usage,
+    watch,
     weights,
 )
 from vaultd.engine.algorithms import ALGORITHMS, Algorithm, ProtectionLevel, Purpose, default_algorithm  # noqa: E402
@@ -46,7 +48,7 @@ from vaultd.engine.clock import DAY_US, SECOND_US  # noqa: E402
 from vaultd.engine.ledger import REPLAY_WINDOW_US  # noqa: E402
 from vaultd.engine.model import VersionState  # noqa: E402
 from vaultd.hosts import grpcio  # noqa: E402
-from vaultd.interceptors import chain, crl, jose, throttle, tokens, validate  # noqa: E402
+from vaultd.interceptors import chain, crl, jose, streams, throttle, tokens, validate  # noqa: E402
 from vaultd.interceptors.errors import Internal  # noqa: E402
 from vaultd.interceptors.rules import RULES, Access  # noqa: E402
 from vaultd.services import health  # noqa: E402
@@ -81,6 +83,9 @@ NAME_CHECKS = {
     "_approval": "`approvals/{approval}`",
     "_rules": f"at most {approvals.MAX_RULES}, together at most {approvals.MAX_RULES_CHARS // KIB} KiB",
     "_grantable": f"1 to {validate.MAX_GRANTED} permissions that can be granted, each once",
+    "_watched": "`/`, `vaults`, `vaults/{vault}`, its `keys` or `secrets`, one of them, its `versions`, or a version",
+    "_kinds": f"at most {validate.MAX_KINDS} known kinds",
+    "_heartbeat": f"1 s to {validate.MAX_HEARTBEAT_S} s",
     "_etag": "empty, or an etag that the server gave",
     "_request_id": "empty, or 1 to 64 of `[A-Za-z0-9-]`",
     "_labels": f"at most {validate.MAX_LABELS}; keys `[a-z][a-z0-9_-]{{0,62}}`, values `[a-zA-Z0-9._/-]{{0,63}}`",
@@ -195,6 +200,9 @@ def permission_rows() -> Iterator[Sequence[str]]:
             needs, on, hides = "listed under `operators`", "the server", ""
         elif rule.named:
             needs, on, hides = "named by the approval itself", "`name`", ""
+        elif rule.some:
+            needs = " or ".join(f"`{permission}`" for permission in rule.some)
+            on, hides = "`filter.resource_prefix`, above or below it", ""
         else:
             needs = "<br>".join(f"`{a.permission}`{'' if a.when is None else ' (not always)'}" for a in rule.access)
             on = "<br>".join(resource_of(a) for a in rule.access)
@@ -280,6 +288,9 @@ def fixed_limits() -> str:
         ("tokens of a durable window that are leased at a time", f"1/{leases.BLOCKS} of its burst"),
         ("refusals recorded one by one, per principal, reason and second", f"{folding.INDIVIDUAL_PER_SECOND}"),
         ("watchers of health", f"{health.MAX_WATCHED}"),
+        ("how far a Watch may fall behind", f"{watch.RING_EVENTS:,} changes"),
+        ("how far back the feed reaches", f"{scheduler.FEED_REVISIONS:,} revisions"),
+        ("a message that the reader of a stream does not take", f"{streams.STALLED_S:g} s"),
         ("a segment of the audit log", size(log.MAX_SEGMENT_BYTES)),
         ("time for the audit log to reach the disk", f"{log.SYNC_TIMEOUT_S:g} s"),
         ("a passphrase", f"{rootkeys.MIN_PASSPHRASE_BYTES} to {rootkeys.MAX_PASSPHRASE_BYTES:,} bytes"),

@@ -22,6 +22,7 @@ _QUOTA = re.compile(rf"(?:vaults/({ID})/)?quotas/({ID})")
 _GRANT = re.compile(rf"(vaults/{ID}/keys/{ID})/grants/({ID})")
 _APPROVAL = re.compile(rf"approvals/({ID})")
 _POLICY_RESOURCE = re.compile(rf"/|vaults(?:/{ID}(?:/(?:keys/{ID}(?:/versions/{VERSION})?|secrets/{ID}))?)?")
+_WATCHED = re.compile(rf"/|vaults(?:/{ID}(?:/(?:keys|secrets)(?:/{ID}(?:/versions(?:/{VERSION})?)?)?)?)?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
@@ -187,6 +188,17 @@ def parse_policy_resource(value: str, field: str = "resource") -> str:
         raise InvalidArgument(
             "INVALID_NAME",
             f"{field} must be /, vaults, vaults/{{vault}}, a key, a key version or vaults/{{vault}}/secrets/{{secret}}",
+            field=field,
+        )
+    return value
+
+
+def parse_watched_prefix(value: str, field: str = "filter.resource_prefix") -> str:
+    """Return a resource, or a collection of vaults, keys or secrets, that may be watched, or raise InvalidArgument."""
+    if len(value) > MAX_NAME_CHARS or not _WATCHED.fullmatch(value):
+        raise InvalidArgument(
+            "INVALID_NAME",
+            f"{field} must be /, vaults, vaults/{{vault}}, or vaults/{{vault}}/keys or /secrets and whole segments below",
             field=field,
         )
     return value

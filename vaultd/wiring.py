@@ -31,6 +31,7 @@ from vaultd.config import ConfigError
 from vaultd.engine.access import AccessBook
 from vaultd.engine.algorithms import ProtectionLevel
 from vaultd.engine.approvals import Approvals
+from vaultd.engine.audit_witness import AuditWitness
 from vaultd.engine.authority import Authority
 from vaultd.engine.catalog import KeyCatalog
 from vaultd.engine.clock import SECOND_US, SystemClock
@@ -57,6 +58,7 @@ from vaultd.engine.tokens import TokenObjects
 from vaultd.engine.transit import Transit
 from vaultd.engine.usage import BudgetBook, UsageBook
 from vaultd.engine.vaults import Vaults
+from vaultd.engine.watch import WatchHub
 from vaultd.errors import DataLoss, Unavailable, VaultdError
 from vaultd.hosts.grpcio import GrpcHost
 from vaultd.interceptors.approvals import ApprovalStep
@@ -75,6 +77,7 @@ from vaultd.services.health import HealthBoard, HealthService
 from vaultd.services.keys import KeysService
 from vaultd.services.policy import PolicyCalls
 from vaultd.services.reflection import ReflectionService
+from vaultd.services.watch import WatchCalls
 from vaultd.sinks import make_workers, sinks_every_call_needs, sinks_mutations_need
 from vaultd.store.sqlite import SqliteStore
 from vaultd.trust import TrustFiles, file_stamps
@@ -96,7 +99,10 @@ if TYPE_CHECKING:
 REFLECTION_V1: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 REFLECTION_V1ALPHA: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 AUDIT_CHECK_S: Final = 0.5
+AUDIT_UPKEEP_S: Final = 30.0
 FILES_CHECK_S: Final = 0.5
+STREAMS_CHECK_S: Final = 0.4
+"""How often open streams are looked at again: what ended the caller's right to one ends it within a second."""
 HEALTH_NOTICE_S: Final = 0.1
 
 _log = structlog.get_logger("vaultd")
@@ -221,6 +227,7 @@ class Engine:
     decider: Decider
     scheduler: Scheduler
     feed: FeedFollower
+    watch: WatchHub
     clock: Clock
 
 
@@ -233,8 +240,10 @@ def build_engine(
     on_intent: Callable[[str, str], Awaitable[None]],
     on_event: Callable[[str, str, str], None],
     slots: Sequence[TokenSlot] = (),
+    on_open: Sequence[Callable[[], Awaitable[None]]] = (),
+    on_close: Callable[[], None] = lambda: None,
 ) -> Engine:
-    """Connect the parts.  Nothing runs yet."""
+    """Connect the parts.  Nothing runs yet.  `on_open` is part of unsealing, `on_close` of sealing."""
     ledger = Ledger(store, clock)
     authority = Authority(ledger, frozenset(settings.operators))
     revocations = Revocations(ledger, authority)
@@ -275,7 +284,13 @@ def build_engine(
         forget()
         revocations.forget()
 
-    seal = Seal(ledger, provider, authority, forget, on_seal, (revocations.reload, *followers, quotas.reload))
+    def close() -> None:
+        on_close()
+        forget()
+
+    readers = (*on_open, revocations.reload, *followers, quotas.reload)
+    seal = Seal(ledger, provider, authority, close, on_seal, readers)
+    decider = Decider(authority, labels, clock)
     scheduler = Scheduler(
         ledger,
         lifecycle,
@@ -311,9 +326,10 @@ def build_engine(
         leases=leases,
         quotas=quotas,
         access=access,
-        decider=Decider(authority, labels, clock),
+        decider=decider,
         scheduler=scheduler,
         feed=FeedFollower(ledger, authority, seal, forget_after_gap, (revocations.take_in, *followers)),
+        watch=WatchHub(ledger, authority, decider, clock),
         clock=clock,
     )
 
@@ -321,12 +337,27 @@ def build_engine(
 class Server:
     """A running vaultd: engine, chain, host, and the tasks beside them."""
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings, clock: Clock | None = None, *, accept_restore: bool = False) -> None:
+        """`accept_restore`: serve a store that was put back from the past, this once."""
         self._settings = settings
         self._clock = clock or SystemClock()
-        self._audit_log = AuditLog(settings.audit.directory, now=self._clock.now_us)
-        self.shipper = Shipper(sinks_mutations_need(settings.audit.sinks), sinks_every_call_needs(settings.audit.sinks))
-        self._audit = AuditStep(self._audit_log, RefusalFolder(), self._clock, self.shipper)
+        audit = settings.audit
+        self._audit_log = AuditLog(
+            audit.directory,
+            now=self._clock.now_us,
+            max_segment_bytes=audit.segment_bytes,
+            max_segment_age_s=audit.segment_age_s,
+            min_free_bytes=audit.min_free_bytes,
+        )
+        self.shipper = Shipper(sinks_mutations_need(audit.sinks), sinks_every_call_needs(audit.sinks))
+        self._audit = AuditStep(
+            self._audit_log,
+            RefusalFolder(),
+            self._clock,
+            lambda: self.engine.ledger.revision,
+            frozenset(audit.sync),
+            self.shipper,
+        )
         self._tls = TlsFiles(settings)
         self._trust = TrustFiles(settings.trust_bundles, self._clock, self._on_crl)
         self._stopping = asyncio.Event()
@@ -354,7 +385,19 @@ class Server:
             self._on_intent,
             self._on_event,
             self.slots,
+            (lambda: self.witness.open(),),
+            lambda: self.witness.close(),
         )
+        self.witness = AuditWitness(
+            self.engine.ledger,
+            self._audit_log,
+            self._clock,
+            self._on_event,
+            interval_s=audit.checkpoint_interval_s,
+            post_quantum=audit.post_quantum,
+            accept_restore=accept_restore,
+        )
+        self.witness.needed = self.shipper.oldest_needed_sequence
         limits = settings.limits
         self._in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
         self.shedder = LoadShedder(self._in_flight, limits.overload_delay_ms / 1000, self._on_shedding)
@@ -457,6 +500,7 @@ class Server:
                 engine.quotas,
                 self._policy_calls(refusals),
                 engine.revocations,
+                WatchCalls(engine.watch),
             ),
             health_pb2.DESCRIPTOR.services_by_name["Health"]: HealthService(self.board),
         }
@@ -540,10 +584,14 @@ class Server:
                     self._every(settings.lifecycle.scheduler_interval_ms / 1000, self.engine.scheduler.tick)
                 ),
                 asyncio.create_task(self._every(AUDIT_CHECK_S, self._check_audit)),
+                asyncio.create_task(self._every(AUDIT_UPKEEP_S, self._keep_up_audit)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._check_files)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._issuers.tick)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._retry_unseal)),
                 asyncio.create_task(self._watch_delay()),
+                asyncio.create_task(self._every(STREAMS_CHECK_S, self.chain.recheck_streams)),
+                asyncio.create_task(self._every(STREAMS_CHECK_S, self.engine.watch.tick)),
+                asyncio.create_task(self.engine.watch.run()),
             ]
             stack.push_async_callback(self._end, tasks)
             # What start-up made lives as long as the process: the collector need not look at it again and again.
@@ -585,6 +633,14 @@ class Server:
                 return
         self._unseal_again = False
 
+    async def _sign_off(self) -> None:
+        """The last checkpoint covers every record of a call."""
+        try:
+            self._audit.write_last_folded()
+            await self.witness.checkpoint()
+        except VaultdError as error:  # what is not signed is MACed
+            _log.warning("checkpoint_failed", reason=error.reason)
+
     async def _close_engine(self) -> None:
         await self.engine.usage.flush()
         try:
@@ -596,17 +652,20 @@ class Server:
                 await self.engine.grants.give_back()
         if self.engine.seal.state is SealState.UNSEALED:
             await self.engine.access.flush_all()
+        await self._sign_off()
         for backend in self.engine.backends.values():
             await backend.close()
 
     async def _drain(self, host: GrpcHost) -> None:
         self.board.drain()
         await asyncio.sleep(HEALTH_NOTICE_S)  # balancers that watch health go elsewhere before calls are refused
+        self.chain.drain_streams()
         await host.stop(self._settings.drain_grace_s)
         await self.chain.finish()
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         self._stopping.set()
+        self.engine.watch.stop()
         await asyncio.gather(*tasks)
 
     async def _every(self, interval_s: float, act: Callable[[], Awaitable[object]]) -> None:
@@ -657,7 +716,13 @@ class Server:
         try:
             self._audit.write_folded()
         finally:
-            self.board.set("audit", self._audit_log.serving)
+            self.board.set("audit", self._audit_log.serving and self._audit_log.has_room)
+        await self.witness.tick()
+
+    async def _keep_up_audit(self) -> None:
+        audit = self._settings.audit
+        compress_after_s = audit.compress_after_s if audit.compress else None
+        await self.witness.keep_up(compress_after_s=compress_after_s, retention_s=audit.retention_days * 86_400)
 
     def reload(self) -> None:
         """Read certificates, trust bundles and the policy again; what cannot be read leaves what is in force."""

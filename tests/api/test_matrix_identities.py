@@ -61,14 +61,15 @@ OF_GRANTS = keys("CreateGrant", "GetGrant", "ListGrants", "RevokeGrant")
 OF_QUOTAS = admin("CreateQuota", "GetQuota", "ListQuotas", "UpdateQuota", "DeleteQuota", "ListOwnQuotas")
 OWN_QUOTAS = admin("ListOwnQuotas")
 OF_POLICY = admin("GetPolicy", "SetPolicy", "TestPolicy", "ExplainAccess", "ReviewAccess")
+WATCHES = admin("Watch")
 READS_APPROVALS = admin("GetApprovalRules", "ListApprovals", "GetApproval")
 ROLES: dict[str, set[str]] = {
     "admin": {path for path, grant in TABLE.items() if grant not in {OPERATOR, NAMED}} | admin("GetApproval"),
-    "vault-operator": OF_KEYS | OF_GRANTS | OF_QUOTAS | OF_POLICY | admin("GetVault", "UpdateVault"),
-    "key-admin": OF_KEYS | OF_GRANTS,
-    "granter": OF_GRANTS,
-    "approver": READS_APPROVALS,
-    "quota-admin": OF_QUOTAS,
+    "vault-operator": OF_KEYS | OF_GRANTS | OF_QUOTAS | OF_POLICY | admin("GetVault", "UpdateVault") | WATCHES,
+    "key-admin": OF_KEYS | OF_GRANTS | WATCHES,
+    "granter": OF_GRANTS | WATCHES,
+    "approver": READS_APPROVALS | WATCHES,
+    "quota-admin": OF_QUOTAS | WATCHES,
     "crypto-user": {path for path in ANY if path.startswith(CRYPTO)}
     | keys("GetPublicKey", "GetCapabilities")
     | OWN_QUOTAS,
@@ -85,7 +86,8 @@ ROLES: dict[str, set[str]] = {
     )
     | admin("GetStatus", "GetVault", "ListVaults", "ListRevokedIdentities", "GetQuota", "ListQuotas")
     | (OF_POLICY - admin("SetPolicy"))
-    | READS_APPROVALS,
+    | READS_APPROVALS
+    | WATCHES,
 }
 """What each built-in role may call, on everything.  A method that is in no row may be called by no role."""
 MAY_NOT_GIVE = {"vault-operator", "key-admin", "granter"}

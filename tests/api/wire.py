@@ -23,6 +23,7 @@ from vaultd_client.v1 import (
     policy_pb2,
     quota_pb2,
     resources_pb2,
+    watch_pb2,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ METHODS: dict[str, MethodDescriptor] = {
     for method in service.methods
 }
 BATCHES = [path for path in METHODS if path.startswith(f"{CRYPTO}Batch")]
-SINGLES = [path for path in METHODS if path not in BATCHES]
+STREAMS = [path for path, method in METHODS.items() if method.server_streaming]
+ENDLESS = [f"{ADMIN}Watch"]
+"""Streams that go on until their caller gives them up."""
+SINGLES = [path for path in METHODS if path not in BATCHES and path not in STREAMS]
 MUTATIONS = [
     *(
         f"{KEYS}{name}"
@@ -178,6 +182,8 @@ def assert_safe(outcome: Outcome, *inputs: bytes) -> None:
 async def call(client: Client, path: str, request: Any = b"", **options: Any) -> Outcome:
     """Make a call with a message or with raw bytes; whatever comes back is checked to be safe."""
     body = request if isinstance(request, bytes) else request.SerializeToString()
+    if path in STREAMS:
+        return await _first_of_stream(client, path, body, {"timeout": 30, **options})
     pending = client.raw(path)(body, **{"timeout": 30, **options})
     try:
         answer = await pending
@@ -190,6 +196,27 @@ async def call(client: Client, path: str, request: Any = b"", **options: Any) ->
     inputs = () if isinstance(request, bytes) else tuple(leaves(request))
     assert_safe(outcome, *inputs)
     return outcome
+
+
+async def _first_of_stream(client: Client, path: str, body: bytes, options: dict[str, Any]) -> Outcome:
+    """One message, and what comes back: the first answer of an endless stream, or the last of one that ends; or the status."""
+    stream = client.channel.stream_stream(path)(**options)
+    answer = b""
+    try:
+        await stream.write(body)
+        await stream.done_writing()
+        while (message := await stream.read()) is not grpc.aio.EOF:
+            answer = message
+            if path in ENDLESS:
+                stream.cancel()
+                return Outcome(OK, "", {}, answer, path)
+    except grpc.aio.AioRpcError as error:
+        trailing = {key: value for key, value in error.trailing_metadata() or ()}
+        outcome = Outcome(error.code(), error.details() or "", trailing, b"", path)
+        assert_safe(outcome)
+        return outcome
+    trailing = {key: value for key, value in await stream.trailing_metadata() or ()}
+    return Outcome(await stream.code(), "", trailing, answer, path)
 
 
 async def call_each(client: Client, path: str, requests: list[Any]) -> list[Outcome]:
@@ -462,6 +489,8 @@ class World:
             return await self.policy_request(name, vault)
         if name in {"RevokeIdentity", "ListRevokedIdentities", "RestoreIdentity"}:
             return await self._identity_request(name)
+        if name == "Watch":
+            return make(filter=watch_pb2.WatchFilter(resource_prefix=f"vaults/{vault}"))
         if name == "Init":
             return make(admin_principals=["spiffe://dev.vaultd/somebody"])
         if name == "CreateVault":

@@ -11,19 +11,24 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vaultd.audit.shipping.shipper import WAIT_S, Shipper
+from vaultd.audit.walk import REVISION
 from vaultd.engine.clock import SECOND_US
+from vaultd.errors import Unavailable
 from vaultd_client.v1.resources_pb2 import AuditReceipt
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vaultd.audit.folding import RefusalFolder
     from vaultd.audit.log import AuditLog, Receipt
     from vaultd.engine.clock import Clock
     from vaultd.errors import VaultdError
     from vaultd.interceptors.call import Call
     from vaultd.interceptors.routes import Route
+    from vaultd.interceptors.rules import Rule
 
 _FOLDED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED"}
-_FOLDED_REASONS = {"TOO_MANY_IN_FLIGHT"}
+_FOLDED_REASONS = {"AUDIT_DISK_LOW", "TOO_MANY_IN_FLIGHT"}
 """Refusals of other codes that come in floods."""
 RECEIPT_KEY = "vaultd-receipt-bin"
 
@@ -37,6 +42,7 @@ class Entry:
 
     __slots__ = (
         "bytes_in",
+        "bytes_out",
         "call",
         "credential",
         "fields",
@@ -60,7 +66,8 @@ class Entry:
         self.credential = ""
         """`certificate`, `token`, both or `none`; nothing of the credential itself."""
         self.route: Route | None = None
-        self.bytes_in = 0
+        self.bytes_in = self.bytes_out = 0
+        """Of a stream: in all its messages."""
         self.handed_over = False
         """True once a task of its own will record the outcome."""
         self.intended = False
@@ -112,13 +119,24 @@ def _inner(value: Any, path: str) -> Any:
 class AuditStep:
     """Writes intents and outcomes.  Whatever cannot be written raises Unavailable, and the reply is withheld."""
 
-    def __init__(self, log: AuditLog, folder: RefusalFolder, clock: Clock, shipper: Shipper | None = None) -> None:
+    def __init__(
+        self,
+        log: AuditLog,
+        folder: RefusalFolder,
+        clock: Clock,
+        revision: Callable[[], int] = lambda: 0,
+        synced: frozenset[str] = frozenset({"mutation"}),
+        shipper: Shipper | None = None,
+    ) -> None:
+        """`revision`: of the store, as this process wrote it last.  `synced`: classes of calls whose records wait for the disk."""
         self._log = log
         self._shipper = shipper or Shipper()
         self.holds_calls = self._shipper.holds_calls
         """Whether `delivered` is to be awaited before the answer of a call that changes nothing."""
         self._folder = folder
         self._clock = clock
+        self._revision = revision
+        self._synced = synced
         self._unwritten: list[dict[str, object]] = []
 
     def open(self, call: Call, request_id: str, trace: str) -> Entry:
@@ -129,9 +147,14 @@ class AuditStep:
         """Make durable what is about to be done, and have the sinks that mutations need acknowledge it."""
         self._shipper.require_for_mutation()
         entry.intended = True
-        receipt = await self._log.append_durable(self._record(entry, "intent"))
-        if self._shipper.holds_mutations:
-            entry.patience_s = await self._shipper.mutation_delivered(receipt.sequence, entry.patience_s)
+        await self._write_mutation(entry, self._record(entry, "intent"))
+
+    async def opened(self, entry: Entry) -> None:
+        """Make durable that a stream begins, and have the sinks that every call needs acknowledge it."""
+        entry.intended = True
+        receipt = await self._log.append_durable(self._record(entry, "open"))
+        entry.sequence = receipt.sequence
+        await self.delivered(entry)
 
     def outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> bytes | None:
         """Record the end of a call; the serialised receipt, or None when the record was folded into another."""
@@ -147,12 +170,43 @@ class AuditStep:
         """Wait until the sinks that every call needs have the outcome, two seconds at most; raises Unavailable."""
         await self._shipper.call_delivered(entry.sequence, entry.patience_s)
 
-    async def durable_outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> bytes:
-        """Record the end of a mutation; on stable storage when it returns, and with the sinks that mutations need."""
-        receipt = await self._log.append_durable(self._outcome(entry, code, reason, bytes_out))
+    async def mutation_outcome(self, entry: Entry, bytes_out: int) -> bytes:
+        """Record the end of a mutation that was done, and how far the store has come; on stable storage when it returns,
+        and with the sinks that mutations need.
+
+        A store that is put back to before it is found by that.
+        """
+        record = self._outcome(entry, "OK", "", bytes_out)
+        record[REVISION] = self._revision()
+        return serialize(await self._write_mutation(entry, record))
+
+    def require_room(self) -> None:
+        """Raise Unavailable while the disk has room for records of refusals only."""
+        if not self._log.has_room:
+            raise Unavailable(
+                "AUDIT_DISK_LOW",
+                "the disk of the audit log is nearly full: free space, or raise its limit",
+                retry_after_s=5,
+            )
+
+    def waits(self, rule: Rule) -> bool:
+        """Whether the records of these calls are on stable storage before the answer goes out."""
+        return ("mutation" if rule.mutation else rule.cost) in self._synced
+
+    async def durable_outcome(self, entry: Entry, bytes_out: int) -> bytes:
+        """Record the end of a call that was served; on stable storage when it returns."""
+        receipt = await self._log.append_durable(self._outcome(entry, "OK", "", bytes_out))
+        entry.sequence = receipt.sequence
+        return serialize(receipt)
+
+    async def _write_mutation(self, entry: Entry, record: dict[str, Any]) -> Receipt:
+        if "mutation" in self._synced:
+            receipt = await self._log.append_durable(record)
+        else:
+            receipt = self._log.append(record)
         if self._shipper.holds_mutations:
             entry.patience_s = await self._shipper.mutation_delivered(receipt.sequence, entry.patience_s)
-        return serialize(receipt)
+        return receipt
 
     def _fold(self, entry: Entry, reason: str) -> bool:
         who = entry.principal or host_of(entry.call.peer.address)

@@ -9,6 +9,7 @@ Read `Chain.unary` to know the product's guarantees.  `Chain.stream` is the same
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,13 +27,14 @@ from vaultd.errors import (
     VaultdError,
 )
 from vaultd.interceptors.audit import RECEIPT_KEY, host_of
-from vaultd.interceptors.call import Reply
+from vaultd.interceptors.call import ReaderGone, Reply
 from vaultd.interceptors.deadlines import Deadlines
 from vaultd.interceptors.errors import CODES, DETAILS_KEY, audit_unavailable, known_error, status_of
 from vaultd.interceptors.grants import Granted, GrantsOfBatch
+from vaultd.interceptors.streams import OpenStream, OpenStreams
 from vaultd.interceptors.throttle import message_cost, spend
 from vaultd.interceptors.trace import REQUEST_ID_KEY, RequestIds, trace_id
-from vaultd.services.context import Context
+from vaultd.services.context import Context, StreamContext
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -99,7 +101,9 @@ class Chain:
         self._limits = limits or ChainLimits()
         self._request_ids = RequestIds()
         self._deadlines = Deadlines()
+        self._open_streams = OpenStreams(identity, policy)
         self._finishing: set[asyncio.Task[Reply]] = set()
+        self._synced = frozenset(route.path for route in routes.values() if audit.waits(route.rule))
 
     def serves(self, method: str) -> bool:
         """Whether there is such a method."""
@@ -119,6 +123,7 @@ class Chain:
             route = entry.route = self._find(call.method)  # unknown method: UNIMPLEMENTED, recorded all the same
             if route.rule.open:
                 return await self._serve_open(route, call, entry)
+            self._audit.require_room()
             entry.credential = self._identity.credential(call)
             caller = await self._identity.identify(call)
             principal = entry.principal = caller.principal
@@ -139,10 +144,7 @@ class Chain:
                 request = parse(route, body)
                 context = Context(caller, call.method, deadline)
                 if route.batch:
-                    reply = self._finish(entry, await self._serve_batch(route, request, context, entry))
-                    if self._audit.holds_calls:
-                        await self._audit.delivered(entry)
-                    return reply
+                    return await self._finish(entry, route, await self._serve_batch(route, request, context, entry))
                 route.validate.names(request)
                 route.validate.rest(request)
                 entry.name(request)
@@ -159,10 +161,7 @@ class Chain:
                         response = await route.serve(request, context)
                     except NotFound as error:
                         raise await self._policy.disguise(error, caller, route.rule, request) from None
-                    reply = self._finish(entry, response)
-                    if self._audit.holds_calls:
-                        await self._audit.delivered(entry)
-                    return reply
+                    return await self._finish(entry, route, response)
                 # No deadline from here on: a mutation that began is finished and recorded, whoever still waits for it.
                 self._deadlines.leave(task)
                 return await self._mutate(route, request, body or b"", context, entry)
@@ -211,7 +210,7 @@ class Chain:
                 except NotFound as error:
                     raise await self._policy.disguise(error, context.caller, route.rule, request) from None
                 answer = _body(entry, response)
-                receipt = await self._audit.durable_outcome(entry, "OK", "", len(answer))
+                receipt = await self._audit.mutation_outcome(entry, len(answer))
                 return Reply(answer, 0, "", _trailing(entry, receipt))
             except Exception as error:  # as in unary: the same mapping, inside the task that outlives the call
                 return self._refuse(entry, known_error(error, self._on_incident))
@@ -352,10 +351,15 @@ class Chain:
             self._throttle.streams.leave(peer)
         return Reply(response.SerializeToString(), 0, "", ((REQUEST_ID_KEY, entry.request_id),))
 
-    def _finish(self, entry: Entry, response: Any) -> Reply:
-        """Release the reply, once it is recorded."""
+    async def _finish(self, entry: Entry, route: Route, response: Any) -> Reply:
+        """Release the reply, once it is recorded; durably, where the configuration says so for this class."""
         body = _body(entry, response)
-        receipt = self._audit.outcome(entry, "OK", "", len(body))
+        if route.path in self._synced:
+            receipt: bytes | None = await self._audit.durable_outcome(entry, len(body))
+        else:
+            receipt = self._audit.outcome(entry, "OK", "", len(body))
+        if self._audit.holds_calls:
+            await self._audit.delivered(entry)
         return Reply(body, 0, "", _trailing(entry, receipt))
 
     def _refuse(self, entry: Entry, error: VaultdError) -> Reply:
@@ -393,35 +397,118 @@ class Chain:
 
     def _record(self, entry: Entry, code: str, reason: str) -> tuple[bytes | None, bool]:
         try:
-            return self._audit.outcome(entry, code, reason, 0), True
+            return self._audit.outcome(entry, code, reason, entry.bytes_out), True
         except VaultdError:
             return None, False
 
     # -- streams --------------------------------------------------------------------------------------------------------
 
-    async def stream(self, call: Call) -> AsyncIterator[Reply]:
-        """Serve a stream of the server's own (health, reflection): bounded in number, a message at a time.
+    async def stream(self, call: Call) -> Reply:
+        """Serve a stream.  Its messages go through `call.send`; what is returned is its status.
 
-        The last reply carries the status when it is not OK.
+        Admitted like a unary call; that it is open is durable before its first answer, and its end is recorded with counts.
         """
-        entry = self._audit.open(call, self._request_ids.fresh(), "")
-        route = self._routes[call.method]
-        streams = self._throttle.streams
+        entry = self._audit.open(call, self._request_ids.fresh(), trace_id(call.metadata))
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine that runs is in a task
+        stream: OpenStream | None = None
         try:
-            if not call.peer.certificates:  # anybody may come this far there, and watchers hold places
-                entry.credential = self._identity.credential(call)
-                entry.principal = (await self._identity.identify(call)).principal
-            peer = host_of(call.peer.address)
-            streams.enter(peer)
+            route = entry.route = self._find(call.method)
+            if route.rule.open:
+                return await self._stream_open(route, call, entry)
+            self._audit.require_room()
+            entry.credential = self._identity.credential(call)
+            caller = await self._identity.identify(call)
+            principal = entry.principal = caller.principal
+            stream = self._stream_of(call, caller, entry, route, task)
+            self._throttle.streams.enter(principal)
             try:
-                async for response in route.serve(self._requests(route, call), Context(NOBODY, call.method, None)):
-                    yield Reply(response.SerializeToString(), 0, "", ())
+                with self._open_streams.holding(stream):
+                    await self._serve_stream(stream, entry, task)
             finally:
-                streams.leave(peer)
-        except TimeoutError:
-            yield self._refuse(entry, _too_late())
+                self._deadlines.leave(task)
+                self._throttle.streams.leave(principal)
+                stream.tell(entry)
+            receipt = self._audit.outcome(entry, "OK", "", entry.bytes_out)
+            return Reply(b"", 0, "", _trailing(entry, receipt))
+        except asyncio.CancelledError:
+            if stream is not None and stream.ended is not None:
+                task.uncancel()
+                return self._refuse(entry, stream.named(stream.ended))
+            if self._deadlines.take_expired(task):
+                return self._refuse(entry, _too_late())
+            late = call.deadline is not None and task.get_loop().time() >= call.deadline
+            code = "DEADLINE_EXCEEDED" if late else "CANCELLED"
+            self._record(entry, code, code)
+            raise
+        except ReaderGone:
+            self._record(entry, "CANCELLED", "CANCELLED")
+            return Reply(b"", CODES["CANCELLED"], "", ())
         except Exception as error:  # as in unary: what is not a VaultdError is INTERNAL with an incident id
-            yield self._refuse(entry, known_error(error, self._on_incident))
+            known = known_error(error, self._on_incident)
+            return self._refuse(entry, stream.named(known) if stream is not None else known)
+
+    def _stream_of(self, call: Call, caller: Caller, entry: Entry, route: Route, task: asyncio.Task[Any]) -> OpenStream:
+        return OpenStream(call, caller, entry.credential, route, task)
+
+    async def _serve_stream(self, stream: OpenStream, entry: Entry, task: asyncio.Task[Any]) -> None:
+        """The steps of a unary call, for a request that is answered by many messages."""
+        call, route, caller = stream.call, stream.route, stream.caller
+        principal, rule, throttle = caller.principal, route.rule, self._throttle
+        now = task.get_loop().time()
+        if call.deadline is not None and call.deadline - now < self._limits.least_deadline_s:
+            raise _too_late()
+        self._deadlines.watch(task, now + self._limits.receive_s)
+        body = await stream.receive()
+        self._deadlines.leave(task)
+        size = len(body or b"")
+        lease = throttle.admit_message(principal, rule.method, size)
+        if lease is not None:
+            await spend(lease, lambda: throttle.admit_message(principal, rule.method, size))
+        request = parse(route, body)
+        route.validate.names(request)
+        route.validate.rest(request)
+        entry.name(request)
+        await self._policy.require(caller, rule, request)
+        if throttle.meters(rule.method):
+            lease = throttle.admit_use(principal, rule, request, size)
+            if lease is not None:
+                await spend(lease, lambda: throttle.admit_use(principal, rule, request, size))
+        stream.request = request
+        await self._audit.opened(entry)
+        async with aclosing(
+            route.serve(request, StreamContext(caller, call.method, call.deadline, stream.resume))
+        ) as answers:
+            async for answer in answers:
+                await stream.send(answer if isinstance(answer, bytes) else answer.SerializeToString())
+
+    async def recheck_streams(self) -> None:
+        """End streams that would not be let in now.  Called about twice a second."""
+        await self._open_streams.recheck()
+
+    def drain_streams(self) -> None:
+        """The server stops: streams end, and say so."""
+        self._open_streams.drain()
+
+    async def _stream_open(self, route: Route, call: Call, entry: Entry) -> Reply:
+        """A stream of the server's own (health, reflection): bounded in number, a message at a time, and not recorded."""
+        streams = self._throttle.streams
+        if not call.peer.certificates:  # anybody may come this far there, and watchers hold places
+            entry.credential = self._identity.credential(call)
+            entry.principal = (await self._identity.identify(call)).principal
+        peer = host_of(call.peer.address)
+        streams.enter(peer)
+        try:
+            async with aclosing(
+                route.serve(self._requests(route, call), Context(NOBODY, call.method, None))
+            ) as answers:
+                async for answer in answers:
+                    await call.send(answer.SerializeToString())
+        except TimeoutError:
+            return self._refuse(entry, _too_late())
+        finally:
+            streams.leave(peer)
+        return Reply(b"", 0, "", ((REQUEST_ID_KEY, entry.request_id),))
 
     async def _requests(self, route: Route, call: Call) -> AsyncIterator[Any]:
         async with asyncio.timeout(self._limits.receive_s):

@@ -26,8 +26,8 @@ class RouteMissing(Exception):
 class Route:
     """Everything that the chain needs for one method.
 
-    serve: the service's method; it takes (request, context), for a stream (requests, context), and for a batch (requests,
-    results to fill, context).
+    serve: the service's method; it takes (request, context), and for a batch (requests, results to fill, context).  Of a stream
+    it yields messages, or bytes that are such; it takes (request, context), or (requests, context) where the rule is open.
     validate: of the request, for a batch of one item.  response, result: message types of the answer and of a batch's item.
     """
 
@@ -73,9 +73,11 @@ def build_routes(
 
 
 def _route(path: str, rule: Rule, method: Any, serve: Callable[..., Any]) -> Route:
-    if (method.server_streaming or method.client_streaming) and not rule.open:
-        raise RouteMissing(f"{path} is a stream, and the chain serves streams of the server's own health only")
-    if not (rule.access or rule.open or rule.operator_only or rule.named):
+    if method.client_streaming and not (rule.open or rule.each):
+        raise RouteMissing(f"{path} takes many messages, and its rule does not say what is asked of each")
+    if method.server_streaming and rule.mutation:
+        raise RouteMissing(f"{path} is a stream, and its rule says that it is a mutation: those are unary")
+    if not (rule.access or rule.open or rule.operator_only or rule.named or rule.some or rule.each):
         raise RouteMissing(f"the rule of {path} asks for no permission, and does not say who else decides")
     request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
     checked = GetMessageClass(method.input_type.fields_by_name["items"].message_type) if rule.batch else request

@@ -10,6 +10,8 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from vaultd.engine.watched import SHOWING
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -38,7 +40,9 @@ class Rule:
     cost: class of the rate limit.  audited: request fields, validated names only, that the record may carry.  mutation: its
     intent is recorded, durably, before the act.  told: numbers of the answer that the record carries.  operator: principals
     under `operators` may call it whatever policy says; operator_only: nobody else may.  named: the resource itself names who
-    may, and the engine asks it.  open: answers without an identity and is not recorded; for the server's own health only.
+    may, and the engine asks it.  some, where: the caller needs one of these permissions on the resource that `where` finds,
+    above it or below it; what of it is shown, the engine asks for each.  each: messages of a stream are decided about one by one,
+    by the rules of what they ask for.  open: answers without an identity and is not recorded; for the server's own health only.
     """
 
     method: str
@@ -50,6 +54,9 @@ class Rule:
     operator: bool = False
     operator_only: bool = False
     named: bool = False
+    some: tuple[str, ...] = ()
+    where: Callable[[Any], str] = lambda request: ROOT
+    each: bool = False
     open: bool = False
     told: tuple[str, ...] = ()
 
@@ -238,6 +245,23 @@ _IDENTITIES: Final = (
 )
 
 
+def _watched(request: Any) -> str:
+    return request.filter.resource_prefix or ROOT
+
+
+_STREAMS: Final = (
+    Rule(
+        "/vaultd.v1.AdminService/Watch",
+        (),
+        "read",
+        ("filter.resource_prefix",),
+        idempotent=True,
+        some=SHOWING,
+        where=_watched,
+    ),
+)
+
+
 def _open(method: str) -> Rule:
     return Rule(method, (), "read", (), idempotent=True, open=True)
 
@@ -330,6 +354,7 @@ RULES: Final = (
     _policy("ExplainAccess", "get", Access("policy.get", _or_root("resource"), "policy.get", _asks_no_incident)),
     _policy("ReviewAccess", "get"),
     *_IDENTITIES,
+    *_STREAMS,
     _open("/grpc.health.v1.Health/Check"),
     _open("/grpc.health.v1.Health/List"),
     _open("/grpc.health.v1.Health/Watch"),

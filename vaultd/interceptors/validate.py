@@ -17,6 +17,7 @@ from vaultd.engine.key_grants import MAX_USES
 from vaultd.engine.permissions import GRANTABLE, PERMISSIONS
 from vaultd.engine.policy import is_principal
 from vaultd.errors import InvalidArgument
+from vaultd_client.v1.watch_pb2 import ResourceKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,6 +37,9 @@ MAX_METHOD_CHARS: Final = 256
 MAX_GRANTED: Final = 32
 MAX_TESTED: Final = 100
 MAX_CLAIMS_CHARS: Final = 16 * KIB
+MAX_KINDS: Final = 32
+MAX_HEARTBEAT_S: Final = 600
+_RESOURCE_KINDS: Final = frozenset(ResourceKind.values())
 
 _LABEL_KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE: Final = re.compile(r"[a-zA-Z0-9._/-]{0,63}")
@@ -233,6 +237,23 @@ def _permissions(value: Any, field: str) -> None:
         )
 
 
+def _watched(value: str, field: str) -> None:
+    names.parse_watched_prefix(value, field)
+
+
+def _kinds(value: Any, field: str) -> None:
+    if len(value) > MAX_KINDS or any(kind == 0 or kind not in _RESOURCE_KINDS for kind in value):
+        raise InvalidArgument(
+            "ENUM_UNKNOWN", f"{field} must be at most {MAX_KINDS} kinds that this server knows", field=field
+        )
+
+
+def _heartbeat(value: Any, field: str) -> None:
+    if value.ByteSize() and not 1 <= value.seconds <= MAX_HEARTBEAT_S:
+        raise InvalidArgument("FIELD_RANGE", f"{field} must be 1 s to {MAX_HEARTBEAT_S} s", field=field)
+
+
+_WATCHED: Final = _optional(_watched)
 _PLAIN: Final = _Size(MAX_PLAINTEXT)
 _CIPHER: Final = _Size(MAX_CIPHERTEXT)
 _TOKEN: Final = _chars(MAX_TOKEN_CHARS)
@@ -391,6 +412,11 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "RevokeIdentityRequest": {"principal": _principal, "reason": _chars(256), "request_id": _request_id},
     "ListRevokedIdentitiesRequest": {"page_token": _TOKEN},
     "RestoreIdentityRequest": {"principal": _principal, "request_id": _request_id},
+    "WatchRequest": {
+        "resume_token": _chars(64),
+        "filter": _resource({"resource_prefix": _WATCHED, "kinds": _kinds}),
+        "heartbeat_interval": _heartbeat,
+    },
     # grpc.health.v1 and reflection
     "HealthCheckRequest": {"service": _chars(256)},
     "HealthListRequest": {},
