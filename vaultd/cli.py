@@ -97,14 +97,15 @@ def main() -> None:
 @click.option("--dir", "directory", type=click.Path(path_type=Path), default=Path(".vaultd-dev"), show_default=True)
 @click.option("--listen", default="127.0.0.1:7443", show_default=True, metavar="HOST:PORT")
 @click.option("--hsm", is_flag=True, help="Make a SoftHSM token in the directory, for protection_level HSM.")
+@click.option("--metrics", metavar="HOST:PORT", help="Serve metrics for Prometheus there, and plain HTTP health.")
 @ACCEPT_RESTORE
-def dev(directory: Path, listen: str, *, hsm: bool, accept_restore: bool) -> None:
+def dev(directory: Path, listen: str, *, hsm: bool, metrics: str | None, accept_restore: bool) -> None:
     """Make certificates and a vault in a directory (once), and serve."""
     from vaultd.dev import ADMIN, create_dev_directory, grpcurl_line
     from vaultd.softhsm import SoftHsmMissing
 
     try:
-        config = create_dev_directory(directory, listen, hsm=hsm)
+        config = create_dev_directory(directory, listen, hsm=hsm, metrics=metrics)
     except SoftHsmMissing as error:
         raise SystemExit(f"vaultd: {error}") from None
     settings = _load(config)
@@ -113,11 +114,13 @@ def dev(directory: Path, listen: str, *, hsm: bool, accept_restore: bool) -> Non
         if not settings.store.path.exists():
             await _init(settings, [ADMIN], directory / "policy.yaml", None, lambda _: None)
 
-        def announce(address: str, server: Server) -> None:
+        def announce(address: str, plain: str, server: Server) -> None:
             if server.witness.public_keys:
                 (directory / "audit.pub").write_bytes(server.witness.public_pem)
             print(f"ready {address}", flush=True)
             print(grpcurl_line(directory, address), flush=True)
+            if plain:
+                print(f"metrics http://{plain}/metrics", flush=True)
 
         await _serve(settings, announce, accept_restore=accept_restore)
 
@@ -131,13 +134,14 @@ def serve(config: Path, *, accept_restore: bool) -> None:
     """Serve with a configuration file."""
     settings = _load(config)
 
-    def announce(address: str, _: Server) -> None:
+    def announce(address: str, plain: str, server: Server) -> None:
+        del plain, server
         print(f"ready {address}", flush=True)
 
     _run_server(_serve(settings, announce, accept_restore=accept_restore))
 
 
-async def _serve(settings: Settings, announce: Callable[[str, Server], None], *, accept_restore: bool) -> None:
+async def _serve(settings: Settings, announce: Callable[[str, str, Server], None], *, accept_restore: bool) -> None:
     from vaultd.wiring import Server
 
     server = Server(settings, accept_restore=accept_restore)
@@ -147,7 +151,8 @@ async def _serve(settings: Settings, announce: Callable[[str, Server], None], *,
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, server.reload)
     async with server.running():
-        announce(f"{settings.listen.rpartition(':')[0]}:{server.port}", server)
+        plain = settings.metrics.listen and f"{settings.metrics.listen.rpartition(':')[0]}:{server.observing.port}"
+        announce(f"{settings.listen.rpartition(':')[0]}:{server.port}", plain, server)
         await stop.wait()
 
 
@@ -328,6 +333,40 @@ def audit() -> None:
     """The audit log, from its files."""
 
 
+@audit.command("replay")
+@CONFIG
+@click.option("--sink", "name", required=True, metavar="NAME", help="One of audit.sinks.")
+@click.option(
+    "--from", "begin", required=True, metavar="SEQUENCE|TIME", help="The first record, or 2026-11-26T03:00:00Z."
+)
+@click.option("--to", "end", default="", metavar="SEQUENCE|TIME", help="The last record; the newest by default.")
+def audit_replay(config: Path, name: str, begin: str, end: str) -> None:
+    """Send records to a sink once more, while the server runs or not.  The sink's cursor stays where it is."""
+    settings = _load(config)
+    section = next((section for section in settings.audit.sinks if section.name == name), None)
+    if section is None:
+        raise SystemExit("vaultd: audit.sinks has no sink of this name")
+
+    async def send() -> None:
+        from vaultd.audit.segments import read_chain_id
+        from vaultd.audit.shipping.replay import Point, replay
+        from vaultd.engine.clock import SystemClock
+        from vaultd.sinks import make_sink, origin_of
+
+        first, last = Point.parse(begin), Point.parse(end) if end else None
+        sink = make_sink(section, origin_of(read_chain_id(settings.audit.directory) or b""), SystemClock())
+        try:
+            done = await replay(sink, settings.audit.directory, first, last, timeout_s=section.timeout_s)
+        finally:
+            await sink.close()
+        said = f"{done.records} records, {done.first} to {done.last}, were sent to {name}"
+        said += f"; it rejected {done.rejected}" if done.rejected else ""
+        said += f"; {done.missing} are not in the directory any more" if done.missing else ""
+        click.echo(said, err=True)  # standard output may be the sink
+
+    _run(send())
+
+
 @audit.command("verify")
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option(
@@ -399,37 +438,3 @@ def _audit_mac_key(directory: Path, config: Path) -> bytes:
         return mac_key(sealer, read_chain_id(directory) or b"")
 
     return asyncio.run(read())
-
-
-@audit.command("replay")
-@CONFIG
-@click.option("--sink", "name", required=True, metavar="NAME", help="One of audit.sinks.")
-@click.option(
-    "--from", "begin", required=True, metavar="SEQUENCE|TIME", help="The first record, or 2026-11-26T03:00:00Z."
-)
-@click.option("--to", "end", default="", metavar="SEQUENCE|TIME", help="The last record; the newest by default.")
-def audit_replay(config: Path, name: str, begin: str, end: str) -> None:
-    """Send records to a sink once more, while the server runs or not.  The sink's cursor stays where it is."""
-    settings = _load(config)
-    section = next((section for section in settings.audit.sinks if section.name == name), None)
-    if section is None:
-        raise SystemExit("vaultd: audit.sinks has no sink of this name")
-
-    async def send() -> None:
-        from vaultd.audit.segments import read_chain_id
-        from vaultd.audit.shipping.replay import Point, replay
-        from vaultd.engine.clock import SystemClock
-        from vaultd.sinks import make_sink, origin_of
-
-        first, last = Point.parse(begin), Point.parse(end) if end else None
-        sink = make_sink(section, origin_of(read_chain_id(settings.audit.directory) or b""), SystemClock())
-        try:
-            done = await replay(sink, settings.audit.directory, first, last, timeout_s=section.timeout_s)
-        finally:
-            await sink.close()
-        said = f"{done.records} records, {done.first} to {done.last}, were sent to {name}"
-        said += f"; it rejected {done.rejected}" if done.rejected else ""
-        said += f"; {done.missing} are not in the directory any more" if done.missing else ""
-        click.echo(said, err=True)  # standard output may be the sink
-
-    _run(send())

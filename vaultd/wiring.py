@@ -34,12 +34,17 @@ from vaultd.engine.approvals import Approvals
 from vaultd.engine.audit_witness import AuditWitness
 from vaultd.engine.authority import Authority
 from vaultd.engine.catalog import KeyCatalog
+from vaultd.engine.census import Census
 from vaultd.engine.clock import SECOND_US, SystemClock
 from vaultd.engine.decider import Decider
 from vaultd.engine.editor import PolicyEditor
 from vaultd.engine.explain import Explainer, MethodNeeds
 from vaultd.engine.feed import FeedFollower
+from vaultd.engine.key_backups import KeyBackups
+from vaultd.engine.key_export import KeyExport
 from vaultd.engine.key_grants import Grants
+from vaultd.engine.key_import import KeyImport
+from vaultd.engine.key_wrapping import KeyWrapping
 from vaultd.engine.labels import LabelBook
 from vaultd.engine.leases import LeaseBook
 from vaultd.engine.ledger import Ledger
@@ -52,7 +57,11 @@ from vaultd.engine.review import AccessReview
 from vaultd.engine.revocations import Revocations
 from vaultd.engine.scheduler import PRINCIPAL as SCHEDULER
 from vaultd.engine.scheduler import Scheduler
+from vaultd.engine.scrubbing import Scrubber
 from vaultd.engine.seal import Seal, SealState
+from vaultd.engine.secret_access import SecretAccess
+from vaultd.engine.secret_catalog import SecretCatalog
+from vaultd.engine.secrets import Secrets
 from vaultd.engine.tester import PolicyTester
 from vaultd.engine.tokens import TokenObjects
 from vaultd.engine.transit import Transit
@@ -61,6 +70,7 @@ from vaultd.engine.vaults import Vaults
 from vaultd.engine.watch import WatchHub
 from vaultd.errors import DataLoss, Unavailable, VaultdError
 from vaultd.hosts.grpcio import GrpcHost
+from vaultd.instruments import meters_of
 from vaultd.interceptors.approvals import ApprovalStep
 from vaultd.interceptors.audit import AuditStep
 from vaultd.interceptors.chain import Chain, ChainLimits
@@ -71,17 +81,20 @@ from vaultd.interceptors.routes import build_routes
 from vaultd.interceptors.rules import HIGH_IMPACT, RULES
 from vaultd.interceptors.throttle import Throttle, quota_methods
 from vaultd.issuers import TokenIssuers
+from vaultd.observing import Observing
 from vaultd.services.admin import AdminService
 from vaultd.services.crypto import CryptoService
 from vaultd.services.health import HealthBoard, HealthService
+from vaultd.services.key_transfer import KeyTransfer
 from vaultd.services.keys import KeysService
 from vaultd.services.policy import PolicyCalls
 from vaultd.services.reflection import ReflectionService
+from vaultd.services.secrets import SecretsService
 from vaultd.services.watch import WatchCalls
 from vaultd.sinks import make_workers, sinks_every_call_needs, sinks_mutations_need
 from vaultd.store.sqlite import SqliteStore
 from vaultd.trust import TrustFiles, file_stamps
-from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2
+from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, secrets_pb2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -94,6 +107,8 @@ if TYPE_CHECKING:
     from vaultd.engine.clock import Clock
     from vaultd.engine.model import Quota
     from vaultd.hosts.grpcio import TlsConfig
+    from vaultd.instruments import SinkNumbers
+    from vaultd.interceptors.certificates import TrustBundle
     from vaultd.store.base import Store
 
 REFLECTION_V1: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
@@ -104,6 +119,7 @@ FILES_CHECK_S: Final = 0.5
 STREAMS_CHECK_S: Final = 0.4
 """How often open streams are looked at again: what ended the caller's right to one ends it within a second."""
 HEALTH_NOTICE_S: Final = 0.1
+CENSUS_CHECK_S: Final = 1.0
 
 _log = structlog.get_logger("vaultd")
 
@@ -154,6 +170,8 @@ class TlsFiles:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._served: TlsConfig | None = None
+        self.ends_s = 0.0
+        """When the certificate that is served ends, in seconds since 1970."""
         self._stamp: tuple[tuple[int, int, int], ...] = ()
         self._checked_s = 0.0
         self._stale = False
@@ -168,6 +186,7 @@ class TlsFiles:
             key, certificate = self._settings.tls.key.read_bytes(), self._settings.tls.certificate.read_bytes()
             authorities = b"\n".join(bundle.ca.read_bytes() for bundle in self._settings.trust_bundles)
             check_key_pair(key, certificate)
+            leaf = x509.load_pem_x509_certificates(certificate)[0]
         except (OSError, ValueError) as error:
             self._stale = False  # looked at again when the files change again
             if self._served is None:
@@ -175,6 +194,7 @@ class TlsFiles:
             _log.error("tls_files_refused", advice="the certificate in force stays; mend the files")
             return self._served
         self._served, self._stale = (key, certificate, authorities), False
+        self.ends_s = leaf.not_valid_after_utc.timestamp()
         return self._served
 
     def reload(self) -> None:
@@ -212,6 +232,7 @@ class Engine:
     revocations: Revocations
     seal: Seal
     backends: Mapping[ProtectionLevel, Backend]
+    software: SoftwareBackend
     catalog: KeyCatalog
     lifecycle: KeyLifecycle
     transit: Transit
@@ -228,7 +249,14 @@ class Engine:
     scheduler: Scheduler
     feed: FeedFollower
     watch: WatchHub
+    imports: KeyImport
+    exports: KeyExport
+    key_backups: KeyBackups
+    census: Census
     clock: Clock
+    secrets: Secrets
+    secret_catalog: SecretCatalog
+    secret_access: SecretAccess
 
 
 def build_engine(
@@ -261,7 +289,12 @@ def build_engine(
         min_destroy_delay_us=settings.lifecycle.min_destroy_delay_s * SECOND_US,
         deletion_retention_us=settings.lifecycle.deletion_retention_s * SECOND_US,
     )
-    lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits)
+    scrubber = Scrubber(store)
+    lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits, scrubber)
+    secrets = Secrets(ledger, clock, limits.deletion_retention_us, scrubber)
+    secret_catalog = SecretCatalog(ledger, settings.secrets.max_cached_mib * 1024 * 1024)
+    wrapping = KeyWrapping(software)
+    imports = KeyImport(ledger, lifecycle, budgets, wrapping, clock, scrubber)
     labels = LabelBook(ledger)
     access = AccessBook(ledger, clock)
     methods = quota_methods(RULES)
@@ -275,6 +308,7 @@ def build_engine(
 
     def forget() -> None:
         catalog.forget_all()
+        secret_catalog.forget_all()
         labels.forget_all()
         approvals.forget()
         grants.forget()
@@ -303,6 +337,9 @@ def build_engine(
         grants,
         approvals,
         access,
+        secrets,
+        scrubber,
+        imports,
         clock,
         on_intent,
         on_event,
@@ -314,6 +351,7 @@ def build_engine(
         revocations=revocations,
         seal=seal,
         backends=backends,
+        software=software,
         catalog=catalog,
         lifecycle=lifecycle,
         transit=Transit(catalog, ledger, clock),
@@ -330,7 +368,14 @@ def build_engine(
         scheduler=scheduler,
         feed=FeedFollower(ledger, authority, seal, forget_after_gap, (revocations.take_in, *followers)),
         watch=WatchHub(ledger, authority, decider, clock),
+        imports=imports,
+        exports=KeyExport(ledger, backends, wrapping),
+        key_backups=KeyBackups(ledger, backends, budgets),
+        census=Census(ledger, clock),
         clock=clock,
+        secrets=secrets,
+        secret_catalog=secret_catalog,
+        secret_access=SecretAccess(secret_catalog, ledger, clock, software),
     )
 
 
@@ -341,6 +386,7 @@ class Server:
         """`accept_restore`: serve a store that was put back from the past, this once."""
         self._settings = settings
         self._clock = clock or SystemClock()
+        self.observing = Observing(settings, self._clock)
         audit = settings.audit
         self._audit_log = AuditLog(
             audit.directory,
@@ -354,16 +400,16 @@ class Server:
             self._audit_log,
             RefusalFolder(),
             self._clock,
+            self.shipper,
             lambda: self.engine.ledger.revision,
             frozenset(audit.sync),
-            self.shipper,
         )
         self._tls = TlsFiles(settings)
         self._trust = TrustFiles(settings.trust_bundles, self._clock, self._on_crl)
         self._stopping = asyncio.Event()
         self._reload_policy = asyncio.Event()
         self.board = HealthBoard(
-            ["vaultd.v1.CryptoService", "vaultd.v1.KeysService", "vaultd.v1.AdminService"],
+            ["vaultd.v1.CryptoService", "vaultd.v1.KeysService", "vaultd.v1.SecretsService", "vaultd.v1.AdminService"],
             [
                 *(f"hsm:{section.name}" for section in settings.hsm),
                 *(f"issuer:{section.id}" for section in settings.jwt.issuers),
@@ -373,6 +419,7 @@ class Server:
                 *(f"crl:{section.name}" for section in settings.trust_bundles if section.crl is not None),
                 *(f"audit:{name}" for name in sinks_every_call_needs(settings.audit.sinks)),
             ],
+            self.observing.recoveries.note,
         )
         self.slots = [make_slot(section, self._on_slot) for section in settings.hsm]
         self._unseal_again = False
@@ -399,8 +446,9 @@ class Server:
         )
         self.witness.needed = self.shipper.oldest_needed_sequence
         limits = settings.limits
-        self._in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
-        self.shedder = LoadShedder(self._in_flight, limits.overload_delay_ms / 1000, self._on_shedding)
+        self.in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
+        self.streams = InFlight(limits.streams, max(1, limits.streams // 4))
+        self.shedder = LoadShedder(self.in_flight, limits.overload_delay_ms / 1000, self._on_shedding)
         self._issuers = TokenIssuers(settings.jwt, self._clock, self._on_issuer)
         self._identity = Identity(
             self._trust.bundles, self.engine.revocations, self._clock, self._issuers.tokens, self._issuers.pairs
@@ -463,11 +511,12 @@ class Server:
         await self._audit.durable_event("intent", act=event, principal=SCHEDULER, resource=resource)
 
     def _on_event(self, event: str, resource: str, reason: str) -> None:
+        self.observing.events.add((event,))
         _log.info(event, resource=resource, reason=reason)
         self._audit.event(event, principal=SCHEDULER, resource=resource, reason=reason)
 
-    @staticmethod
-    def _on_incident(incident: str, error: BaseException) -> None:
+    def _on_incident(self, incident: str, error: BaseException) -> None:
+        self.observing.incidents += 1
         _log.error("incident", incident=incident, exc_info=error)
 
     @staticmethod
@@ -489,6 +538,10 @@ class Server:
                 engine.budgets,
                 engine.backends,
                 settings.lifecycle.scheduler_interval_ms,
+                KeyTransfer(engine.imports, engine.exports, engine.key_backups, engine.ledger),
+            ),
+            secrets_pb2.DESCRIPTOR.services_by_name["SecretsService"]: SecretsService(
+                engine.secrets, engine.secret_access, engine.ledger
             ),
             admin_pb2.DESCRIPTOR.services_by_name["AdminService"]: AdminService(
                 engine.seal,
@@ -515,8 +568,8 @@ class Server:
             self._identity,
             Throttle(
                 engine.limiter,
-                self._in_flight,
-                InFlight(limits.streams, max(1, limits.streams // 4)),
+                self.in_flight,
+                self.streams,
                 quota_methods(RULES),
                 engine.catalog.algorithm_of,
             ),
@@ -524,6 +577,7 @@ class Server:
             GrantStep(engine.decider, engine.grants),
             ApprovalStep(engine.approvals, self._audit),
             self._audit,
+            self.observing.step,
             refusals,
             self._on_incident,
             self._on_data_loss,
@@ -540,7 +594,14 @@ class Server:
             if not rule.open
         }
         explainer = Explainer(
-            engine.authority, engine.decider, refusals, engine.catalog, self._clock, needs, engine.quotas
+            engine.authority,
+            engine.decider,
+            refusals,
+            engine.catalog,
+            self._clock,
+            needs,
+            engine.quotas,
+            engine.secret_access,
         )
         return PolicyCalls(
             PolicyEditor(engine.ledger, engine.authority, engine.revocations),
@@ -561,6 +622,7 @@ class Server:
             stack.push_async_callback(self._audit_log.close)
             stack.callback(self._audit.write_last_folded)
             self.board.set("audit", self._audit_log.serving)
+            await self.observing.start(stack, meters_of(self), self.board)
             self._start_sinks()
             self._trust.require_fresh()
             await self.engine.store.open()
@@ -593,6 +655,10 @@ class Server:
                 asyncio.create_task(self._every(STREAMS_CHECK_S, self.engine.watch.tick)),
                 asyncio.create_task(self.engine.watch.run()),
             ]
+            if self.observing.active:
+                tasks.append(asyncio.create_task(self._every(CENSUS_CHECK_S, self.engine.census.tick)))
+            if settings.metrics.push_interval_s:
+                tasks.append(asyncio.create_task(self._every(settings.metrics.push_interval_s, self.observing.push)))
             stack.push_async_callback(self._end, tasks)
             # What start-up made lives as long as the process: the collector need not look at it again and again.
             gc.collect()
@@ -614,6 +680,27 @@ class Server:
     async def audit_event(self, event: str, **fields: str) -> None:
         """Record what a command is about to do; raises Unavailable when it cannot be recorded."""
         await self._audit.durable_event(event, **fields)
+
+    @property
+    def audit_log(self) -> AuditLog:
+        """The audit log, for metrics."""
+        return self._audit_log
+
+    def sink_figures(self) -> Sequence[SinkNumbers]:
+        """The audit sinks besides the log's own files, for metrics."""
+        return ()
+
+    @property
+    def bundles(self) -> list[TrustBundle]:
+        """The trust bundles in force."""
+        return self._trust.bundles
+
+    def certificate_ends(self) -> dict[str, float]:
+        """When the server's certificate and the first of each trust bundle's authorities end, in seconds since 1970."""
+        ends = {"server": self._tls.ends_s}
+        for bundle in self.bundles:
+            ends[f"trust:{bundle.name}"] = min(one.not_valid_after_utc.timestamp() for one in bundle.authorities)
+        return ends
 
     async def _start_seal(self) -> None:
         try:
@@ -690,8 +777,10 @@ class Server:
             try:
                 await asyncio.wait_for(self._stopping.wait(), PROBE_S)
             except TimeoutError:
+                delay_s = loop.time() - due_s
+                self.observing.loop_lag.add(delay_s)
                 try:
-                    self.shedder.note(loop.time() - due_s)
+                    self.shedder.note(delay_s)
                 except VaultdError as error:  # the change cannot be audited: shedding goes on all the same
                     _log.warning("background_failed", reason=error.reason)
 

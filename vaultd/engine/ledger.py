@@ -131,13 +131,20 @@ class Changes:
     ) -> R:
         """Write a resource as the row that it is, and return it with this change's revision."""
         written: Any = replace(resource, revision=self.revision)  # type: ignore[type-var]  # R is one of Resource
+        await self._put(kind, written, secret=secret, keep_secret=keep_secret)
+        result: R = written
+        return result
+
+    async def keep_books(self, kind: str, resource: Any) -> None:
+        """Write a resource whose change is of no concern to callers: its etag stays what it was."""
+        await self._put(kind, resource, secret=None, keep_secret=False)
+
+    async def _put(self, kind: str, written: Any, *, secret: Secret | None, keep_secret: bool) -> None:
         scope, id, version, state, due = _columns(kind, written)
         values = encode_resource(written)
         await self.put(
             RowKey(kind, scope, id, version), written.uid, state, due, values, secret=secret, keep_secret=keep_secret
         )
-        result: R = written
-        return result
 
     async def delete(self, key: RowKey) -> None:
         """Delete a row that exists."""
@@ -402,8 +409,10 @@ def _columns(kind: str, resource: Any) -> tuple[str, str, int, str, int | None]:
         return "", resource.id, 0, "ACTIVE", None
     if kind == "quota":
         return "", resource.row_id, 0, "ACTIVE", None
-    if kind == "key":
+    if kind in {"key", "secret", "import_job"}:
         return resource.vault, resource.id, 0, resource.state.value, resource.due_us
+    if kind == "secret_version":
+        return resource.vault, resource.secret, resource.number, resource.state.value, None
     return resource.vault, resource.key, resource.number, resource.state.value, resource.due_us
 
 

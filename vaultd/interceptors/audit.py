@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vaultd.interceptors.call import Call
     from vaultd.interceptors.routes import Route
     from vaultd.interceptors.rules import Rule
+    from vaultd.telemetry.spans import Span
 
 _FOLDED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED"}
 _FOLDED_REASONS = {"AUDIT_DISK_LOW", "TOO_MANY_IN_FLIGHT"}
@@ -48,11 +49,13 @@ class Entry:
         "fields",
         "handed_over",
         "intended",
+        "outcome",
         "patience_s",
         "principal",
         "request_id",
         "route",
         "sequence",
+        "span",
         "started",
         "trace",
     )
@@ -73,6 +76,10 @@ class Entry:
         self.intended = False
         """True once an intent may be in the log: it gets an outcome of its own, or it would read as a crash."""
         self.fields: dict[str, Any] = {}
+        self.outcome = ("UNKNOWN", "UNKNOWN", 0)
+        """Status, reason and bytes of the answer, as they were last known; for metrics and traces."""
+        self.span: Span | None = None
+        """Of a call that is sampled, until it ends."""
         self.sequence = 0
         """Of the last record that was written of the call."""
         self.patience_s = WAIT_S
@@ -100,7 +107,7 @@ class Entry:
         columns = [names] if len(audited) == 1 else list(zip(*names, strict=True)) or [()] * len(audited)
         for path, column in zip(audited, columns, strict=True):
             self.fields[path] = dict(Counter(column))
-        self.fields["key_version"] = dict(Counter(versions))
+        self.fields[route.rule.used] = dict(Counter(versions))
         self.fields["items"] = items
         if errors:
             failures: dict[str, list[int]] = {}
@@ -124,9 +131,9 @@ class AuditStep:
         log: AuditLog,
         folder: RefusalFolder,
         clock: Clock,
+        shipper: Shipper | None = None,
         revision: Callable[[], int] = lambda: 0,
         synced: frozenset[str] = frozenset({"mutation"}),
-        shipper: Shipper | None = None,
     ) -> None:
         """`revision`: of the store, as this process wrote it last.  `synced`: classes of calls whose records wait for the disk."""
         self._log = log
@@ -147,14 +154,20 @@ class AuditStep:
         """Make durable what is about to be done, and have the sinks that mutations need acknowledge it."""
         self._shipper.require_for_mutation()
         entry.intended = True
-        await self._write_mutation(entry, self._record(entry, "intent"))
+        receipt = await self._write(self._record(entry, "intent"))
+        if self._shipper.holds_mutations:
+            entry.patience_s = await self._shipper.mutation_delivered(receipt.sequence, entry.patience_s)
+
+    def now_s(self) -> float:
+        """When something began, for latencies."""
+        return self._clock.monotonic_s()
 
     async def opened(self, entry: Entry) -> None:
         """Make durable that a stream begins, and have the sinks that every call needs acknowledge it."""
         entry.intended = True
         receipt = await self._log.append_durable(self._record(entry, "open"))
-        entry.sequence = receipt.sequence
-        await self.delivered(entry)
+        if self.holds_calls:
+            entry.patience_s = await self._shipper.call_delivered(receipt.sequence, entry.patience_s)
 
     def outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> bytes | None:
         """Record the end of a call; the serialised receipt, or None when the record was folded into another."""
@@ -171,14 +184,17 @@ class AuditStep:
         await self._shipper.call_delivered(entry.sequence, entry.patience_s)
 
     async def mutation_outcome(self, entry: Entry, bytes_out: int) -> bytes:
-        """Record the end of a mutation that was done, and how far the store has come; on stable storage when it returns,
-        and with the sinks that mutations need.
+        """Record the end of a mutation that was done, and how far the store has come; on stable storage when it returns, and
+        with the sinks that mutations need.
 
         A store that is put back to before it is found by that.
         """
         record = self._outcome(entry, "OK", "", bytes_out)
         record[REVISION] = self._revision()
-        return serialize(await self._write_mutation(entry, record))
+        receipt = await self._write(record)
+        if self._shipper.holds_mutations:
+            entry.patience_s = await self._shipper.mutation_delivered(receipt.sequence, entry.patience_s)
+        return serialize(receipt)
 
     def require_room(self) -> None:
         """Raise Unavailable while the disk has room for records of refusals only."""
@@ -199,14 +215,10 @@ class AuditStep:
         entry.sequence = receipt.sequence
         return serialize(receipt)
 
-    async def _write_mutation(self, entry: Entry, record: dict[str, Any]) -> Receipt:
+    async def _write(self, record: dict[str, Any]) -> Receipt:
         if "mutation" in self._synced:
-            receipt = await self._log.append_durable(record)
-        else:
-            receipt = self._log.append(record)
-        if self._shipper.holds_mutations:
-            entry.patience_s = await self._shipper.mutation_delivered(receipt.sequence, entry.patience_s)
-        return receipt
+            return await self._log.append_durable(record)
+        return self._log.append(record)
 
     def _fold(self, entry: Entry, reason: str) -> bool:
         who = entry.principal or host_of(entry.call.peer.address)

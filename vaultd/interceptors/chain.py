@@ -13,8 +13,6 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from google.protobuf.message import DecodeError
-
 from vaultd.engine.caller import Caller
 from vaultd.errors import (
     DataLoss,
@@ -31,9 +29,11 @@ from vaultd.interceptors.call import ReaderGone, Reply
 from vaultd.interceptors.deadlines import Deadlines
 from vaultd.interceptors.errors import CODES, DETAILS_KEY, audit_unavailable, known_error, status_of
 from vaultd.interceptors.grants import Granted, GrantsOfBatch
+from vaultd.interceptors.items import ItemSteps, ItemStream
+from vaultd.interceptors.routes import parse
 from vaultd.interceptors.streams import OpenStream, OpenStreams
 from vaultd.interceptors.throttle import message_cost, spend
-from vaultd.interceptors.trace import REQUEST_ID_KEY, RequestIds, trace_id
+from vaultd.interceptors.trace import REQUEST_ID_KEY, RequestIds
 from vaultd.services.context import Context, StreamContext
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from vaultd.interceptors.identity import Identity
     from vaultd.interceptors.policy import PolicyStep
     from vaultd.interceptors.routes import Route
+    from vaultd.interceptors.telemetry import TelemetryStep
     from vaultd.interceptors.throttle import Throttle
 
 MAX_ITEMS: Final = 10_000
@@ -83,6 +84,7 @@ class Chain:
         grants: GrantStep,
         approvals: ApprovalStep,
         audit: AuditStep,
+        telemetry: TelemetryStep,
         refusals: RefusalLog,
         on_incident: Callable[[str, BaseException], None],
         on_data_loss: Callable[[DataLoss], None],
@@ -95,6 +97,7 @@ class Chain:
         self._grants = grants
         self._approvals = approvals
         self._audit = audit
+        self._telemetry = telemetry
         self._refusals = refusals
         self._on_incident = on_incident
         self._on_data_loss = on_data_loss
@@ -102,6 +105,21 @@ class Chain:
         self._request_ids = RequestIds()
         self._deadlines = Deadlines()
         self._open_streams = OpenStreams(identity, policy)
+        self._items = ItemSteps(
+            routes,
+            identity,
+            throttle,
+            policy,
+            grants,
+            audit,
+            self._deadlines,
+            on_incident,
+            on_data_loss,
+            self._remember,
+            telemetry.ended,
+            self._limits.receive_s,
+            self._limits.unary_s,
+        )
         self._finishing: set[asyncio.Task[Reply]] = set()
         self._synced = frozenset(route.path for route in routes.values() if audit.waits(route.rule))
 
@@ -116,7 +134,7 @@ class Chain:
 
     async def unary(self, call: Call) -> Reply:
         """Serve one unary call."""
-        entry = self._audit.open(call, self._request_ids.fresh(), trace_id(call.metadata))
+        entry = self._open(call)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a coroutine that runs is in a task
         try:
@@ -174,13 +192,23 @@ class Chain:
                 return self._refuse(entry, _too_late())
             if not entry.handed_over:
                 self._record(entry, "CANCELLED", "CANCELLED")
+                entry.outcome = ("CANCELLED", "CANCELLED", 0)
             raise
         except TimeoutError:
             return self._refuse(entry, _too_late())
         except Exception as error:  # the one broad except: what is not a VaultdError is INTERNAL with an incident id
             return self._refuse(entry, known_error(error, self._on_incident))
+        finally:
+            if not entry.handed_over:
+                self._telemetry.ended(entry)
 
     # -- steps ----------------------------------------------------------------------------------------------------------
+
+    def _open(self, call: Call) -> Entry:
+        trace, span = self._telemetry.begin(call)
+        entry = self._audit.open(call, self._request_ids.fresh(), trace)
+        entry.span = span
+        return entry
 
     def _find(self, method: str) -> Route:
         route = self._routes.get(method)
@@ -211,9 +239,12 @@ class Chain:
                     raise await self._policy.disguise(error, context.caller, route.rule, request) from None
                 answer = _body(entry, response)
                 receipt = await self._audit.mutation_outcome(entry, len(answer))
+                entry.outcome = ("OK", "", len(answer))
                 return Reply(answer, 0, "", _trailing(entry, receipt))
             except Exception as error:  # as in unary: the same mapping, inside the task that outlives the call
                 return self._refuse(entry, known_error(error, self._on_incident))
+            finally:
+                self._telemetry.ended(entry)
 
         def settle(done: asyncio.Task[Reply]) -> None:
             # Not before: who gives up on mutations must not have more of them under way than who waits.
@@ -330,6 +361,8 @@ class Chain:
         """Why items with these names are refused, or the grants that each of them uses, or None."""
         try:
             route.validate.names(item)
+            if self._policy.permits(caller, route.rule, item):
+                return None
             try:
                 await self._policy.require(caller, route.rule, item)
             except PermissionDenied as refused:
@@ -349,6 +382,7 @@ class Chain:
             response = await route.serve(request, Context(NOBODY, call.method, call.deadline))
         finally:
             self._throttle.streams.leave(peer)
+        entry.outcome = ("OK", "", 0)
         return Reply(response.SerializeToString(), 0, "", ((REQUEST_ID_KEY, entry.request_id),))
 
     async def _finish(self, entry: Entry, route: Route, response: Any) -> Reply:
@@ -360,6 +394,7 @@ class Chain:
             receipt = self._audit.outcome(entry, "OK", "", len(body))
         if self._audit.holds_calls:
             await self._audit.delivered(entry)
+        entry.outcome = ("OK", "", len(body))
         return Reply(body, 0, "", _trailing(entry, receipt))
 
     def _refuse(self, entry: Entry, error: VaultdError) -> Reply:
@@ -368,6 +403,7 @@ class Chain:
         receipt, recorded = self._record(entry, error.code, error.reason)
         if not recorded:
             error = audit_unavailable()
+        entry.outcome = (error.code, error.reason, 0)
         self._remember(entry, error)
         status = status_of(error)
         trailing = (*_trailing(entry, receipt), (DETAILS_KEY, status.SerializeToString()))
@@ -408,7 +444,7 @@ class Chain:
 
         Admitted like a unary call; that it is open is durable before its first answer, and its end is recorded with counts.
         """
-        entry = self._audit.open(call, self._request_ids.fresh(), trace_id(call.metadata))
+        entry = self._open(call)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a coroutine that runs is in a task
         stream: OpenStream | None = None
@@ -420,7 +456,8 @@ class Chain:
             entry.credential = self._identity.credential(call)
             caller = await self._identity.identify(call)
             principal = entry.principal = caller.principal
-            stream = self._stream_of(call, caller, entry, route, task)
+            make = ItemStream if route.rule.each else OpenStream
+            stream = make(call, caller, entry.credential, route, task)
             self._throttle.streams.enter(principal)
             try:
                 with self._open_streams.holding(stream):
@@ -430,6 +467,7 @@ class Chain:
                 self._throttle.streams.leave(principal)
                 stream.tell(entry)
             receipt = self._audit.outcome(entry, "OK", "", entry.bytes_out)
+            entry.outcome = ("OK", "", entry.bytes_out)
             return Reply(b"", 0, "", _trailing(entry, receipt))
         except asyncio.CancelledError:
             if stream is not None and stream.ended is not None:
@@ -440,16 +478,17 @@ class Chain:
             late = call.deadline is not None and task.get_loop().time() >= call.deadline
             code = "DEADLINE_EXCEEDED" if late else "CANCELLED"
             self._record(entry, code, code)
+            entry.outcome = (code, code, entry.bytes_out)
             raise
         except ReaderGone:
             self._record(entry, "CANCELLED", "CANCELLED")
+            entry.outcome = ("CANCELLED", "CANCELLED", entry.bytes_out)
             return Reply(b"", CODES["CANCELLED"], "", ())
         except Exception as error:  # as in unary: what is not a VaultdError is INTERNAL with an incident id
             known = known_error(error, self._on_incident)
             return self._refuse(entry, stream.named(known) if stream is not None else known)
-
-    def _stream_of(self, call: Call, caller: Caller, entry: Entry, route: Route, task: asyncio.Task[Any]) -> OpenStream:
-        return OpenStream(call, caller, entry.credential, route, task)
+        finally:
+            self._telemetry.ended(entry)
 
     async def _serve_stream(self, stream: OpenStream, entry: Entry, task: asyncio.Task[Any]) -> None:
         """The steps of a unary call, for a request that is answered by many messages."""
@@ -458,6 +497,9 @@ class Chain:
         now = task.get_loop().time()
         if call.deadline is not None and call.deadline - now < self._limits.least_deadline_s:
             raise _too_late()
+        if isinstance(stream, ItemStream):
+            await self._items.serve(stream, entry)
+            return
         self._deadlines.watch(task, now + self._limits.receive_s)
         body = await stream.receive()
         self._deadlines.leave(task)
@@ -520,22 +562,13 @@ class Chain:
             body = await call.receive()
 
 
-def parse(route: Route, body: bytes | None) -> Any:
-    """Parse a raw message; raises InvalidArgument, and says nothing of what it held."""
-    if body is None:
-        raise InvalidArgument("REQUEST_MISSING", "the call carried no message, or one larger than 4 MiB")
-    try:
-        return route.request.FromString(body)
-    except DecodeError:
-        raise InvalidArgument("REQUEST_MALFORMED", "the message is not a valid encoding of its type") from None
-
-
 def _body(entry: Entry, response: Any) -> bytes:
-    version = getattr(response, "key_version", "")
-    if version:
-        entry.fields["key_version"] = version
     if entry.route is not None:
-        for told in entry.route.rule.told:
+        rule = entry.route.rule
+        version = getattr(response, rule.used, "")
+        if version:
+            entry.fields[rule.used] = version
+        for told in rule.told:
             entry.fields[told] = getattr(response, told)
     body: bytes = response.SerializeToString()
     if len(body) > MAX_MESSAGE_BYTES:  # the transport would refuse it after it was recorded as answered

@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2 as pb
 from vaultd.errors import NotFound, ResourceExhausted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from vaultd.services.context import Context
 
@@ -26,8 +26,14 @@ class HealthBoard:
     audit sink (`audit:NAME`) that not every call needs.
     """
 
-    def __init__(self, services: Iterable[str], slots: Iterable[str] = (), needed: Iterable[str] = ()) -> None:
-        """`needed` are components besides COMPONENTS that the whole does not do without."""
+    def __init__(
+        self,
+        services: Iterable[str],
+        slots: Iterable[str] = (),
+        needed: Iterable[str] = (),
+        on_change: Callable[[str, bool], None] | None = None,
+    ) -> None:
+        """`needed` are components besides COMPONENTS that the whole does not do without; `on_change` hears of each change."""
         needed = tuple(needed)
         slots = tuple(slot for slot in slots if slot not in needed)
         self._services = tuple(services)
@@ -35,11 +41,14 @@ class HealthBoard:
         self._slots = frozenset(slots)
         self.draining = False
         self._changed = asyncio.Event()
+        self._on_change = on_change
 
     def set(self, component: str, serving: bool) -> None:
         """Report a component."""
         if self._components.get(component) != serving:
             self._components[component] = serving
+            if self._on_change is not None:
+                self._on_change(component, serving)
             self._wake()
 
     def drain(self) -> None:
