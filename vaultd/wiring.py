@@ -449,6 +449,7 @@ class Server:
             post_quantum=audit.post_quantum,
             accept_restore=accept_restore,
         )
+        self.witness.needed = self.shipper.oldest_needed_sequence
         limits = settings.limits
         self.in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
         self.streams = InFlight(limits.streams, max(1, limits.streams // 4))
