@@ -8,6 +8,7 @@ import random
 import grpc
 import pytest
 import pytest_asyncio
+from test_review_chain import without_audit
 from wire import CRYPTO, GENEROUS, World, key_of, reason_in, response_class
 
 from harness import reason_of, running_server
@@ -366,6 +367,25 @@ async def test_a_stopping_server_answers_what_it_read_and_says_to_go_on_elsewher
         assert (ended.code(), reason_of(ended)) == (grpc.StatusCode.UNAVAILABLE, "SERVER_DRAINING")
         late = await Stream(server.admin).end()
         assert reason_of(late) == "SERVER_DRAINING"
+
+
+async def test_no_result_leaves_that_cannot_be_recorded(tmp_path):
+    async with running_server(tmp_path) as server:
+        made = World(server)
+        await made.create("default", "enc", key_of("ENCRYPT_DECRYPT"))
+        stream = Stream(server.app)
+        await stream.send(encrypt(1))
+        assert (await stream.results(1))[1].encrypt.ciphertext
+        with without_audit(server):
+            await stream.send(encrypt(2), encrypt(3, "vaults/other/keys/enc"))
+            results = await stream.results(2)
+            assert {reason_in(result.status) for result in results.values()} == {"AUDIT_UNAVAILABLE"}
+            late = Stream(server.app)
+            await late.send(encrypt(1))
+            assert reason_of(await late.end()) == "AUDIT_UNAVAILABLE"
+        await stream.send(encrypt(4))
+        assert (await stream.results(1))[4].encrypt.ciphertext
+        stream.call.cancel()
 
 
 # -- ReEncryptStream ----------------------------------------------------------------------------------------------------

@@ -29,10 +29,10 @@ from vaultd_client.v1 import keys_pb2, policy_pb2, resources_pb2
 if TYPE_CHECKING:
     from harness import Client
 
-KEYS = 50
+KEYS = 64
 PACED_CHANGES = 40
 PACE_S = 0.25
-WRITERS = 8
+WRITERS = 64
 PROCESSES = 4
 """Each is an identity of its own: a principal may have a quarter of the streams."""
 KEPT_MIB = 32
