@@ -456,7 +456,7 @@ class Server:
             Throttle(
                 engine.limiter,
                 self._in_flight,
-                InFlight(limits.streams, max(1, limits.streams // 4)),
+                InFlight(limits.streams, limits.streams_per_principal),
                 quota_methods(RULES),
                 engine.catalog.algorithm_of,
             ),

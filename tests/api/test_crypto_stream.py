@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -12,6 +13,9 @@ from test_review_chain import without_audit
 from wire import CRYPTO, GENEROUS, World, key_of, reason_in, response_class
 
 from harness import reason_of, running_server
+from vaultd.interceptors.routes import RouteMissing, build_routes
+from vaultd.interceptors.rules import RULES
+from vaultd.services.crypto import CryptoService
 from vaultd_client.v1 import crypto_pb2 as pb
 from vaultd_client.v1 import identity_pb2, policy_pb2
 
@@ -386,6 +390,15 @@ async def test_no_result_leaves_that_cannot_be_recorded(tmp_path):
         await stream.send(encrypt(4))
         assert (await stream.results(1))[4].encrypt.ciphertext
         stream.call.cancel()
+
+
+@pytest.mark.parametrize("name", ["CryptoStream", "ReEncryptStream"])
+async def test_a_method_that_takes_a_stream_needs_a_rule_that_says_so(name):
+    services = {pb.DESCRIPTOR.services_by_name["CryptoService"]: CryptoService(None, None, {})}
+    assert build_routes(services, RULES)[CRYPTO + name].streaming
+    rules = [replace(rule, each=False, named=True) if rule.method == CRYPTO + name else rule for rule in RULES]
+    with pytest.raises(RouteMissing, match="what is asked of each"):
+        build_routes(services, rules)
 
 
 # -- ReEncryptStream ----------------------------------------------------------------------------------------------------

@@ -405,7 +405,7 @@ async def test_a_clients_deadline_ends_a_watch(server):
 
 
 async def test_places_of_streams_are_bounded_and_given_back(tmp_path):
-    async with running_server(tmp_path, limits={"streams": 8}) as server:
+    async with running_server(tmp_path, limits={"streams": 8, "streams_per_principal": 2}) as server:
         watchers = [await Watcher(server.admin).begin() for _ in range(2)]
         ended = await Watcher(server.admin).end()
         assert reason_of(ended) == "TOO_MANY_IN_FLIGHT"

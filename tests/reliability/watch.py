@@ -34,7 +34,7 @@ PACED_CHANGES = 40
 PACE_S = 0.25
 WRITERS = 64
 PROCESSES = 4
-"""Each is an identity of its own: a principal may have a quarter of the streams."""
+"""Each is an identity of its own."""
 KEPT_MIB = 32
 """What may stay: arenas of the allocator, and the caches that 10,000 changes fill."""
 SETTLE_S = 60
