@@ -39,6 +39,8 @@ from vaultd.engine import (  # noqa: E402
     refusals,
     revocations,
     scheduler,
+    secret_payloads,
+    secrets,
     usage,
     watch,
     weights,
@@ -52,6 +54,7 @@ from vaultd.interceptors import chain, crl, items, jose, streams, throttle, toke
 from vaultd.interceptors.errors import Internal  # noqa: E402
 from vaultd.interceptors.rules import RULES, Access  # noqa: E402
 from vaultd.services import crypto_stream, health  # noqa: E402
+from vaultd.telemetry.metrics import METRICS  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -81,6 +84,7 @@ NAME_CHECKS = {
     "_grant": "`vaults/{vault}/keys/{key}/grants/{grant}`",
     "_key_or_vault": "a key or a vault",
     "_approval": "`approvals/{approval}`",
+    "_import_job": "`vaults/{vault}/importJobs/{import_job}`",
     "_rules": f"at most {approvals.MAX_RULES}, together at most {approvals.MAX_RULES_CHARS // KIB} KiB",
     "_grantable": f"1 to {validate.MAX_GRANTED} permissions that can be granted, each once",
     "_watched": "`/`, `vaults`, `vaults/{vault}`, its `keys` or `secrets`, one of them, its `versions`, or a version",
@@ -91,12 +95,19 @@ NAME_CHECKS = {
     "_labels": f"at most {validate.MAX_LABELS}; keys `[a-z][a-z0-9_-]{{0,62}}`, values `[a-zA-Z0-9._/-]{{0,63}}`",
     "_principal": "a principal in its one spelling",
     "_mask": f"1 to {validate.MAX_MASK_PATHS} paths, or `*`",
+    "_secret": "`vaults/{vault}/secrets/{secret}`",
+    "_secret_version": "`vaults/{vault}/secrets/{secret}/versions/{number}`",
+    "_secret_or_version": "a secret, or a version by number or alias",
+    "_alias": "an alias: `[a-z]([a-z0-9-]{0,61}[a-z0-9])?`",
+    "_payload": f"at most {secret_payloads.MAX_PAYLOAD_BYTES // KIB} KiB",
+    "_filled_payload": f"1 byte to {secret_payloads.MAX_PAYLOAD_BYTES // KIB} KiB",
+    "_metadata": f"at most {validate.MAX_METADATA // KIB} KiB; finite numbers",
     "_quota": "`quotas/{quota}` or `vaults/{vault}/quotas/{quota}`",
     "_quota_parent": "`/` or `vaults/{vault}`",
     "_place": "`/`, `vaults/{vault}` or `vaults/{vault}/keys/{key}`",
     "_methods": f"at most {validate.MAX_METHODS} names of methods",
     "_policy_scope": "`/` or `vaults/{vault}`",
-    "_policy_resource": "`/`, `vaults`, `vaults/{vault}`, a key, a version, or `vaults/{vault}/secrets/{secret}`",
+    "_policy_resource": "`/`, `vaults`, `vaults/{vault}`, a key, a secret, or a version of one",
     "_permissions": f"1 to {validate.MAX_TESTED} permissions",
     "_principals": f"1 to 16, each at most {validate.MAX_PRINCIPAL_CHARS} characters",
 }
@@ -186,6 +197,8 @@ def resource_of(needed: Access) -> str:
     held = inspect.getclosurevars(needed.resource).nonlocals
     if "resource" in held:
         return f"`{held['resource']}`"
+    if needed.resource.__qualname__.startswith("_vault_of."):
+        return f"the vault of `{held['field']}`"
     if "field" in held:
         return f"`{held['field']}`, or `/`"
     return f"the vault of `{held['name'].__reduce__()[1][0]}`, or `/`"  # of a quota's name
@@ -272,6 +285,10 @@ def fixed_limits() -> str:
         ("a page token", f"{validate.MAX_TOKEN_CHARS} characters"),
         ("how long a `request_id` is remembered", f"{REPLAY_WINDOW_US // SECOND_US // 3600} hours"),
         ("versions of a key", f"{lifecycle.MAX_VERSIONS:,}"),
+        ("versions of a secret, in its life", f"{secrets.MAX_VERSIONS:,}"),
+        ("`keep_versions` of a secret", f"1 to {secrets.MAX_KEPT}, {secrets.DEFAULT_KEPT} by default"),
+        ("aliases of a secret", f"{secrets.MAX_ALIASES}"),
+        ("`version_ttl` of a secret", "1 second to 100 years"),
         ("`rotation_period`", f"1 hour to {lifecycle.MAX_ROTATION_US // DAY_US:,} days"),
         ("`destroy_scheduled_duration`", f"at most {lifecycle.MAX_DESTROY_DELAY_US // DAY_US} days"),
         ("grants of a key, in all", f"{key_grants.MAX_GRANTS_PER_KEY:,}, {key_grants.MAX_GRANTS:,}"),
@@ -349,6 +366,22 @@ def weights_table() -> str:
     names = [name for name in ALGORITHMS if name in private or name in generate]
     rows = [(f"`{name}`", str(private.get(name, 1)), str(generate.get(name, 1))) for name in names]
     return table(("Algorithm", "Private-key operation", "Making a key"), rows)
+
+
+# -- metrics ------------------------------------------------------------------------------------------------------------
+
+
+def metrics_table() -> str:
+    rows = [
+        (
+            f"`{metric.prometheus}`",
+            metric.kind.value,
+            ", ".join(f"`{label}`" for label in metric.prometheus_labels),
+            f"{metric.text}{'' if metric.name.replace('.', '_') == metric.prometheus else f' (`{metric.name}`)'}",
+        )
+        for metric in METRICS.values()
+    ]
+    return table(("Metric", "Kind", "Labels", "What it says (and its name in OpenTelemetry)"), rows)
 
 
 # -- vectors ------------------------------------------------------------------------------------------------------------
@@ -447,6 +480,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/formats.md": {"vectors": vectors},
     "docs/hsm.md": {"softhsm-lacks": softhsm_lacks},
     "docs/quotas.md": {"weights": weights_table},
+    "docs/metrics.md": {"metrics": metrics_table},
 }
 
 

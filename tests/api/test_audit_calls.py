@@ -21,12 +21,14 @@ from wire import (
     MUTATIONS,
     NOT_FOUND,
     OK,
+    SECRETS,
     STREAMS,
     UNAVAILABLE,
     World,
     call,
     request_class,
     short,
+    single_of,
 )
 
 from harness import running_server
@@ -179,17 +181,20 @@ async def test_a_malformed_trace_is_not_recorded(world, trace):
 
 @pytest.mark.parametrize("path", BATCHES, ids=short)
 async def test_a_batch_is_one_record_with_its_count_and_every_failure(world, path):
-    good = await world.request(path.replace("Batch", ""))
+    kind, reason, used = ("keys", "KEY_NOT_FOUND", "key_version")
+    if path.startswith(SECRETS):
+        kind, reason, used = ("secrets", "SECRET_NOT_FOUND", "version")
+    good = await world.request(single_of(path))
     bad, missing = type(good)(), type(good)()
     missing.CopyFrom(good)
     for field in ("name", "source_name"):
         if field in good.DESCRIPTOR.fields_by_name:
-            setattr(missing, field, "vaults/default/keys/missing")
+            setattr(missing, field, f"vaults/default/{kind}/missing")
     outcome = await call(world.admin, path, request_class(path)(items=[good, bad, good, missing, bad]))
     (record,) = records_of(world.server, outcome)
     assert (record["code"], record["items"]) == ("OK", 5)
-    assert record["failures"] == {"INVALID_NAME": [1, 4], "KEY_NOT_FOUND": [3]}
-    assert sum(record["key_version"].values()) == 2
+    assert record["failures"] == {"INVALID_NAME": [1, 4], reason: [3]}
+    assert sum(record[used].values()) == 2
 
 
 async def test_a_flood_of_refusals_is_folded_and_no_refusal_is_lost(tmp_path):

@@ -13,16 +13,19 @@ from google.rpc import error_details_pb2, status_pb2
 from softhsm import put_key
 from vaultd.engine.approvals import Ask
 from vaultd.engine.permissions import PERMISSIONS
+from vaultd_client.key_wrapping import wrap_for_import
 from vaultd_client.v1 import (
     admin_pb2,
     approval_pb2,
     crypto_pb2,
     grant_pb2,
     identity_pb2,
+    key_transfer_pb2,
     keys_pb2,
     policy_pb2,
     quota_pb2,
     resources_pb2,
+    secrets_pb2,
     watch_pb2,
 )
 
@@ -36,14 +39,15 @@ if TYPE_CHECKING:
 
 CRYPTO = "/vaultd.v1.CryptoService/"
 KEYS = "/vaultd.v1.KeysService/"
+SECRETS = "/vaultd.v1.SecretsService/"
 ADMIN = "/vaultd.v1.AdminService/"
 METHODS: dict[str, MethodDescriptor] = {
     f"/{service.full_name}/{method.name}": method
-    for file in (crypto_pb2, keys_pb2, admin_pb2)
+    for file in (crypto_pb2, keys_pb2, secrets_pb2, admin_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
-BATCHES = [path for path in METHODS if path.startswith(f"{CRYPTO}Batch")]
+BATCHES = [path for path in METHODS if path.rpartition("/")[2].startswith("Batch")]
 STREAMS = [path for path, method in METHODS.items() if method.server_streaming]
 ITEM_STREAMS = [path for path, method in METHODS.items() if method.client_streaming]
 ENDLESS = [f"{ADMIN}Watch"]
@@ -56,6 +60,11 @@ MUTATIONS = [
     ),
     *(f"{KEYS}{name}" for name in ("DisableKeyVersion", "DestroyKeyVersion", "RestoreKeyVersion", "DeleteKey")),
     *(f"{KEYS}{name}" for name in ("UndeleteKey", "PurgeKey", "CreateGrant", "RevokeGrant")),
+    *(f"{SECRETS}{name}" for name in ("CreateSecret", "UpdateSecret", "AddSecretVersion", "EnableSecretVersion")),
+    *(f"{SECRETS}{name}" for name in ("DisableSecretVersion", "DestroySecretVersion", "SetAlias", "DeleteSecret")),
+    *(f"{SECRETS}{name}" for name in ("UndeleteSecret", "PurgeSecret")),
+    *(f"{KEYS}{name}" for name in ("CreateImportJob", "ImportKeyVersion", "ExportKeyVersion", "BackupKey")),
+    f"{KEYS}RestoreKeyBackup",
     *(f"{ADMIN}{name}" for name in ("Init", "Seal", "Unseal", "RotateRootKey", "CreateVault", "UpdateVault")),
     *(f"{ADMIN}{name}" for name in ("DeleteVault", "SetPolicy")),
     *(f"{ADMIN}{name}" for name in ("CreateQuota", "UpdateQuota", "DeleteQuota")),
@@ -86,6 +95,11 @@ UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 def short(path: str) -> str:
     """The method without its package, for names of tests."""
     return path.rpartition("/")[2]
+
+
+def single_of(path: str) -> str:
+    """The method that a batch repeats."""
+    return {f"{SECRETS}BatchAccessSecretVersions": f"{SECRETS}AccessSecretVersion"}.get(path, path.replace("Batch", ""))
 
 
 def request_class(path: str) -> type[Message]:
@@ -303,6 +317,7 @@ class World:
     _kept: dict[tuple[str, str], Any] = field(default_factory=dict)
     _lending: set[str] = field(default_factory=set)
     _ruled: bool = False
+    _jobs: dict[str, key_transfer_pb2.ImportJob] = field(default_factory=dict)
 
     @property
     def admin(self) -> Client:
@@ -316,6 +331,7 @@ class World:
         self.sealed[vault] = (await self.admin.crypto.Encrypt(encrypt)).ciphertext
         wrap = crypto_pb2.WrapKeyRequest(name=f"vaults/{vault}/keys/wrap", key_material=b"0123456789abcdef")
         self.wrapped[vault] = (await self.admin.crypto.WrapKey(wrap)).wrapped_key
+        await self.create_secret(vault, "shown")
 
     async def create(self, vault: str, key_id: str, key: resources_pb2.Key) -> str:
         """Make a key; return its name."""
@@ -345,8 +361,9 @@ class World:
             item = crypto_pb2.ReEncryptStreamItem(id=1, ciphertext=self.sealed[vault])
             return crypto_pb2.ReEncryptStreamRequest(source_name=f"vaults/{vault}/keys/enc", items=[item])
         if name.startswith("Batch"):
-            item = await self.request(f"{CRYPTO}{name.removeprefix('Batch')}", vault)
-            return request_class(path)(items=[item])
+            return request_class(path)(items=[await self.request(single_of(path), vault)])
+        if path.startswith(SECRETS):
+            return await self._secrets_request(name, vault)
         if path.startswith(CRYPTO):
             return self.crypto_request(name, vault)
         if path.startswith(ADMIN):
@@ -374,6 +391,8 @@ class World:
         make = request_class(f"{KEYS}{name}")
         if name.endswith(("Grant", "Grants")):
             return await self._grant_request(name, vault)
+        if name in {"ImportKeyVersion", "ExportKeyVersion", "BackupKey", "RestoreKeyBackup"} or "ImportJob" in name:
+            return await self._transfer_request(name, vault)
         if name == "CreateKey":
             return make(parent=f"vaults/{vault}", key_id=self.fresh_id(), key=key_of("MAC"))
         if name == "AdoptKey":
@@ -402,6 +421,71 @@ class World:
             await self.admin.keys.DestroyKeyVersion(keys_pb2.DestroyKeyVersionRequest(name=version))
         on_version = name == "SetPrimaryVersion" or name.endswith("KeyVersion")
         return make(name=version if on_version else key)
+
+    async def create_secret(self, vault: str, secret_id: str, payload: bytes = b"a payload", **fields: Any) -> str:
+        """Make a secret with one version; return its name."""
+        secret = secrets_pb2.Secret(**fields)
+        request = secrets_pb2.CreateSecretRequest(
+            parent=f"vaults/{vault}", secret_id=secret_id, secret=secret, payload=payload
+        )
+        return str((await self.admin.secrets.CreateSecret(request)).name)
+
+    async def _secrets_request(self, name: str, vault: str) -> Any:
+        make = request_class(f"{SECRETS}{name}")
+        if name == "CreateSecret":
+            return make(parent=f"vaults/{vault}", secret_id=self.fresh_id(), payload=b"a payload")
+        if name == "ListSecrets":
+            return make(parent=f"vaults/{vault}")
+        if name == "ListSecretVersions":
+            return make(parent=f"vaults/{vault}/secrets/shown")
+        if name in {"GetSecret", "GetSecretVersion", "AccessSecretVersion"}:
+            return make(name=f"vaults/{vault}/secrets/shown")
+        secret = await self.create_secret(vault, self.fresh_id())
+        if name == "UpdateSecret":
+            request = make(secret=secrets_pb2.Secret(name=secret, labels={"team": "a"}, keep_versions=3))
+            request.update_mask.paths.extend(["labels", "keep_versions"])
+            return request
+        if name == "AddSecretVersion":
+            return make(parent=secret, payload=b"another payload")
+        if name == "SetAlias":
+            return make(name=secret, alias="canary", version=f"{secret}/versions/1")
+        if name in {"UndeleteSecret", "PurgeSecret"}:
+            await self.admin.secrets.DeleteSecret(secrets_pb2.DeleteSecretRequest(name=secret))
+        return make(name=f"{secret}/versions/1" if name.endswith("SecretVersion") else secret)
+
+    async def import_job(self, vault: str) -> key_transfer_pb2.ImportJob:
+        """The import job of a vault that all its imports share."""
+        if vault not in self._jobs:
+            create = key_transfer_pb2.CreateImportJobRequest(parent=f"vaults/{vault}", import_job_id=self.fresh_id())
+            create.import_job.wrapping_method = key_transfer_pb2.WRAPPING_METHOD_HPKE_X25519
+            self._jobs[vault] = await self.admin.keys.CreateImportJob(create)
+        return self._jobs[vault]
+
+    async def _transfer_request(self, name: str, vault: str) -> Any:
+        make = request_class(f"{KEYS}{name}")
+        if name == "CreateImportJob":
+            job = key_transfer_pb2.ImportJob(wrapping_method=key_transfer_pb2.WRAPPING_METHOD_HPKE_X25519)
+            return make(parent=f"vaults/{vault}", import_job_id=self.fresh_id(), import_job=job)
+        if name == "ListImportJobs":
+            return make(parent=f"vaults/{vault}")
+        if name == "GetImportJob":
+            return make(name=(await self.import_job(vault)).name)
+        key = await self.fresh_key(vault, "mac", exportable=True)
+        if name == "ImportKeyVersion":
+            job = await self.import_job(vault)
+            wrapped = wrap_for_import(job, b"k" * 32)
+            return make(
+                parent=key, import_job=job.name, algorithm=resources_pb2.ALGORITHM_HMAC_SHA256, wrapped_key=wrapped
+            )
+        if name == "ExportKeyVersion":
+            method = key_transfer_pb2.WRAPPING_METHOD_HPKE_X25519
+            return make(name=key, wrapping_method=method, public_key_raw=b"\x09" + bytes(31))
+        if name == "BackupKey":
+            return make(name=key)
+        backup = (await self.admin.keys.BackupKey(key_transfer_pb2.BackupKeyRequest(name=key))).backup
+        await self.admin.keys.DeleteKey(keys_pb2.DeleteKeyRequest(name=key))
+        await self.admin.keys.PurgeKey(keys_pb2.PurgeKeyRequest(name=key))
+        return make(parent=f"vaults/{vault}", backup=backup)
 
     async def fresh_quota(self, vault: str) -> str:
         """Make a quota that refuses nothing; return its name."""

@@ -109,6 +109,7 @@ class Inspected(NamedTuple):
     version_name: str
     algorithm: Algorithm
     needs_reencrypt: bool
+    below_minimum: bool
 
 
 Plan = tuple[LoadedVersion, bool, OpKind, bytes, bytes]
@@ -498,7 +499,8 @@ class Transit:
         version = loaded.versions.get(number)
         if ciphertext[:17] != FORMAT + loaded.key.uid or len(ciphertext) < HEADER_BYTES or version is None:
             raise InvalidArgument("NOT_OF_THIS_KEY", "the ciphertext was not made by this key", field="ciphertext")
-        return Inspected(version.name, loaded.key.algorithm, number != loaded.key.primary)
+        stale = number != loaded.key.primary
+        return Inspected(version.name, loaded.key.algorithm, stale, version.below_minimum)
 
 
 def _check_digest(algorithm: Algorithm, data: bytes, is_digest: bool) -> None:

@@ -1,7 +1,7 @@
 """Which rows of the feed are resources that can be watched, what they are called, and who may see that they changed.
 
 One line for each kind of row.  A kind without a line (leases, budgets, last uses, digests) is the server's own business and is
-never shown.  A secret's kinds are lines of this table, too.
+never shown.
 """
 
 from __future__ import annotations
@@ -56,6 +56,14 @@ def _key_version(key: RowKey) -> str:
     return f"vaults/{key.scope}/keys/{key.id}/versions/{key.version}"
 
 
+def _secret(key: RowKey) -> str:
+    return f"vaults/{key.scope}/secrets/{key.id}"
+
+
+def _secret_version(key: RowKey) -> str:
+    return f"vaults/{key.scope}/secrets/{key.id}/versions/{key.version}"
+
+
 def _grants(key: RowKey) -> str:
     return f"vaults/{key.scope}/keys/{key.id}/grants"
 
@@ -92,6 +100,8 @@ WATCHED: Final[Mapping[str, Watched]] = MappingProxyType(
         "vault": Watched("VAULT", _vault, "vaults.get", _vault, tagged=True),
         "key": Watched("KEY", _key, "keys.get", _key, tagged=True),
         "key_version": Watched("KEY_VERSION", _key_version, "keys.get", _key_version, tagged=True),
+        "secret": Watched("SECRET", _secret, "secrets.get", _secret, tagged=True),
+        "secret_version": Watched("SECRET_VERSION", _secret_version, "secrets.get", _secret_version, tagged=True),
         "grants": Watched("GRANTS", _grants, "keys.list_grants", _key),
         "quota": Watched("QUOTA", _quota, "quotas.get", _quota_parent, tagged=True),
         "policy": Watched("POLICY", _always("policy"), "policy.get", _ROOT),

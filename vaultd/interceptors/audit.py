@@ -10,19 +10,26 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from vaultd.audit.shipping.shipper import WAIT_S, Shipper
+from vaultd.audit.walk import REVISION
 from vaultd.engine.clock import SECOND_US
+from vaultd.errors import Unavailable
 from vaultd_client.v1.resources_pb2 import AuditReceipt
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vaultd.audit.folding import RefusalFolder
     from vaultd.audit.log import AuditLog, Receipt
     from vaultd.engine.clock import Clock
     from vaultd.errors import VaultdError
     from vaultd.interceptors.call import Call
     from vaultd.interceptors.routes import Route
+    from vaultd.interceptors.rules import Rule
+    from vaultd.telemetry.spans import Span
 
 _FOLDED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED"}
-_FOLDED_REASONS = {"TOO_MANY_IN_FLIGHT"}
+_FOLDED_REASONS = {"AUDIT_DISK_LOW", "TOO_MANY_IN_FLIGHT"}
 """Refusals of other codes that come in floods."""
 RECEIPT_KEY = "vaultd-receipt-bin"
 
@@ -42,9 +49,13 @@ class Entry:
         "fields",
         "handed_over",
         "intended",
+        "outcome",
+        "patience_s",
         "principal",
         "request_id",
         "route",
+        "sequence",
+        "span",
         "started",
         "trace",
     )
@@ -65,6 +76,14 @@ class Entry:
         self.intended = False
         """True once an intent may be in the log: it gets an outcome of its own, or it would read as a crash."""
         self.fields: dict[str, Any] = {}
+        self.outcome = ("UNKNOWN", "UNKNOWN", 0)
+        """Status, reason and bytes of the answer, as they were last known; for metrics and traces."""
+        self.span: Span | None = None
+        """Of a call that is sampled, until it ends."""
+        self.sequence = 0
+        """Of the last record that was written of the call."""
+        self.patience_s = WAIT_S
+        """What is left of the time that the call may wait for audit sinks."""
 
     def name(self, request: Any) -> None:
         """Take the audited fields of a validated request."""
@@ -88,7 +107,7 @@ class Entry:
         columns = [names] if len(audited) == 1 else list(zip(*names, strict=True)) or [()] * len(audited)
         for path, column in zip(audited, columns, strict=True):
             self.fields[path] = dict(Counter(column))
-        self.fields["key_version"] = dict(Counter(versions))
+        self.fields[route.rule.used] = dict(Counter(versions))
         self.fields["items"] = items
         if errors:
             failures: dict[str, list[int]] = {}
@@ -107,10 +126,24 @@ def _inner(value: Any, path: str) -> Any:
 class AuditStep:
     """Writes intents and outcomes.  Whatever cannot be written raises Unavailable, and the reply is withheld."""
 
-    def __init__(self, log: AuditLog, folder: RefusalFolder, clock: Clock) -> None:
+    def __init__(
+        self,
+        log: AuditLog,
+        folder: RefusalFolder,
+        clock: Clock,
+        shipper: Shipper | None = None,
+        revision: Callable[[], int] = lambda: 0,
+        synced: frozenset[str] = frozenset({"mutation"}),
+    ) -> None:
+        """`revision`: of the store, as this process wrote it last.  `synced`: classes of calls whose records wait for the disk."""
         self._log = log
+        self._shipper = shipper or Shipper()
+        self.holds_calls = self._shipper.holds_calls
+        """Whether `delivered` is to be awaited before the answer of a call that changes nothing."""
         self._folder = folder
         self._clock = clock
+        self._revision = revision
+        self._synced = synced
         self._unwritten: list[dict[str, object]] = []
 
     def open(self, call: Call, request_id: str, trace: str) -> Entry:
@@ -118,18 +151,23 @@ class AuditStep:
         return Entry(call, request_id, trace, self._clock.monotonic_s())
 
     async def intent(self, entry: Entry) -> None:
-        """Make durable what is about to be done."""
+        """Make durable what is about to be done, and have the sinks that mutations need acknowledge it."""
+        self._shipper.require_for_mutation()
         entry.intended = True
-        await self._log.append_durable(self._record(entry, "intent"))
+        receipt = await self._write(self._record(entry, "intent"))
+        if self._shipper.holds_mutations:
+            entry.patience_s = await self._shipper.mutation_delivered(receipt.sequence, entry.patience_s)
 
     def now_s(self) -> float:
         """When something began, for latencies."""
         return self._clock.monotonic_s()
 
     async def opened(self, entry: Entry) -> None:
-        """Make durable that a stream begins."""
+        """Make durable that a stream begins, and have the sinks that every call needs acknowledge it."""
         entry.intended = True
-        await self._log.append_durable(self._record(entry, "open"))
+        receipt = await self._log.append_durable(self._record(entry, "open"))
+        if self.holds_calls:
+            entry.patience_s = await self._shipper.call_delivered(receipt.sequence, entry.patience_s)
 
     def outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> bytes | None:
         """Record the end of a call; the serialised receipt, or None when the record was folded into another."""
@@ -137,11 +175,50 @@ class AuditStep:
         floods = code in _FOLDED or reason in _FOLDED_REASONS
         if floods and not entry.intended and self._log.serving and self._fold(entry, reason):
             return None
-        return serialize(self._log.append(self._outcome(entry, code, reason, bytes_out)))
+        receipt = self._log.append(self._outcome(entry, code, reason, bytes_out))
+        entry.sequence = receipt.sequence
+        return serialize(receipt)
 
-    async def durable_outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> bytes:
-        """Record the end of a mutation; on stable storage when it returns."""
-        return serialize(await self._log.append_durable(self._outcome(entry, code, reason, bytes_out)))
+    async def delivered(self, entry: Entry) -> None:
+        """Wait until the sinks that every call needs have the outcome, two seconds at most; raises Unavailable."""
+        await self._shipper.call_delivered(entry.sequence, entry.patience_s)
+
+    async def mutation_outcome(self, entry: Entry, bytes_out: int) -> bytes:
+        """Record the end of a mutation that was done, and how far the store has come; on stable storage when it returns, and
+        with the sinks that mutations need.
+
+        A store that is put back to before it is found by that.
+        """
+        record = self._outcome(entry, "OK", "", bytes_out)
+        record[REVISION] = self._revision()
+        receipt = await self._write(record)
+        if self._shipper.holds_mutations:
+            entry.patience_s = await self._shipper.mutation_delivered(receipt.sequence, entry.patience_s)
+        return serialize(receipt)
+
+    def require_room(self) -> None:
+        """Raise Unavailable while the disk has room for records of refusals only."""
+        if not self._log.has_room:
+            raise Unavailable(
+                "AUDIT_DISK_LOW",
+                "the disk of the audit log is nearly full: free space, or raise its limit",
+                retry_after_s=5,
+            )
+
+    def waits(self, rule: Rule) -> bool:
+        """Whether the records of these calls are on stable storage before the answer goes out."""
+        return ("mutation" if rule.mutation else rule.cost) in self._synced
+
+    async def durable_outcome(self, entry: Entry, bytes_out: int) -> bytes:
+        """Record the end of a call that was served; on stable storage when it returns."""
+        receipt = await self._log.append_durable(self._outcome(entry, "OK", "", bytes_out))
+        entry.sequence = receipt.sequence
+        return serialize(receipt)
+
+    async def _write(self, record: dict[str, Any]) -> Receipt:
+        if "mutation" in self._synced:
+            return await self._log.append_durable(record)
+        return self._log.append(record)
 
     def _fold(self, entry: Entry, reason: str) -> bool:
         who = entry.principal or host_of(entry.call.peer.address)
@@ -162,8 +239,11 @@ class AuditStep:
         self._log.append({"event": event, **fields})
 
     async def durable_event(self, event: str, **fields: str) -> None:
-        """Record what an operator's command is about to do; on stable storage when it returns."""
-        await self._log.append_durable({"event": event, **fields})
+        """Record what a command, or the server by itself, is about to do; on stable storage when it returns, and with the
+        sinks that mutations need.
+        """
+        receipt = await self._log.append_durable({"event": event, **fields})
+        await self._shipper.mutation_delivered(receipt.sequence)
 
     def write_folded(self) -> None:
         """Write what was counted in seconds that are over.  What a failed write leaves, the next call writes."""

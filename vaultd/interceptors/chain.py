@@ -33,7 +33,7 @@ from vaultd.interceptors.items import ItemSteps, ItemStream
 from vaultd.interceptors.routes import parse
 from vaultd.interceptors.streams import OpenStream, OpenStreams
 from vaultd.interceptors.throttle import message_cost, spend
-from vaultd.interceptors.trace import REQUEST_ID_KEY, RequestIds, trace_id
+from vaultd.interceptors.trace import REQUEST_ID_KEY, RequestIds
 from vaultd.services.context import Context, StreamContext
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from vaultd.interceptors.identity import Identity
     from vaultd.interceptors.policy import PolicyStep
     from vaultd.interceptors.routes import Route
+    from vaultd.interceptors.telemetry import TelemetryStep
     from vaultd.interceptors.throttle import Throttle
 
 MAX_ITEMS: Final = 10_000
@@ -83,6 +84,7 @@ class Chain:
         grants: GrantStep,
         approvals: ApprovalStep,
         audit: AuditStep,
+        telemetry: TelemetryStep,
         refusals: RefusalLog,
         on_incident: Callable[[str, BaseException], None],
         on_data_loss: Callable[[DataLoss], None],
@@ -95,6 +97,7 @@ class Chain:
         self._grants = grants
         self._approvals = approvals
         self._audit = audit
+        self._telemetry = telemetry
         self._refusals = refusals
         self._on_incident = on_incident
         self._on_data_loss = on_data_loss
@@ -113,10 +116,12 @@ class Chain:
             on_incident,
             on_data_loss,
             self._remember,
+            telemetry.ended,
             self._limits.receive_s,
             self._limits.unary_s,
         )
         self._finishing: set[asyncio.Task[Reply]] = set()
+        self._synced = frozenset(route.path for route in routes.values() if audit.waits(route.rule))
 
     def serves(self, method: str) -> bool:
         """Whether there is such a method."""
@@ -129,13 +134,14 @@ class Chain:
 
     async def unary(self, call: Call) -> Reply:
         """Serve one unary call."""
-        entry = self._audit.open(call, self._request_ids.fresh(), trace_id(call.metadata))
+        entry = self._open(call)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a coroutine that runs is in a task
         try:
             route = entry.route = self._find(call.method)  # unknown method: UNIMPLEMENTED, recorded all the same
             if route.rule.open:
                 return await self._serve_open(route, call, entry)
+            self._audit.require_room()
             entry.credential = self._identity.credential(call)
             caller = await self._identity.identify(call)
             principal = entry.principal = caller.principal
@@ -156,7 +162,7 @@ class Chain:
                 request = parse(route, body)
                 context = Context(caller, call.method, deadline)
                 if route.batch:
-                    return self._finish(entry, await self._serve_batch(route, request, context, entry))
+                    return await self._finish(entry, route, await self._serve_batch(route, request, context, entry))
                 route.validate.names(request)
                 route.validate.rest(request)
                 entry.name(request)
@@ -173,7 +179,7 @@ class Chain:
                         response = await route.serve(request, context)
                     except NotFound as error:
                         raise await self._policy.disguise(error, caller, route.rule, request) from None
-                    return self._finish(entry, response)
+                    return await self._finish(entry, route, response)
                 # No deadline from here on: a mutation that began is finished and recorded, whoever still waits for it.
                 self._deadlines.leave(task)
                 return await self._mutate(route, request, body or b"", context, entry)
@@ -186,13 +192,23 @@ class Chain:
                 return self._refuse(entry, _too_late())
             if not entry.handed_over:
                 self._record(entry, "CANCELLED", "CANCELLED")
+                entry.outcome = ("CANCELLED", "CANCELLED", 0)
             raise
         except TimeoutError:
             return self._refuse(entry, _too_late())
         except Exception as error:  # the one broad except: what is not a VaultdError is INTERNAL with an incident id
             return self._refuse(entry, known_error(error, self._on_incident))
+        finally:
+            if not entry.handed_over:
+                self._telemetry.ended(entry)
 
     # -- steps ----------------------------------------------------------------------------------------------------------
+
+    def _open(self, call: Call) -> Entry:
+        trace, span = self._telemetry.begin(call)
+        entry = self._audit.open(call, self._request_ids.fresh(), trace)
+        entry.span = span
+        return entry
 
     def _find(self, method: str) -> Route:
         route = self._routes.get(method)
@@ -222,10 +238,13 @@ class Chain:
                 except NotFound as error:
                     raise await self._policy.disguise(error, context.caller, route.rule, request) from None
                 answer = _body(entry, response)
-                receipt = await self._audit.durable_outcome(entry, "OK", "", len(answer))
+                receipt = await self._audit.mutation_outcome(entry, len(answer))
+                entry.outcome = ("OK", "", len(answer))
                 return Reply(answer, 0, "", _trailing(entry, receipt))
             except Exception as error:  # as in unary: the same mapping, inside the task that outlives the call
                 return self._refuse(entry, known_error(error, self._on_incident))
+            finally:
+                self._telemetry.ended(entry)
 
         def settle(done: asyncio.Task[Reply]) -> None:
             # Not before: who gives up on mutations must not have more of them under way than who waits.
@@ -342,6 +361,8 @@ class Chain:
         """Why items with these names are refused, or the grants that each of them uses, or None."""
         try:
             route.validate.names(item)
+            if self._policy.permits(caller, route.rule, item):
+                return None
             try:
                 await self._policy.require(caller, route.rule, item)
             except PermissionDenied as refused:
@@ -361,12 +382,19 @@ class Chain:
             response = await route.serve(request, Context(NOBODY, call.method, call.deadline))
         finally:
             self._throttle.streams.leave(peer)
+        entry.outcome = ("OK", "", 0)
         return Reply(response.SerializeToString(), 0, "", ((REQUEST_ID_KEY, entry.request_id),))
 
-    def _finish(self, entry: Entry, response: Any) -> Reply:
-        """Release the reply, once it is recorded."""
+    async def _finish(self, entry: Entry, route: Route, response: Any) -> Reply:
+        """Release the reply, once it is recorded; durably, where the configuration says so for this class."""
         body = _body(entry, response)
-        receipt = self._audit.outcome(entry, "OK", "", len(body))
+        if route.path in self._synced:
+            receipt: bytes | None = await self._audit.durable_outcome(entry, len(body))
+        else:
+            receipt = self._audit.outcome(entry, "OK", "", len(body))
+        if self._audit.holds_calls:
+            await self._audit.delivered(entry)
+        entry.outcome = ("OK", "", len(body))
         return Reply(body, 0, "", _trailing(entry, receipt))
 
     def _refuse(self, entry: Entry, error: VaultdError) -> Reply:
@@ -375,6 +403,7 @@ class Chain:
         receipt, recorded = self._record(entry, error.code, error.reason)
         if not recorded:
             error = audit_unavailable()
+        entry.outcome = (error.code, error.reason, 0)
         self._remember(entry, error)
         status = status_of(error)
         trailing = (*_trailing(entry, receipt), (DETAILS_KEY, status.SerializeToString()))
@@ -415,7 +444,7 @@ class Chain:
 
         Admitted like a unary call; that it is open is durable before its first answer, and its end is recorded with counts.
         """
-        entry = self._audit.open(call, self._request_ids.fresh(), trace_id(call.metadata))
+        entry = self._open(call)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a coroutine that runs is in a task
         stream: OpenStream | None = None
@@ -423,6 +452,7 @@ class Chain:
             route = entry.route = self._find(call.method)
             if route.rule.open:
                 return await self._stream_open(route, call, entry)
+            self._audit.require_room()
             entry.credential = self._identity.credential(call)
             caller = await self._identity.identify(call)
             principal = entry.principal = caller.principal
@@ -437,6 +467,7 @@ class Chain:
                 self._throttle.streams.leave(principal)
                 stream.tell(entry)
             receipt = self._audit.outcome(entry, "OK", "", entry.bytes_out)
+            entry.outcome = ("OK", "", entry.bytes_out)
             return Reply(b"", 0, "", _trailing(entry, receipt))
         except asyncio.CancelledError:
             if stream is not None and stream.ended is not None:
@@ -447,13 +478,17 @@ class Chain:
             late = call.deadline is not None and task.get_loop().time() >= call.deadline
             code = "DEADLINE_EXCEEDED" if late else "CANCELLED"
             self._record(entry, code, code)
+            entry.outcome = (code, code, entry.bytes_out)
             raise
         except ReaderGone:
             self._record(entry, "CANCELLED", "CANCELLED")
+            entry.outcome = ("CANCELLED", "CANCELLED", entry.bytes_out)
             return Reply(b"", CODES["CANCELLED"], "", ())
         except Exception as error:  # as in unary: what is not a VaultdError is INTERNAL with an incident id
             known = known_error(error, self._on_incident)
             return self._refuse(entry, stream.named(known) if stream is not None else known)
+        finally:
+            self._telemetry.ended(entry)
 
     async def _serve_stream(self, stream: OpenStream, entry: Entry, task: asyncio.Task[Any]) -> None:
         """The steps of a unary call, for a request that is answered by many messages."""
@@ -528,11 +563,12 @@ class Chain:
 
 
 def _body(entry: Entry, response: Any) -> bytes:
-    version = getattr(response, "key_version", "")
-    if version:
-        entry.fields["key_version"] = version
     if entry.route is not None:
-        for told in entry.route.rule.told:
+        rule = entry.route.rule
+        version = getattr(response, rule.used, "")
+        if version:
+            entry.fields[rule.used] = version
+        for told in rule.told:
             entry.fields[told] = getattr(response, told)
     body: bytes = response.SerializeToString()
     if len(body) > MAX_MESSAGE_BYTES:  # the transport would refuse it after it was recorded as answered

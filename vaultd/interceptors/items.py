@@ -180,6 +180,7 @@ class ItemSteps:
         on_incident: Callable[[str, BaseException], None],
         on_data_loss: Callable[[DataLoss], None],
         remember: Callable[[Entry, VaultdError], None],
+        ended: Callable[[Entry], None],
         receive_s: float,
         operation_s: float,
     ) -> None:
@@ -194,6 +195,7 @@ class ItemSteps:
         self._on_incident = on_incident
         self._on_data_loss = on_data_loss
         self._remember = remember
+        self._ended = ended
         self._receive_s = receive_s
         self._operation_s = operation_s
 
@@ -304,6 +306,7 @@ class ItemSteps:
             entry.fields["stream"] = of_stream.request_id
             items.append(_Item(operation, entry, *session.slot(response, operation)))
         try:
+            self._audit.require_room()
             if route is stream.route:
                 raise InvalidArgument(
                     "OPERATION_MISSING", "the operation asks for nothing that this server knows", field="request"
@@ -404,9 +407,18 @@ class ItemSteps:
     async def _close(self, stream: ItemStream, route: Route, items: list[_Item]) -> None:
         """Record each item; until that is done its result does not leave."""
         statuses: dict[tuple[str, str], Any] = {}
+        durably: dict[_Item, tuple[bytes | None, bool]] = {}
+        if route is not stream.route and self._audit.waits(route.rule):
+            served = [item for item in items if item.error is None]
+            recorded_all = await asyncio.gather(
+                *map(self._record_durably, served)
+            )  # they share what waits for the disk
+            durably = dict(zip(served, recorded_all, strict=True))
         for item in items:
             error, receipt = item.error, None
-            if error is None:
+            if item in durably:
+                receipt, recorded = durably[item]
+            elif error is None:
                 receipt, recorded = self._record(item, "OK", "", item.result.ByteSize())
             else:
                 if isinstance(error, NotFound):
@@ -425,9 +437,35 @@ class ItemSteps:
                 item.slot.status.CopyFrom(statuses[alike])
             if item.operation.receipt and receipt is not None:
                 item.slot.receipt.MergeFromString(receipt)
+        if self._audit.holds_calls:
+            await self._deliver(items)
+
+    async def _deliver(self, items: list[_Item]) -> None:
+        """Withhold what the sinks that every call needs do not acknowledge."""
+        served = [item for item in items if item.error is None]
+        if not served:
+            return
+        try:
+            await self._audit.delivered(served[-1].entry)
+        except VaultdError as error:
+            status = status_of(error)
+            for item in served:
+                item.error = error
+                item.slot.status.CopyFrom(status)
 
     def _record(self, item: _Item, code: str, reason: str, bytes_out: int) -> tuple[bytes | None, bool]:
+        item.entry.outcome = (code, reason, bytes_out)
+        self._ended(item.entry)
         try:
             return self._audit.outcome(item.entry, code, reason, bytes_out), True
+        except VaultdError:
+            return None, False
+
+    async def _record_durably(self, item: _Item) -> tuple[bytes | None, bool]:
+        bytes_out = item.result.ByteSize()
+        item.entry.outcome = ("OK", "", bytes_out)
+        self._ended(item.entry)
+        try:
+            return await self._audit.durable_outcome(item.entry, bytes_out), True
         except VaultdError:
             return None, False

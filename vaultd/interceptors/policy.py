@@ -63,6 +63,19 @@ class PolicyStep:
         """Raise what asking would raise while there is no policy: Unavailable, reason SEALED, or DataLoss."""
         self._authority.engine  # noqa: B018  # raises
 
+    def permits(self, caller: Caller, rule: Rule, request: Any) -> bool:
+        """Whether the policy allows the call, and can say so at once; else `require` finds out."""
+        look_up = self._authority.engine.look_up
+        principal = caller.principal
+        for access in rule.access:
+            if access.when is not None:
+                return False
+            found = look_up(principal, access.permission, access.resource(request))
+            if not isinstance(found, Decision) or not found.allowed:
+                return False
+            self._access.note(principal, access.permission, found.bound_on)
+        return bool(rule.access) and not rule.operator_only
+
     async def disguise(self, error: VaultdError, caller: Caller, rule: Rule, request: Any) -> VaultdError:
         """A NotFound that the caller may not see becomes the answer that a forbidden resource gives."""
         if not isinstance(error, NotFound) or not self._authority.loaded:

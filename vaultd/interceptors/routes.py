@@ -75,6 +75,18 @@ def build_routes(
     return routes
 
 
+def _item_of(path: str, rule: Rule, method: Any) -> type[Message]:
+    """What a batch holds, which is what the method takes that it repeats."""
+    service, _, repeated = rule.repeats.rpartition("/")
+    single = method.containing_service.methods_by_name.get(repeated)
+    items = method.input_type.fields_by_name.get("items")
+    fits = single is not None and items is not None and items.is_repeated and items.message_type is single.input_type
+    if not fits or service != path.rpartition("/")[0]:
+        raise RouteMissing(f"the rule of {path} says that it repeats {rule.repeats}, whose requests are not its items")
+    item: type[Message] = GetMessageClass(items.message_type)
+    return item
+
+
 def _route(path: str, rule: Rule, method: Any, serve: Callable[..., Any]) -> Route:
     if method.client_streaming and not (rule.open or rule.each):
         raise RouteMissing(f"{path} takes many messages, and its rule does not say what is asked of each")
@@ -83,7 +95,7 @@ def _route(path: str, rule: Rule, method: Any, serve: Callable[..., Any]) -> Rou
     if not (rule.access or rule.open or rule.operator_only or rule.named or rule.some or rule.each):
         raise RouteMissing(f"the rule of {path} asks for no permission, and does not say who else decides")
     request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
-    checked = GetMessageClass(method.input_type.fields_by_name["items"].message_type) if rule.batch else request
+    checked = _item_of(path, rule, method) if rule.batch else request
     if checked.DESCRIPTOR.name not in REQUESTS:
         raise RouteMissing(f"{checked.DESCRIPTOR.name} has no row in REQUESTS (vaultd/interceptors/validate.py)")
     return Route(

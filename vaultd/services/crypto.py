@@ -376,4 +376,5 @@ class CryptoService:
             key_version=inspected.version_name,
             algorithm=ALGORITHM_NUMBERS[inspected.algorithm.name],
             needs_reencrypt=inspected.needs_reencrypt,
+            below_minimum=inspected.below_minimum,
         )

@@ -318,14 +318,16 @@ class InspectCiphertextRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., ciphertext: _Optional[bytes] = ...) -> None: ...
 
 class InspectCiphertextResponse(_message.Message):
-    __slots__ = ("key_version", "algorithm", "needs_reencrypt")
+    __slots__ = ("key_version", "algorithm", "needs_reencrypt", "below_minimum")
     KEY_VERSION_FIELD_NUMBER: _ClassVar[int]
     ALGORITHM_FIELD_NUMBER: _ClassVar[int]
     NEEDS_REENCRYPT_FIELD_NUMBER: _ClassVar[int]
+    BELOW_MINIMUM_FIELD_NUMBER: _ClassVar[int]
     key_version: str
     algorithm: _resources_pb2.Algorithm
     needs_reencrypt: bool
-    def __init__(self, key_version: _Optional[str] = ..., algorithm: _Optional[_Union[_resources_pb2.Algorithm, str]] = ..., needs_reencrypt: bool = ...) -> None: ...
+    below_minimum: bool
+    def __init__(self, key_version: _Optional[str] = ..., algorithm: _Optional[_Union[_resources_pb2.Algorithm, str]] = ..., needs_reencrypt: bool = ..., below_minimum: bool = ...) -> None: ...
 
 class BatchEncryptRequest(_message.Message):
     __slots__ = ("items",)
