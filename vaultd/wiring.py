@@ -452,7 +452,7 @@ class Server:
         self.witness.needed = self.shipper.oldest_needed_sequence
         limits = settings.limits
         self.in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
-        self.streams = InFlight(limits.streams, max(1, limits.streams // 4))
+        self.streams = InFlight(limits.streams, limits.streams_per_principal)
         self.shedder = LoadShedder(self.in_flight, limits.overload_delay_ms / 1000, self._on_shedding)
         self._issuers = TokenIssuers(settings.jwt, self._clock, self._on_issuer)
         self._identity = Identity(
