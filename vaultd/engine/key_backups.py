@@ -171,6 +171,8 @@ class KeyBackups:
             return await changes.put_resource("key", back)
 
         restored = await self._ledger.mutate(intent, body)
+        for kept in opened.versions:
+            self._budgets.exhaust(restored.uid, kept.version.number)
         if restored.algorithm.max_messages is not None and restored.primary:
             self._budgets.low.add(RowKey("budget", vault, restored.id, restored.primary))  # the scheduler rotates it
         return restored
