@@ -3,6 +3,8 @@
     version: ENABLED <-> DISABLED -> DESTROY_SCHEDULED -> DESTROYED        (RestoreKeyVersion: DESTROY_SCHEDULED -> DISABLED)
     key:     ACTIVE <-> DELETED -> PURGED                                  (PURGED keeps the name taken for ever)
 
+A purged key comes back only as itself, from a backup (key_backups.py).
+
 Every mutation is atomic and durable when it returns, and safe to retry with a request id.
 """
 
