@@ -524,8 +524,8 @@ class Server:
         self.observing.incidents += 1
         _log.error("incident", incident=incident, exc_info=error)
 
-    @staticmethod
-    def _on_data_loss(error: DataLoss) -> None:
+    def _on_data_loss(self, error: DataLoss) -> None:
+        self.observing.data_losses += 1
         _log.critical("data_loss", reason=error.reason, advice="run `vaultd check-store`", **error.metadata)
 
     def _build_chain(self) -> Chain:
