@@ -74,6 +74,7 @@ EXPOSED = {
     "engine/ledger.py": 2,
     "engine/sealing.py": 5,
     "engine/secret_access.py": 1,
+    "engine/secret_catalog.py": 1,
     "engine/secrets.py": 1,
     "rotators/postgres.py": 3,
     "rotators/scram.py": 1,
