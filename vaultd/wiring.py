@@ -9,6 +9,7 @@ import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -48,11 +49,14 @@ from vaultd.engine.quotas import CLASSES, RateLimiter, configured_quota
 from vaultd.engine.refusals import RefusalLog
 from vaultd.engine.review import AccessReview
 from vaultd.engine.revocations import Revocations
+from vaultd.engine.rotation_runner import RotationRunner
+from vaultd.engine.rotation_steps import RotationLimits
+from vaultd.engine.rotations import Rotations
 from vaultd.engine.scheduler import PRINCIPAL as SCHEDULER
 from vaultd.engine.scheduler import Scheduler
 from vaultd.engine.scrubbing import Scrubber
 from vaultd.engine.seal import Seal, SealState
-from vaultd.engine.secret_access import SecretAccess
+from vaultd.engine.secret_access import AccessItem, SecretAccess
 from vaultd.engine.secret_catalog import SecretCatalog
 from vaultd.engine.secrets import Secrets
 from vaultd.engine.tester import PolicyTester
@@ -72,12 +76,16 @@ from vaultd.interceptors.routes import build_routes
 from vaultd.interceptors.rules import HIGH_IMPACT, RULES
 from vaultd.interceptors.throttle import Throttle, quota_methods
 from vaultd.issuers import TokenIssuers
+from vaultd.names import parse_secret_name
+from vaultd.rotation_targets import make_targets
+from vaultd.secret import Secret
 from vaultd.services.admin import AdminService
 from vaultd.services.crypto import CryptoService
 from vaultd.services.health import HealthBoard, HealthService
 from vaultd.services.keys import KeysService
 from vaultd.services.policy import PolicyCalls
 from vaultd.services.reflection import ReflectionService
+from vaultd.services.rotations import RotationCalls
 from vaultd.services.secrets import SecretsService
 from vaultd.store.sqlite import SqliteStore
 from vaultd.trust import TrustFiles, file_stamps
@@ -94,6 +102,7 @@ if TYPE_CHECKING:
     from vaultd.engine.clock import Clock
     from vaultd.engine.model import Quota
     from vaultd.hosts.grpcio import TlsConfig
+    from vaultd.rotation_config import RotationSection
     from vaultd.store.base import Store
 
 REFLECTION_V1: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
@@ -199,6 +208,11 @@ def _configured_quotas(limits: LimitsSection) -> list[Quota]:
     return [configured_quota(name, getattr(limits, name).all_windows()) for name in CLASSES]
 
 
+def raise_fault(error: BaseException) -> None:
+    """A fault of ours that nobody handles ends the task that it is in."""
+    raise error
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """Store, key ring and the rules over them, without a host."""
@@ -228,6 +242,20 @@ class Engine:
     secrets: Secrets
     secret_catalog: SecretCatalog
     secret_access: SecretAccess
+    rotations: Rotations
+    rotation_runner: RotationRunner
+
+
+def rotation_limits(section: RotationSection) -> RotationLimits:
+    """The configured times of rotations, in microseconds."""
+    return RotationLimits(
+        lease_us=round(section.lease_s * SECOND_US),
+        max_attempts=section.max_attempts,
+        backoff_us=round(section.backoff_s * SECOND_US),
+        max_backoff_us=round(section.max_backoff_s * SECOND_US),
+        retry_us=round(section.retry_s * SECOND_US),
+        max_retry_us=round(section.max_retry_s * SECOND_US),
+    )
 
 
 def build_engine(
@@ -239,6 +267,7 @@ def build_engine(
     on_intent: Callable[[str, str], Awaitable[None]],
     on_event: Callable[[str, str, str], None],
     slots: Sequence[TokenSlot] = (),
+    on_fault: Callable[[BaseException], None] = raise_fault,
 ) -> Engine:
     """Connect the parts.  Nothing runs yet."""
     ledger = Ledger(store, clock)
@@ -262,6 +291,25 @@ def build_engine(
     lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits, scrubber)
     secrets = Secrets(ledger, clock, limits.deletion_retention_us, scrubber)
     secret_catalog = SecretCatalog(ledger, settings.secrets.max_cached_mib * 1024 * 1024)
+    secret_access = SecretAccess(secret_catalog, ledger, clock, software)
+
+    async def read_secret(name: str) -> Secret:
+        found = await secret_access.access(AccessItem(parse_secret_name(name)), None)
+        return found.payload or Secret(b"")
+
+    rotations = Rotations(ledger, secrets, make_targets(settings.rotation, read_secret, clock), clock)
+    rotation_runner = RotationRunner(
+        ledger,
+        secrets,
+        rotations,
+        clock,
+        rotation_limits(settings.rotation),
+        settings.rotation.concurrency,
+        on_intent,
+        on_event,
+        on_fault,
+        SystemRandom().random,
+    )
     labels = LabelBook(ledger)
     access = AccessBook(ledger, clock)
     methods = quota_methods(RULES)
@@ -300,6 +348,7 @@ def build_engine(
         access,
         secrets,
         scrubber,
+        rotation_runner,
         clock,
         on_intent,
         on_event,
@@ -329,7 +378,9 @@ def build_engine(
         clock=clock,
         secrets=secrets,
         secret_catalog=secret_catalog,
-        secret_access=SecretAccess(secret_catalog, ledger, clock, software),
+        secret_access=secret_access,
+        rotations=rotations,
+        rotation_runner=rotation_runner,
     )
 
 
@@ -364,6 +415,7 @@ class Server:
             self._on_intent,
             self._on_event,
             self.slots,
+            lambda error: self._on_incident("rotation", error),
         )
         limits = settings.limits
         self._in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
@@ -441,7 +493,10 @@ class Server:
                 settings.lifecycle.scheduler_interval_ms,
             ),
             secrets_pb2.DESCRIPTOR.services_by_name["SecretsService"]: SecretsService(
-                engine.secrets, engine.secret_access, engine.ledger
+                engine.secrets,
+                engine.secret_access,
+                engine.ledger,
+                RotationCalls(engine.rotations, engine.ledger, self._clock),
             ),
             admin_pb2.DESCRIPTOR.services_by_name["AdminService"]: AdminService(
                 engine.seal,
@@ -587,6 +642,10 @@ class Server:
         self._unseal_again = False
 
     async def _close_engine(self) -> None:
+        try:
+            await self.engine.rotation_runner.close()
+        except VaultdError as error:  # another process waits for the end of the lease, then
+            _log.warning("rotations_not_given_back", reason=error.reason)
         await self.engine.usage.flush()
         try:
             await self.engine.leases.close()

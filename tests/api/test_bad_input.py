@@ -552,6 +552,7 @@ REFUSED_LATER = {
     "ExplainAccess.method": ["METHOD_NAME"],
     "ListSecrets.page_token": ["PAGE_TOKEN"],
     "ListSecretVersions.page_token": ["PAGE_TOKEN"],
+    "ListRotations.page_token": ["PAGE_TOKEN"],
     "AccessSecretVersion.recipient_context": ["RECIPIENT_MISSING"],
     "ListRevokedIdentities.page_token": ["PAGE_TOKEN"],
     "Init.passphrase": ["PASSPHRASE_REFUSED"],

@@ -14,6 +14,7 @@ from vaultd.engine.key_grants import KIND as GRANTS
 from vaultd.engine.leases import KIND as QUOTA_STATE
 from vaultd.engine.ledger import Intent
 from vaultd.engine.model import ApprovalState, KeyState, SecretState, VersionState
+from vaultd.engine.rotation_model import KIND as ROTATION
 from vaultd.engine.seal import SealState
 from vaultd.engine.secrets import KIND as SECRET
 from vaultd.engine.tokens import KIND as TOKEN_OBJECT
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
     from vaultd.engine.quota_store import Quotas
+    from vaultd.engine.rotation_runner import RotationRunner
     from vaultd.engine.scrubbing import Scrubber
     from vaultd.engine.seal import Seal
     from vaultd.engine.secrets import Secrets
@@ -70,6 +72,7 @@ class Scheduler:
         access: AccessBook,
         secrets: Secrets,
         scrubber: Scrubber,
+        rotation_runner: RotationRunner,
         clock: Clock,
         on_intent: Callable[[str, str], Awaitable[None]],
         on_event: Callable[[str, str, str], None],
@@ -90,6 +93,7 @@ class Scheduler:
         self._access = access
         self._secrets = secrets
         self._scrubber = scrubber
+        self._rotation_runner = rotation_runner
         self._retry_at: dict[RowKey, int] = {}
         self._offset_us = self._clock_offset()
         self._replays_dropped_us = 0
@@ -150,6 +154,9 @@ class Scheduler:
             if key.kind == SECRET:
                 event, name = "retire_secret", str(SecretRef(key.scope, key.id))
                 await self._attempt_secret(row, now_us)
+            elif key.kind == ROTATION:
+                if self.clock_trusted:
+                    self._rotation_runner.offer(key)  # targets take their time: it says itself how it went
             elif key.kind == "key_version" and row.state == VersionState.DESTROY_SCHEDULED.value:
                 event = "destroy"
                 if self.clock_trusted:
