@@ -91,13 +91,14 @@ def main() -> None:
 @click.option("--dir", "directory", type=click.Path(path_type=Path), default=Path(".vaultd-dev"), show_default=True)
 @click.option("--listen", default="127.0.0.1:7443", show_default=True, metavar="HOST:PORT")
 @click.option("--hsm", is_flag=True, help="Make a SoftHSM token in the directory, for protection_level HSM.")
-def dev(directory: Path, listen: str, hsm: bool) -> None:
+@click.option("--metrics", metavar="HOST:PORT", help="Serve metrics for Prometheus there, and plain HTTP health.")
+def dev(directory: Path, listen: str, hsm: bool, metrics: str | None) -> None:
     """Make certificates and a vault in a directory (once), and serve."""
     from vaultd.dev import ADMIN, create_dev_directory, grpcurl_line
     from vaultd.softhsm import SoftHsmMissing
 
     try:
-        config = create_dev_directory(directory, listen, hsm=hsm)
+        config = create_dev_directory(directory, listen, hsm=hsm, metrics=metrics)
     except SoftHsmMissing as error:
         raise SystemExit(f"vaultd: {error}") from None
     settings = _load(config)
@@ -106,9 +107,11 @@ def dev(directory: Path, listen: str, hsm: bool) -> None:
         if not settings.store.path.exists():
             await _init(settings, [ADMIN], directory / "policy.yaml", None)
 
-        def announce(address: str) -> None:
+        def announce(address: str, plain: str) -> None:
             print(f"ready {address}", flush=True)
             print(grpcurl_line(directory, address), flush=True)
+            if plain:
+                print(f"metrics http://{plain}/metrics", flush=True)
 
         await _serve(settings, announce)
 
@@ -120,10 +123,10 @@ def dev(directory: Path, listen: str, hsm: bool) -> None:
 def serve(config: Path) -> None:
     """Serve with a configuration file."""
     settings = _load(config)
-    _run_server(_serve(settings, lambda address: print(f"ready {address}", flush=True)))
+    _run_server(_serve(settings, lambda address, plain: print(f"ready {address}", flush=True)))
 
 
-async def _serve(settings: Settings, announce: Callable[[str], None]) -> None:
+async def _serve(settings: Settings, announce: Callable[[str, str], None]) -> None:
     from vaultd.wiring import Server
 
     server = Server(settings)
@@ -133,7 +136,8 @@ async def _serve(settings: Settings, announce: Callable[[str], None]) -> None:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, server.reload)
     async with server.running():
-        announce(f"{settings.listen.rpartition(':')[0]}:{server.port}")
+        plain = settings.metrics.listen and f"{settings.metrics.listen.rpartition(':')[0]}:{server.observing.port}"
+        announce(f"{settings.listen.rpartition(':')[0]}:{server.port}", plain)
         await stop.wait()
 
 
@@ -181,6 +185,7 @@ def _require_store(settings: Settings) -> None:
 def check_config(config: Path) -> None:
     """Read the configuration and every file that it names, and say what is wrong."""
     from vaultd.engine.clock import SystemClock
+    from vaultd.sinks import check_files
     from vaultd.trust import read_trust_bundles, require_fresh
     from vaultd.wiring import TlsFiles
 
@@ -188,6 +193,7 @@ def check_config(config: Path) -> None:
     try:
         require_fresh(read_trust_bundles(settings.trust_bundles), SystemClock().now_us())
         TlsFiles(settings).read()
+        check_files(settings.audit.sinks)
     except ConfigError as error:
         raise SystemExit(f"vaultd: {error}") from None
     click.echo("configuration ok")
@@ -297,3 +303,42 @@ def restore(config: Path, directory: Path) -> None:
         )
 
     _run(put())
+
+
+@main.group()
+def audit() -> None:
+    """The audit log."""
+
+
+@audit.command("replay")
+@CONFIG
+@click.option("--sink", "name", required=True, metavar="NAME", help="One of audit.sinks.")
+@click.option(
+    "--from", "begin", required=True, metavar="SEQUENCE|TIME", help="The first record, or 2026-11-26T03:00:00Z."
+)
+@click.option("--to", "end", default="", metavar="SEQUENCE|TIME", help="The last record; the newest by default.")
+def audit_replay(config: Path, name: str, begin: str, end: str) -> None:
+    """Send records to a sink once more, while the server runs or not.  The sink's cursor stays where it is."""
+    settings = _load(config)
+    section = next((section for section in settings.audit.sinks if section.name == name), None)
+    if section is None:
+        raise SystemExit("vaultd: audit.sinks has no sink of this name")
+
+    async def send() -> None:
+        from vaultd.audit.segments import read_chain_id
+        from vaultd.audit.shipping.replay import Point, replay
+        from vaultd.engine.clock import SystemClock
+        from vaultd.sinks import make_sink, origin_of
+
+        first, last = Point.parse(begin), Point.parse(end) if end else None
+        sink = make_sink(section, origin_of(read_chain_id(settings.audit.directory) or b""), SystemClock())
+        try:
+            done = await replay(sink, settings.audit.directory, first, last, timeout_s=section.timeout_s)
+        finally:
+            await sink.close()
+        said = f"{done.records} records, {done.first} to {done.last}, were sent to {name}"
+        said += f"; it rejected {done.rejected}" if done.rejected else ""
+        said += f"; {done.missing} are not in the directory any more" if done.missing else ""
+        click.echo(said, err=True)  # standard output may be the sink
+
+    _run(send())

@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from vaultd.audit.shipping.settings import SinkSection  # noqa: TC001  # pydantic reads the annotations
 from vaultd.backends.pkcs11.uri import TokenSelector, parse_uri
 from vaultd.engine.buckets import Window
 from vaultd.engine.clock import SECOND_US
@@ -284,9 +285,19 @@ class RootKeySection(_Section):
 
 
 class AuditSection(_Section):
-    """Where the audit log is written."""
+    """Where the audit log is written, and where its records go from there."""
 
     directory: Path
+    sinks: tuple[SinkSection, ...] = Field(default=(), max_length=16)
+
+    @field_validator("sinks")
+    @classmethod
+    def _distinct(cls, value: tuple[SinkSection, ...]) -> tuple[SinkSection, ...]:
+        if len({section.name for section in value}) != len(value):
+            raise ValueError("two sinks have one name")
+        if sum(section.kind == "stdout" for section in value) > 1:
+            raise ValueError("there is one standard output")
+        return value
 
 
 def _rate(per_second: int, burst: int) -> RateSection:
@@ -341,6 +352,46 @@ class LogSection(_Section):
     format: Literal["json", "console"] = "json"
 
 
+HOST_PORT: Final = r"^((\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5})?$"
+
+
+class MetricsSection(_Section):
+    """Metrics and plain HTTP health, on a listener without TLS: loopback, unless the address says otherwise."""
+
+    listen: Annotated[str, Field(pattern=HOST_PORT)] = ""
+    max_vaults: int = Field(default=100, ge=0, le=10_000)
+    max_principals: int = Field(default=20, ge=0, le=1_000)
+    push_interval_s: float = Field(default=0.0, ge=0, le=3_600, description="0: not pushed; needs otlp.endpoint")
+
+
+class OtlpSection(_Section):
+    """The OpenTelemetry collector, over gRPC: traces go there, and metrics where `metrics.push_interval_s` says so."""
+
+    endpoint: str = Field(default="", max_length=512, pattern=r"^(https?://[A-Za-z0-9.\-\[\]:]+)?$")
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    timeout_s: float = Field(default=5.0, gt=0, le=60)
+    resource: dict[str, str] = Field(default_factory=dict, max_length=32)
+
+    @model_validator(mode="after")
+    def _tls(self) -> OtlpSection:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together")
+        if (self.ca or self.certificate) and not self.endpoint.startswith("https:"):
+            raise ValueError("ca, certificate and key are for an endpoint of https")
+        return self
+
+
+class TracesSection(_Section):
+    """Which calls are traced, where there is a collector."""
+
+    ratio: float = Field(default=0.0, ge=0, le=1)
+    follow_parent: bool = True
+    max_per_second: int = Field(default=100, ge=1, le=100_000)
+    max_queued: int = Field(default=2_048, ge=1, le=1_000_000)
+
+
 class Settings(BaseSettings):
     """All that is in force."""
 
@@ -364,6 +415,9 @@ class Settings(BaseSettings):
     software: BackendSection = BackendSection()
     hsm: tuple[HsmSection, ...] = ()
     log: LogSection = LogSection()
+    metrics: MetricsSection = MetricsSection()
+    otlp: OtlpSection = OtlpSection()
+    traces: TracesSection = TracesSection()
     reflection: bool = False
     drain_grace_s: float = Field(default=20.0, ge=0, le=600)
 
@@ -388,6 +442,14 @@ class Settings(BaseSettings):
             raise ValueError("jwt.pairs: no trust bundle has this name")
         if self.listen_tls and not self.jwt.issuers:
             raise ValueError("listen_tls: only callers with a token get in there; set jwt.issuers")
+        return self
+
+    @model_validator(mode="after")
+    def _collector(self) -> Settings:
+        if self.metrics.push_interval_s and not self.otlp.endpoint:
+            raise ValueError("metrics.push_interval_s: set otlp.endpoint, where they go")
+        if self.traces.ratio and not self.otlp.endpoint:
+            raise ValueError("traces.ratio: set otlp.endpoint, where they go")
         return self
 
     @model_validator(mode="after")

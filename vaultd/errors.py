@@ -13,6 +13,7 @@ the caller as INTERNAL, `internal error`, with an incident id.
       NotFound               NOT_FOUND, changed to PermissionDenied for callers that may not look
       AlreadyExists          ALREADY_EXISTS
       FailedPrecondition     FAILED_PRECONDITION
+      OutOfRange             OUT_OF_RANGE
       Aborted                ABORTED
       ResourceExhausted      RESOURCE_EXHAUSTED
       Unavailable            UNAVAILABLE
@@ -99,6 +100,12 @@ class FailedPrecondition(VaultdError):
     """The resource is not in a state that permits the call."""
 
     code = "FAILED_PRECONDITION"
+
+
+class OutOfRange(VaultdError):
+    """The feed does not reach that far."""
+
+    code = "OUT_OF_RANGE"
 
 
 class Aborted(VaultdError):

@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from vaultd.audit.folding import RefusalFolder
 from vaultd.audit.log import AuditLog
+from vaultd.audit.shipping.shipper import Shipper
 from vaultd.backends.pkcs11.backend import HsmBackend
 from vaultd.backends.pkcs11.envelope import EnvelopeBackend
 from vaultd.backends.pkcs11.pin import PinSource
@@ -33,12 +34,17 @@ from vaultd.engine.algorithms import ProtectionLevel
 from vaultd.engine.approvals import Approvals
 from vaultd.engine.authority import Authority
 from vaultd.engine.catalog import KeyCatalog
+from vaultd.engine.census import Census
 from vaultd.engine.clock import SECOND_US, SystemClock
 from vaultd.engine.decider import Decider
 from vaultd.engine.editor import PolicyEditor
 from vaultd.engine.explain import Explainer, MethodNeeds
 from vaultd.engine.feed import FeedFollower
+from vaultd.engine.key_backups import KeyBackups
+from vaultd.engine.key_export import KeyExport
 from vaultd.engine.key_grants import Grants
+from vaultd.engine.key_import import KeyImport
+from vaultd.engine.key_wrapping import KeyWrapping
 from vaultd.engine.labels import LabelBook
 from vaultd.engine.leases import LeaseBook
 from vaultd.engine.ledger import Ledger
@@ -64,8 +70,10 @@ from vaultd.engine.tokens import TokenObjects
 from vaultd.engine.transit import Transit
 from vaultd.engine.usage import BudgetBook, UsageBook
 from vaultd.engine.vaults import Vaults
+from vaultd.engine.watch import WatchHub
 from vaultd.errors import DataLoss, Unavailable, VaultdError
 from vaultd.hosts.grpcio import GrpcHost
+from vaultd.instruments import meters_of
 from vaultd.interceptors.approvals import ApprovalStep
 from vaultd.interceptors.audit import AuditStep
 from vaultd.interceptors.chain import Chain, ChainLimits
@@ -76,17 +84,20 @@ from vaultd.interceptors.routes import build_routes
 from vaultd.interceptors.rules import HIGH_IMPACT, RULES
 from vaultd.interceptors.throttle import Throttle, quota_methods
 from vaultd.issuers import TokenIssuers
-from vaultd.names import parse_secret_name
+from vaultd.observing import Observing
 from vaultd.rotation_targets import make_targets
 from vaultd.secret import Secret
 from vaultd.services.admin import AdminService
 from vaultd.services.crypto import CryptoService
 from vaultd.services.health import HealthBoard, HealthService
+from vaultd.services.key_transfer import KeyTransfer
 from vaultd.services.keys import KeysService
 from vaultd.services.policy import PolicyCalls
 from vaultd.services.reflection import ReflectionService
 from vaultd.services.rotations import RotationCalls
 from vaultd.services.secrets import SecretsService
+from vaultd.services.watch import WatchCalls
+from vaultd.sinks import make_workers, sinks_every_call_needs, sinks_mutations_need
 from vaultd.store.sqlite import SqliteStore
 from vaultd.trust import TrustFiles, file_stamps
 from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, secrets_pb2
@@ -102,6 +113,8 @@ if TYPE_CHECKING:
     from vaultd.engine.clock import Clock
     from vaultd.engine.model import Quota
     from vaultd.hosts.grpcio import TlsConfig
+    from vaultd.instruments import SinkNumbers
+    from vaultd.interceptors.certificates import TrustBundle
     from vaultd.rotation_config import RotationSection
     from vaultd.store.base import Store
 
@@ -109,7 +122,10 @@ REFLECTION_V1: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInf
 REFLECTION_V1ALPHA: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 AUDIT_CHECK_S: Final = 0.5
 FILES_CHECK_S: Final = 0.5
+STREAMS_CHECK_S: Final = 0.4
+"""How often open streams are looked at again: what ended the caller's right to one ends it within a second."""
 HEALTH_NOTICE_S: Final = 0.1
+CENSUS_CHECK_S: Final = 1.0
 
 _log = structlog.get_logger("vaultd")
 
@@ -160,6 +176,8 @@ class TlsFiles:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._served: TlsConfig | None = None
+        self.ends_s = 0.0
+        """When the certificate that is served ends, in seconds since 1970."""
         self._stamp: tuple[tuple[int, int, int], ...] = ()
         self._checked_s = 0.0
         self._stale = False
@@ -174,6 +192,7 @@ class TlsFiles:
             key, certificate = self._settings.tls.key.read_bytes(), self._settings.tls.certificate.read_bytes()
             authorities = b"\n".join(bundle.ca.read_bytes() for bundle in self._settings.trust_bundles)
             check_key_pair(key, certificate)
+            leaf = x509.load_pem_x509_certificates(certificate)[0]
         except (OSError, ValueError) as error:
             self._stale = False  # looked at again when the files change again
             if self._served is None:
@@ -181,6 +200,7 @@ class TlsFiles:
             _log.error("tls_files_refused", advice="the certificate in force stays; mend the files")
             return self._served
         self._served, self._stale = (key, certificate, authorities), False
+        self.ends_s = leaf.not_valid_after_utc.timestamp()
         return self._served
 
     def reload(self) -> None:
@@ -223,6 +243,7 @@ class Engine:
     revocations: Revocations
     seal: Seal
     backends: Mapping[ProtectionLevel, Backend]
+    software: SoftwareBackend
     catalog: KeyCatalog
     lifecycle: KeyLifecycle
     transit: Transit
@@ -238,6 +259,11 @@ class Engine:
     decider: Decider
     scheduler: Scheduler
     feed: FeedFollower
+    watch: WatchHub
+    imports: KeyImport
+    exports: KeyExport
+    key_backups: KeyBackups
+    census: Census
     clock: Clock
     secrets: Secrets
     secret_catalog: SecretCatalog
@@ -294,8 +320,8 @@ def build_engine(
     secret_access = SecretAccess(secret_catalog, ledger, clock, software)
 
     async def read_secret(name: str) -> Secret:
-        found = await secret_access.access(AccessItem(parse_secret_name(name)), None)
-        return found.payload or Secret(b"")
+        _, payload, _ = await secret_access.access(AccessItem(name), None)
+        return payload or Secret(b"")
 
     rotations = Rotations(ledger, secrets, make_targets(settings.rotation, read_secret, clock), clock)
     rotation_runner = RotationRunner(
@@ -310,6 +336,8 @@ def build_engine(
         on_fault,
         SystemRandom().random,
     )
+    wrapping = KeyWrapping(software)
+    imports = KeyImport(ledger, lifecycle, budgets, wrapping, clock, scrubber)
     labels = LabelBook(ledger)
     access = AccessBook(ledger, clock)
     methods = quota_methods(RULES)
@@ -333,6 +361,7 @@ def build_engine(
         forget()
         revocations.forget()
 
+    decider = Decider(authority, labels, clock)
     seal = Seal(ledger, provider, authority, forget, on_seal, (revocations.reload, *followers, quotas.reload))
     scheduler = Scheduler(
         ledger,
@@ -349,6 +378,7 @@ def build_engine(
         secrets,
         scrubber,
         rotation_runner,
+        imports,
         clock,
         on_intent,
         on_event,
@@ -360,6 +390,7 @@ def build_engine(
         revocations=revocations,
         seal=seal,
         backends=backends,
+        software=software,
         catalog=catalog,
         lifecycle=lifecycle,
         transit=Transit(catalog, ledger, clock),
@@ -372,9 +403,14 @@ def build_engine(
         leases=leases,
         quotas=quotas,
         access=access,
-        decider=Decider(authority, labels, clock),
+        decider=decider,
         scheduler=scheduler,
         feed=FeedFollower(ledger, authority, seal, forget_after_gap, (revocations.take_in, *followers)),
+        watch=WatchHub(ledger, authority, decider, clock),
+        imports=imports,
+        exports=KeyExport(ledger, backends, wrapping),
+        key_backups=KeyBackups(ledger, backends, budgets),
+        census=Census(ledger, clock),
         clock=clock,
         secrets=secrets,
         secret_catalog=secret_catalog,
@@ -390,8 +426,10 @@ class Server:
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
+        self.observing = Observing(settings, self._clock)
         self._audit_log = AuditLog(settings.audit.directory, now=self._clock.now_us)
-        self._audit = AuditStep(self._audit_log, RefusalFolder(), self._clock)
+        self.shipper = Shipper(sinks_mutations_need(settings.audit.sinks), sinks_every_call_needs(settings.audit.sinks))
+        self._audit = AuditStep(self._audit_log, RefusalFolder(), self._clock, self.shipper)
         self._tls = TlsFiles(settings)
         self._trust = TrustFiles(settings.trust_bundles, self._clock, self._on_crl)
         self._stopping = asyncio.Event()
@@ -401,8 +439,13 @@ class Server:
             [
                 *(f"hsm:{section.name}" for section in settings.hsm),
                 *(f"issuer:{section.id}" for section in settings.jwt.issuers),
+                *(f"audit:{section.name}" for section in settings.audit.sinks),
             ],
-            [f"crl:{section.name}" for section in settings.trust_bundles if section.crl is not None],
+            [
+                *(f"crl:{section.name}" for section in settings.trust_bundles if section.crl is not None),
+                *(f"audit:{name}" for name in sinks_every_call_needs(settings.audit.sinks)),
+            ],
+            self.observing.recoveries.note,
         )
         self.slots = [make_slot(section, self._on_slot) for section in settings.hsm]
         self._unseal_again = False
@@ -418,8 +461,9 @@ class Server:
             lambda error: self._on_incident("rotation", error),
         )
         limits = settings.limits
-        self._in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
-        self.shedder = LoadShedder(self._in_flight, limits.overload_delay_ms / 1000, self._on_shedding)
+        self.in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
+        self.streams = InFlight(limits.streams, max(1, limits.streams // 4))
+        self.shedder = LoadShedder(self.in_flight, limits.overload_delay_ms / 1000, self._on_shedding)
         self._issuers = TokenIssuers(settings.jwt, self._clock, self._on_issuer)
         self._identity = Identity(
             self._trust.bundles, self.engine.revocations, self._clock, self._issuers.tokens, self._issuers.pairs
@@ -457,6 +501,23 @@ class Server:
             self._audit.event("issuer_keys_in_force" if serving else "issuer_keys_stale", resource=component)
         self.board.set(component, serving)
 
+    def _start_sinks(self) -> None:
+        sections = self._settings.audit.sinks
+        if sections:
+            # What leaves this machine, and to which sinks, is on the record; and there is something to try each of them with.
+            self._audit.event("audit_sinks", sinks=" ".join(section.name for section in sections))
+            log, settings = self._audit_log, self._settings.audit
+            self.shipper.start(make_workers(settings, log, self._clock, self._on_sink, self._on_incident))
+
+    def _on_sink(self, name: str, serving: bool, why: str) -> None:
+        self.board.set(f"audit:{name}", serving)
+        with suppress(Unavailable):  # a log that cannot be written has its own alarm
+            self._audit.event("audit_sink_serving" if serving else "audit_sink_not_serving", resource=f"audit:{name}")
+        if serving:
+            _log.info("audit_sink_serving", sink=name)
+        else:
+            _log.error("audit_sink_not_serving", sink=name, why=why, advice="see docs/audit-sinks.md")
+
     def _on_seal(self, state: SealState) -> None:
         self.board.set("seal", state is SealState.UNSEALED)
         _log.info("seal", state=state.value)
@@ -465,11 +526,12 @@ class Server:
         await self._audit.durable_event("intent", act=event, principal=SCHEDULER, resource=resource)
 
     def _on_event(self, event: str, resource: str, reason: str) -> None:
+        self.observing.events.add((event,))
         _log.info(event, resource=resource, reason=reason)
         self._audit.event(event, principal=SCHEDULER, resource=resource, reason=reason)
 
-    @staticmethod
-    def _on_incident(incident: str, error: BaseException) -> None:
+    def _on_incident(self, incident: str, error: BaseException) -> None:
+        self.observing.incidents += 1
         _log.error("incident", incident=incident, exc_info=error)
 
     @staticmethod
@@ -491,6 +553,7 @@ class Server:
                 engine.budgets,
                 engine.backends,
                 settings.lifecycle.scheduler_interval_ms,
+                KeyTransfer(engine.imports, engine.exports, engine.key_backups, engine.ledger),
             ),
             secrets_pb2.DESCRIPTOR.services_by_name["SecretsService"]: SecretsService(
                 engine.secrets,
@@ -508,6 +571,7 @@ class Server:
                 engine.quotas,
                 self._policy_calls(refusals),
                 engine.revocations,
+                WatchCalls(engine.watch),
             ),
             health_pb2.DESCRIPTOR.services_by_name["Health"]: HealthService(self.board),
         }
@@ -522,8 +586,8 @@ class Server:
             self._identity,
             Throttle(
                 engine.limiter,
-                self._in_flight,
-                InFlight(limits.streams, max(1, limits.streams // 4)),
+                self.in_flight,
+                self.streams,
                 quota_methods(RULES),
                 engine.catalog.algorithm_of,
             ),
@@ -531,6 +595,7 @@ class Server:
             GrantStep(engine.decider, engine.grants),
             ApprovalStep(engine.approvals, self._audit),
             self._audit,
+            self.observing.step,
             refusals,
             self._on_incident,
             self._on_data_loss,
@@ -570,10 +635,13 @@ class Server:
         settings = self._settings
         async with AsyncExitStack() as stack:
             self._tls.read()
+            stack.push_async_callback(self.shipper.close)  # after the log, whose last records it sends
             await self._audit_log.open()
             stack.push_async_callback(self._audit_log.close)
             stack.callback(self._audit.write_last_folded)
             self.board.set("audit", self._audit_log.serving)
+            await self.observing.start(stack, meters_of(self), self.board)
+            self._start_sinks()
             self._trust.require_fresh()
             await self.engine.store.open()
             stack.push_async_callback(self.engine.store.close)
@@ -600,7 +668,14 @@ class Server:
                 asyncio.create_task(self._every(FILES_CHECK_S, self._issuers.tick)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._retry_unseal)),
                 asyncio.create_task(self._watch_delay()),
+                asyncio.create_task(self._every(STREAMS_CHECK_S, self.chain.recheck_streams)),
+                asyncio.create_task(self._every(STREAMS_CHECK_S, self.engine.watch.tick)),
+                asyncio.create_task(self.engine.watch.run()),
             ]
+            if self.observing.active:
+                tasks.append(asyncio.create_task(self._every(CENSUS_CHECK_S, self.engine.census.tick)))
+            if settings.metrics.push_interval_s:
+                tasks.append(asyncio.create_task(self._every(settings.metrics.push_interval_s, self.observing.push)))
             stack.push_async_callback(self._end, tasks)
             # What start-up made lives as long as the process: the collector need not look at it again and again.
             gc.collect()
@@ -622,6 +697,27 @@ class Server:
     async def audit_event(self, event: str, **fields: str) -> None:
         """Record what a command is about to do; raises Unavailable when it cannot be recorded."""
         await self._audit.durable_event(event, **fields)
+
+    @property
+    def audit_log(self) -> AuditLog:
+        """The audit log, for metrics."""
+        return self._audit_log
+
+    def sink_figures(self) -> Sequence[SinkNumbers]:
+        """The audit sinks besides the log's own files, for metrics."""
+        return ()
+
+    @property
+    def bundles(self) -> list[TrustBundle]:
+        """The trust bundles in force."""
+        return self._trust.bundles
+
+    def certificate_ends(self) -> dict[str, float]:
+        """When the server's certificate and the first of each trust bundle's authorities end, in seconds since 1970."""
+        ends = {"server": self._tls.ends_s}
+        for bundle in self.bundles:
+            ends[f"trust:{bundle.name}"] = min(one.not_valid_after_utc.timestamp() for one in bundle.authorities)
+        return ends
 
     async def _start_seal(self) -> None:
         try:
@@ -662,11 +758,13 @@ class Server:
     async def _drain(self, host: GrpcHost) -> None:
         self.board.drain()
         await asyncio.sleep(HEALTH_NOTICE_S)  # balancers that watch health go elsewhere before calls are refused
+        self.chain.drain_streams()
         await host.stop(self._settings.drain_grace_s)
         await self.chain.finish()
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         self._stopping.set()
+        self.engine.watch.stop()
         await asyncio.gather(*tasks)
 
     async def _every(self, interval_s: float, act: Callable[[], Awaitable[object]]) -> None:
@@ -691,8 +789,10 @@ class Server:
             try:
                 await asyncio.wait_for(self._stopping.wait(), PROBE_S)
             except TimeoutError:
+                delay_s = loop.time() - due_s
+                self.observing.loop_lag.add(delay_s)
                 try:
-                    self.shedder.note(loop.time() - due_s)
+                    self.shedder.note(delay_s)
                 except VaultdError as error:  # the change cannot be audited: shedding goes on all the same
                     _log.warning("background_failed", reason=error.reason)
 

@@ -68,8 +68,8 @@ class RotatingEngine(OpenEngine):
         raise AssertionError(f"still {rotation}")
 
     async def served(self, ref: SecretRef = REF) -> bytes:
-        found = await self.engine.secret_access.access(AccessItem(ref), None)
-        return found.payload.expose("test")
+        _, payload, _ = await self.engine.secret_access.access(AccessItem(str(ref)), None)
+        return payload.expose("test")
 
     async def login(self) -> tuple[str, str]:
         """Role and password that the vault serves."""

@@ -1,18 +1,20 @@
 """The files of an audit directory: its lock, the identity of the chain, and segments `audit-<UTC time>-<number>.jsonl`.
 
-The number orders segments; the time is for people, since clocks jump.  All functions block.
+The number orders segments; the time is for people, since clocks jump.  A segment that is not written any more may be
+compressed: then its name ends in `.gz`.  All functions block.
 """
 
 from __future__ import annotations
 
 import fcntl
+import gzip
 import itertools
 import os
 import re
 import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 import orjson
 
@@ -23,11 +25,14 @@ if TYPE_CHECKING:
 
 CHAIN_ID_BYTES: Final = 16
 
-_NAME = re.compile(r"audit-[0-9]{8}T[0-9]{6}Z-([0-9]{8,})\.jsonl")
+GZIP_SUFFIX: Final = ".gz"
+
+_NAME = re.compile(r"audit-[0-9]{8}T[0-9]{6}Z-([0-9]{8,})\.jsonl(\.gz)?")
 _CHAIN_ID_FILE: Final = "chain-id"
 _LOCK_FILE: Final = "lock"
 _PRIVATE: Final = stat.S_IRUSR | stat.S_IWUSR
 _CHUNK_BYTES: Final = 64 * 1024
+_HEAD: Final = b'{"seq":'
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +122,35 @@ def create_segment(directory: Path, number: int, now: int) -> tuple[str, int]:
 
 
 def list_segments(directory: Path) -> list[tuple[int, Path]]:
-    """All segments with their numbers, oldest first."""
-    matches = ((_NAME.fullmatch(path.name), path) for path in directory.iterdir())
-    return sorted((int(match[1]), path) for match, path in matches if match)
+    """All segments with their numbers, oldest first.
+
+    While one is compressed there are two files of its number, with the same lines: the plain one is given.
+    """
+    found: dict[int, Path] = {}
+    for path in directory.iterdir():
+        match = _NAME.fullmatch(path.name)
+        if match and (match[2] is None or int(match[1]) not in found):
+            found[int(match[1])] = path
+    return sorted(found.items())
+
+
+def plain_name(path: Path) -> str:
+    """The name of a segment as its records know it, compressed or not."""
+    return path.name.removesuffix(GZIP_SUFFIX)
+
+
+def open_segment(path: Path) -> BinaryIO:
+    """Open a segment for reading, compressed or not; the caller closes it."""
+    if path.name.endswith(GZIP_SUFFIX):
+        return cast("BinaryIO", gzip.open(path, "rb"))
+    return path.open("rb")
+
+
+def sequence_of(line: bytes) -> int:
+    """The number that a line begins with, or 0 when it does not begin as a record does."""
+    end = line.find(b",", len(_HEAD))
+    digits = line[len(_HEAD) : end]
+    return int(digits) if line.startswith(_HEAD) and 0 < len(digits) < 20 and digits.isdigit() else 0
 
 
 def recover(directory: Path) -> Recovered:

@@ -11,7 +11,7 @@ from vaultd.engine.algorithms import ALGORITHMS, Algorithm, ProtectionLevel
 from vaultd.engine.buckets import Window
 from vaultd.engine.rotation_model import KIND as ROTATION
 from vaultd.engine.rotation_model import Rotation, decode_rotation, encode_rotation
-from vaultd.names import quota_name, secret_name, secret_version_name, vault_name, version_name
+from vaultd.names import import_job_name, quota_name, secret_name, secret_version_name, vault_name, version_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -84,6 +84,9 @@ class Key:
     delete_us: int | None = None
     purge_us: int | None = None
     revision: int = 0
+    import_only: bool = False
+    min_decrypt: int = 0
+    """Versions with a lower number are out of use."""
 
     @property
     def name(self) -> str:
@@ -131,6 +134,49 @@ class KeyVersion:
     def due_us(self) -> int | None:
         """When the scheduler must look at this version again."""
         return self.destroy_us if self.state is VersionState.DESTROY_SCHEDULED else None
+
+
+class ImportJobState(Enum):
+    """Life of an import job."""
+
+    ACTIVE = "ACTIVE"
+    EXPIRED = "EXPIRED"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportJob:
+    """A key pair to which key material is wrapped; its private half is stored beside it, sealed."""
+
+    vault: str
+    id: str
+    uid: bytes
+    method: str
+    public_key: bytes
+    state: ImportJobState
+    create_us: int
+    expire_us: int
+    forget_us: int
+    """When the row of an expired job goes."""
+    revision: int = 0
+
+    @property
+    def name(self) -> str:
+        return import_job_name(self.vault, self.id)
+
+    @property
+    def due_us(self) -> int:
+        """When the scheduler must look at this job again."""
+        return self.expire_us if self.state is ImportJobState.ACTIVE else self.forget_us
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedKey:
+    """A version's material, wrapped to a recipient's public key."""
+
+    version_name: str
+    algorithm: Algorithm
+    method: str
+    wrapped: bytes
 
 
 EACH_PRINCIPAL: Final = "*"
@@ -392,6 +438,8 @@ Resource = (
     Vault
     | Key
     | KeyVersion
+    | ImportJob
+    | ExportedKey
     | Quota
     | Grant
     | ApprovalRules
@@ -406,6 +454,8 @@ _TYPES: dict[str, type[Any]] = {
     "vault": Vault,
     "key": Key,
     "key_version": KeyVersion,
+    "import_job": ImportJob,
+    "exported_key": ExportedKey,
     "quota": Quota,
     "grant": Grant,
     "approval_rules": ApprovalRules,
@@ -418,6 +468,7 @@ _TYPES: dict[str, type[Any]] = {
 _STATES: dict[type[Any], type[Enum]] = {
     Key: KeyState,
     KeyVersion: VersionState,
+    ImportJob: ImportJobState,
     Approval: ApprovalState,
     StoredSecret: SecretState,
     SecretVersion: SecretVersionState,
@@ -452,6 +503,7 @@ _DECODERS: dict[str, Any] = {
     "uid": b64decode,
     "public_key": b64decode,
     "reference": b64decode,
+    "wrapped": b64decode,
     "algorithm": ALGORITHMS.__getitem__,
     "protection_level": ProtectionLevel,
     "classes": tuple,

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Final
 from vaultd.engine.approvals import KIND as APPROVAL
 from vaultd.engine.clock import SECOND_US
 from vaultd.engine.key_grants import KIND as GRANTS
+from vaultd.engine.key_import import KIND as IMPORT_JOB
 from vaultd.engine.leases import KIND as QUOTA_STATE
 from vaultd.engine.ledger import Intent
-from vaultd.engine.model import ApprovalState, KeyState, SecretState, VersionState
+from vaultd.engine.model import ApprovalState, ImportJobState, KeyState, SecretState, VersionState
 from vaultd.engine.rotation_model import KIND as ROTATION
 from vaultd.engine.seal import SealState
 from vaultd.engine.secrets import KIND as SECRET
 from vaultd.engine.tokens import KIND as TOKEN_OBJECT
 from vaultd.errors import VaultdError
-from vaultd.names import KeyRef, SecretRef, secret_version_name
+from vaultd.names import KeyRef, SecretRef, import_job_name, secret_version_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from vaultd.engine.approvals import Approvals
     from vaultd.engine.clock import Clock
     from vaultd.engine.key_grants import Grants
+    from vaultd.engine.key_import import KeyImport
     from vaultd.engine.leases import LeaseBook
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
@@ -73,6 +75,7 @@ class Scheduler:
         secrets: Secrets,
         scrubber: Scrubber,
         rotation_runner: RotationRunner,
+        imports: KeyImport,
         clock: Clock,
         on_intent: Callable[[str, str], Awaitable[None]],
         on_event: Callable[[str, str, str], None],
@@ -94,6 +97,7 @@ class Scheduler:
         self._secrets = secrets
         self._scrubber = scrubber
         self._rotation_runner = rotation_runner
+        self._imports = imports
         self._retry_at: dict[RowKey, int] = {}
         self._offset_us = self._clock_offset()
         self._replays_dropped_us = 0
@@ -179,6 +183,13 @@ class Scheduler:
                 await self._on_intent(event, key.id)
                 await self._tokens.erase_if_due(key, now_us)
                 self._on_event(event, key.id, "")
+            elif key.kind == IMPORT_JOB:
+                ends = row.state == ImportJobState.ACTIVE.value
+                event, name = "expire_import_job" if ends else "forget_import_job", import_job_name(key.scope, key.id)
+                if self.clock_trusted:
+                    await self._on_intent(event, name)
+                    await self._imports.expire_if_due(key, now_us)
+                    self._on_event(event, name, "")
             elif key.kind == QUOTA_STATE:
                 event = "drop_quota_state"
                 await self._leases.drop_if_full(key)
@@ -220,7 +231,7 @@ class Scheduler:
         ref = KeyRef(spent.scope, spent.id, spent.version)
         try:
             key = await self._lifecycle.get_key(ref)
-            if key.state is KeyState.ACTIVE and key.primary == ref.version:
+            if key.state is KeyState.ACTIVE and key.primary == ref.version and not key.import_only:
                 await self._on_intent("rotate", str(ref))
                 await self._lifecycle.rotate_key(Intent(PRINCIPAL, "scheduler"), KeyRef(ref.vault, ref.key, 0))
                 self._on_event("rotate", str(ref), "MESSAGE_BUDGET")

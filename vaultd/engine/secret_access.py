@@ -6,12 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from vaultd.backends.base import Operation, OpKind
-from vaultd.engine.sealing import row_lost
-from vaultd.engine.secret_payloads import delivery_info, recipient_key, unpad_payload
-from vaultd.engine.secrets import VERSION_KIND
+from vaultd.engine.secret_payloads import delivery_info, recipient_key
 from vaultd.errors import ResourceExhausted, VaultdError
+from vaultd.names import parse_secret_or_version_name
 from vaultd.secret import Secret
-from vaultd.store.base import RowKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,21 +28,17 @@ ANSWER_BYTES: Final = 4 * 1024 * 1024
 
 
 class AccessItem(NamedTuple):
-    """One access.  `recipient` is a raw X25519 public key, or empty for a plain answer."""
+    """One access: a validated name, the full name of the version that the caller has or an empty one, and for a sealed answer
+    the recipient's raw X25519 public key, and a context."""
 
-    ref: SecretRef
+    name: str
     unless: str = ""
-    """Full name of the version that the caller has."""
     recipient: bytes = b""
     context: bytes = b""
 
 
-class Accessed(NamedTuple):
-    """The version, and its payload: plain or sealed, or neither when the caller has it."""
-
-    version: HeldVersion
-    payload: Secret | None = None
-    sealed: bytes | None = None
+Accessed = tuple["HeldVersion", "Secret | None", "bytes | None"]
+"""The version, and its payload: plain or sealed, or neither when the caller has it.  Bare, since batches make many."""
 
 
 class SecretAccess:
@@ -58,12 +52,16 @@ class SecretAccess:
 
     async def access(self, item: AccessItem, deadline: float | None) -> Accessed:
         """One payload.  What is in memory is given out without asking the store."""
-        version = self._catalog.cached(item.ref) or await self._catalog.load(item.ref)
-        found = self._give(item, version, self._clock.now_us())
-        if not item.recipient or found.payload is None:
-            return found
-        handle = self._software.load_public(DELIVERY_ALGORITHM, recipient_key(item.recipient))
-        return Accessed(version, None, await self._software.use(handle, _delivery(item, found), deadline))
+        name, unless, recipient, context = item
+        version = self._catalog.cached.get(name)
+        if version is None:
+            version = await self._catalog.load(parse_secret_or_version_name(name))
+        payload = self._give(version, unless, self._clock.now_us())
+        if payload is None or not recipient:
+            return version, payload, None
+        handle = self._software.load_public(DELIVERY_ALGORITHM, recipient_key(recipient))
+        work = _delivery(name, version, payload, context)
+        return version, None, await self._software.use(handle, work, deadline)
 
     async def access_many(
         self, items: Sequence[AccessItem], deadline: float | None, room: int = ANSWER_BYTES
@@ -72,30 +70,31 @@ class SecretAccess:
         answers: list[Any] = [None] * len(items)
         sealing: list[tuple[int, Handle, Operation]] = []
         handles: dict[bytes, Handle] = {}
-        cached, now_us = self._catalog.cached, self._clock.now_us()
+        cached, give, now_us = self._catalog.cached, self._give, self._clock.now_us()
         next_turn = FAIRNESS_ITEMS
-        for at, item in enumerate(items):
+        for at, (name, unless, recipient, context) in enumerate(items):
             if at == next_turn:
                 next_turn += FAIRNESS_ITEMS
                 await asyncio.sleep(0)
                 now_us = self._clock.now_us()
             try:
-                version = cached(item.ref)
+                version = cached.get(name)
                 if version is None:
-                    version = await self._catalog.load(item.ref)
+                    version = await self._catalog.load(parse_secret_or_version_name(name))
                     now_us = self._clock.now_us()
-                if room < version.version.payload_bytes:
+                if room < version.length:
                     raise ResourceExhausted("ANSWER_TOO_LARGE", "ANSWER_TOO_LARGE")
-                found = answers[at] = self._give(item, version, now_us)
-                if found.payload is None:
+                payload = give(version, unless, now_us)
+                answers[at] = (version, payload, None)
+                if payload is None:
                     continue
-                room -= version.version.payload_bytes
-                if item.recipient:
-                    handle = handles.get(item.recipient)
+                room -= version.length
+                if recipient:
+                    handle = handles.get(recipient)
                     if handle is None:
-                        key = recipient_key(item.recipient)
-                        handle = handles[item.recipient] = self._software.load_public(DELIVERY_ALGORITHM, key)
-                    sealing.append((at, handle, _delivery(item, found)))
+                        key = recipient_key(recipient)
+                        handle = handles[recipient] = self._software.load_public(DELIVERY_ALGORITHM, key)
+                    sealing.append((at, handle, _delivery(name, version, payload, context)))
             except VaultdError as error:
                 # Without its traceback, which holds this frame: as in transit.
                 error.__context__ = error.__traceback__ = None
@@ -113,25 +112,20 @@ class SecretAccess:
         except VaultdError as error:
             outcomes = [error] * len(sealing)
         for (at, _, _), outcome in zip(sealing, outcomes, strict=True):
-            if isinstance(outcome, VaultdError):
-                answers[at] = outcome
-            else:
-                answers[at] = Accessed(answers[at].version, None, outcome)
+            failed = isinstance(outcome, VaultdError)
+            answers[at] = outcome if failed else (answers[at][0], None, outcome)
 
-    def _give(self, item: AccessItem, version: HeldVersion, now_us: int) -> Accessed:
-        """Decide, and open.  No await comes between the decision and the payload, and once sealed nothing is opened."""
+    def _give(self, version: HeldVersion, unless: str, now_us: int) -> Secret | None:
+        """Decide, and open; None when the caller has it.
+
+        No await comes between the decision and the payload, and nothing is opened once the vault is sealed.
+        """
         if not version.enabled or now_us >= version.expire_us:
             refusal = version.refusal(now_us)
             if refusal is not None:
                 raise refusal
-        sealer = self._ledger.sealer
-        if item.unless and item.unless == version.name:
-            return Accessed(version)
-        opened = sealer.open(version.term, version.blob, version.aad) if sealer.knows(version.term) else None
-        if opened is None:
-            held = version.version
-            raise row_lost(RowKey(VERSION_KIND, held.vault, held.secret, held.number))
-        return Accessed(version, Secret(unpad_payload(opened)))
+        self._ledger.require_unsealed()
+        return Secret(version.open()) if unless != version.name else None
 
     async def explain(self, ref: SecretRef) -> str:
         """The state of a secret and of the version that a name means, or why it would not be given out."""
@@ -145,7 +139,7 @@ class SecretAccess:
         return f"ACTIVE, version {version.version.number} {version.version.state.value}"
 
 
-def _delivery(item: AccessItem, found: Accessed) -> Operation:
+def _delivery(asked: str, version: HeldVersion, payload: Secret, context: bytes) -> Operation:
     """Sealing of a payload that was opened, to the caller's key."""
-    payload = found.payload.expose("sealed to the caller's key") if found.payload is not None else b""
-    return Operation(OpKind.ENCRYPT, payload, delivery_info(str(item.ref), found.version.name, item.context))
+    info = delivery_info(asked, version.name, context)
+    return Operation(OpKind.ENCRYPT, payload.expose("sealed to the caller's key"), info)

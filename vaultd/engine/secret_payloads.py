@@ -8,6 +8,7 @@ from vaultd.errors import DataLoss
 
 MAX_PAYLOAD_BYTES: Final = 64 * 1024
 LEAST_PADDED_BYTES: Final = 64
+X25519_BYTES: Final = 32
 DELIVERY_LABEL: Final = b"vaultd secret delivery v1"
 _MARK: Final = b"\x80"
 _SPKI_X25519: Final = bytes.fromhex("302a300506032b656e032100")

@@ -14,7 +14,8 @@ from vaultd.errors import FailedPrecondition, VaultdError
 from vaultd.store.base import RowKey, Usage
 
 if TYPE_CHECKING:
-    from vaultd.engine.ledger import Ledger
+    from vaultd.engine.ledger import Changes, Ledger
+    from vaultd.engine.model import Key
     from vaultd.names import KeyRef
 
 BLOCK_MESSAGES: Final = 65_536
@@ -142,9 +143,24 @@ class BudgetBook:
         """The budget of a version; the same object until the process ends."""
         found = self._budgets.get((uid, number))
         if found is None:
-            limit = min(max_messages, self._ceiling or max_messages)
+            limit = self.limit_of(max_messages)
             found = self._budgets[uid, number] = Budget(self, RowKey("budget", vault, key, number), uid, limit)
         return found
+
+    def limit_of(self, max_messages: int) -> int:
+        """How many messages a version may encrypt here, of an algorithm that permits so many."""
+        return min(max_messages, self._ceiling or max_messages)
+
+    async def spend_before(self, changes: Changes, key: Key, number: int, messages: int | None) -> None:
+        """In the change that brings a version in: take off its budget what it encrypted elsewhere; None is all of it.
+
+        Nothing where the algorithm's messages are not counted.
+        """
+        most = key.algorithm.max_messages
+        if most is not None and messages != 0:
+            limit = self.limit_of(most)
+            spent = limit if messages is None else min(messages, limit)
+            await changes.put(RowKey("budget", key.vault, key.id, number), key.uid, "LEASED", None, {"leased": spent})
 
     async def lease(self, budget: Budget) -> None:
         """Lease one more block.  Durable before any message of it is encrypted."""

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from vaultd.audit.shipping.shipper import WAIT_S, Shipper
 from vaultd.engine.clock import SECOND_US
 from vaultd_client.v1.resources_pb2 import AuditReceipt
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from vaultd.errors import VaultdError
     from vaultd.interceptors.call import Call
     from vaultd.interceptors.routes import Route
+    from vaultd.telemetry.spans import Span
 
 _FOLDED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED"}
 _FOLDED_REASONS = {"TOO_MANY_IN_FLIGHT"}
@@ -36,14 +38,19 @@ class Entry:
 
     __slots__ = (
         "bytes_in",
+        "bytes_out",
         "call",
         "credential",
         "fields",
         "handed_over",
         "intended",
+        "outcome",
+        "patience_s",
         "principal",
         "request_id",
         "route",
+        "sequence",
+        "span",
         "started",
         "trace",
     )
@@ -57,12 +64,21 @@ class Entry:
         self.credential = ""
         """`certificate`, `token`, both or `none`; nothing of the credential itself."""
         self.route: Route | None = None
-        self.bytes_in = 0
+        self.bytes_in = self.bytes_out = 0
+        """Of a stream: in all its messages."""
         self.handed_over = False
         """True once a task of its own will record the outcome."""
         self.intended = False
         """True once an intent may be in the log: it gets an outcome of its own, or it would read as a crash."""
         self.fields: dict[str, Any] = {}
+        self.outcome = ("UNKNOWN", "UNKNOWN", 0)
+        """Status, reason and bytes of the answer, as they were last known; for metrics and traces."""
+        self.span: Span | None = None
+        """Of a call that is sampled, until it ends."""
+        self.sequence = 0
+        """Of the last record that was written of the call."""
+        self.patience_s = WAIT_S
+        """What is left of the time that the call may wait for audit sinks."""
 
     def name(self, request: Any) -> None:
         """Take the audited fields of a validated request."""
@@ -105,8 +121,11 @@ def _inner(value: Any, path: str) -> Any:
 class AuditStep:
     """Writes intents and outcomes.  Whatever cannot be written raises Unavailable, and the reply is withheld."""
 
-    def __init__(self, log: AuditLog, folder: RefusalFolder, clock: Clock) -> None:
+    def __init__(self, log: AuditLog, folder: RefusalFolder, clock: Clock, shipper: Shipper | None = None) -> None:
         self._log = log
+        self._shipper = shipper or Shipper()
+        self.holds_calls = self._shipper.holds_calls
+        """Whether `delivered` is to be awaited before the answer of a call that changes nothing."""
         self._folder = folder
         self._clock = clock
         self._unwritten: list[dict[str, object]] = []
@@ -116,9 +135,23 @@ class AuditStep:
         return Entry(call, request_id, trace, self._clock.monotonic_s())
 
     async def intent(self, entry: Entry) -> None:
-        """Make durable what is about to be done."""
+        """Make durable what is about to be done, and have the sinks that mutations need acknowledge it."""
+        self._shipper.require_for_mutation()
         entry.intended = True
-        await self._log.append_durable(self._record(entry, "intent"))
+        receipt = await self._log.append_durable(self._record(entry, "intent"))
+        if self._shipper.holds_mutations:
+            entry.patience_s = await self._shipper.mutation_delivered(receipt.sequence, entry.patience_s)
+
+    def now_s(self) -> float:
+        """When something began, for latencies."""
+        return self._clock.monotonic_s()
+
+    async def opened(self, entry: Entry) -> None:
+        """Make durable that a stream begins, and have the sinks that every call needs acknowledge it."""
+        entry.intended = True
+        receipt = await self._log.append_durable(self._record(entry, "open"))
+        if self.holds_calls:
+            entry.patience_s = await self._shipper.call_delivered(receipt.sequence, entry.patience_s)
 
     def outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> bytes | None:
         """Record the end of a call; the serialised receipt, or None when the record was folded into another."""
@@ -126,11 +159,20 @@ class AuditStep:
         floods = code in _FOLDED or reason in _FOLDED_REASONS
         if floods and not entry.intended and self._log.serving and self._fold(entry, reason):
             return None
-        return serialize(self._log.append(self._outcome(entry, code, reason, bytes_out)))
+        receipt = self._log.append(self._outcome(entry, code, reason, bytes_out))
+        entry.sequence = receipt.sequence
+        return serialize(receipt)
+
+    async def delivered(self, entry: Entry) -> None:
+        """Wait until the sinks that every call needs have the outcome, two seconds at most; raises Unavailable."""
+        await self._shipper.call_delivered(entry.sequence, entry.patience_s)
 
     async def durable_outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> bytes:
-        """Record the end of a mutation; on stable storage when it returns."""
-        return serialize(await self._log.append_durable(self._outcome(entry, code, reason, bytes_out)))
+        """Record the end of a mutation; on stable storage when it returns, and with the sinks that mutations need."""
+        receipt = await self._log.append_durable(self._outcome(entry, code, reason, bytes_out))
+        if self._shipper.holds_mutations:
+            entry.patience_s = await self._shipper.mutation_delivered(receipt.sequence, entry.patience_s)
+        return serialize(receipt)
 
     def _fold(self, entry: Entry, reason: str) -> bool:
         who = entry.principal or host_of(entry.call.peer.address)
@@ -151,8 +193,11 @@ class AuditStep:
         self._log.append({"event": event, **fields})
 
     async def durable_event(self, event: str, **fields: str) -> None:
-        """Record what an operator's command is about to do; on stable storage when it returns."""
-        await self._log.append_durable({"event": event, **fields})
+        """Record what a command, or the server by itself, is about to do; on stable storage when it returns, and with the
+        sinks that mutations need.
+        """
+        receipt = await self._log.append_durable({"event": event, **fields})
+        await self._shipper.mutation_delivered(receipt.sequence)
 
     def write_folded(self) -> None:
         """Write what was counted in seconds that are over.  What a failed write leaves, the next call writes."""

@@ -21,7 +21,7 @@ def denied(rule: Rule) -> PermissionDenied:
     It names every permission of the rule: saying which one of two is missing would tell a forbidden resource from one
     that is not there.
     """
-    permissions = " and ".join(dict.fromkeys(access.permission for access in rule.access))
+    permissions = " and ".join(dict.fromkeys(access.permission for access in rule.access)) or " or ".join(rule.some)
     return PermissionDenied(
         "PERMISSION_DENIED",
         f"permission {permissions} is missing on the resource, or the resource does not exist",
@@ -45,6 +45,10 @@ class PolicyStep:
             raise PermissionDenied(
                 "OPERATOR_REQUIRED", "only a principal listed under `operators` in the configuration may call this"
             )
+        if rule.some:
+            if not self._authority.engine.holds_some(caller.principal, rule.some, rule.where(request)):
+                raise denied(rule)
+            return
         look_up = self._authority.engine.look_up
         for access in rule.access:
             if access.when is not None and not access.when(request):
@@ -54,6 +58,23 @@ class PolicyStep:
             if not decision.allowed:
                 raise denied(rule)
             self._access.note(caller.principal, access.permission, decision.bound_on)
+
+    def require_loaded(self) -> None:
+        """Raise what asking would raise while there is no policy: Unavailable, reason SEALED, or DataLoss."""
+        self._authority.engine  # noqa: B018  # raises
+
+    def permits(self, caller: Caller, rule: Rule, request: Any) -> bool:
+        """Whether the policy allows the call, and can say so at once; else `require` finds out."""
+        look_up = self._authority.engine.look_up
+        principal = caller.principal
+        for access in rule.access:
+            if access.when is not None:
+                return False
+            found = look_up(principal, access.permission, access.resource(request))
+            if not isinstance(found, Decision) or not found.allowed:
+                return False
+            self._access.note(principal, access.permission, found.bound_on)
+        return bool(rule.access) and not rule.operator_only
 
     async def disguise(self, error: VaultdError, caller: Caller, rule: Rule, request: Any) -> VaultdError:
         """A NotFound that the caller may not see becomes the answer that a forbidden resource gives."""

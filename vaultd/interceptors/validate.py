@@ -14,12 +14,14 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from vaultd import names
 from vaultd.engine.approvals import MAX_RULES
+from vaultd.engine.key_backups import MAX_BACKUP_BYTES
 from vaultd.engine.key_grants import MAX_USES
 from vaultd.engine.permissions import GRANTABLE, PERMISSIONS
 from vaultd.engine.policy import is_principal
-from vaultd.engine.secret_payloads import MAX_PAYLOAD_BYTES
+from vaultd.engine.secret_payloads import MAX_PAYLOAD_BYTES, X25519_BYTES
 from vaultd.engine.secrets import MAX_KEPT
 from vaultd.errors import InvalidArgument
+from vaultd_client.v1.watch_pb2 import ResourceKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -39,10 +41,12 @@ MAX_METHOD_CHARS: Final = 256
 MAX_GRANTED: Final = 32
 MAX_TESTED: Final = 100
 MAX_CLAIMS_CHARS: Final = 16 * KIB
+MAX_KINDS: Final = 32
+MAX_HEARTBEAT_S: Final = 600
+_RESOURCE_KINDS: Final = frozenset(ResourceKind.values())
 MAX_METADATA: Final = 8 * KIB
 MAX_CONTENT_TYPE_CHARS: Final = 128
 MAX_OWNER_CHARS: Final = 256
-X25519_BYTES: Final = 32
 MAX_EXCLUDED_CHARS: Final = 94
 MAX_STATES: Final = 6
 
@@ -143,6 +147,10 @@ def _grant(value: str, field: str) -> None:
 
 def _key_or_vault(value: str, field: str) -> None:
     names.parse_key_or_vault_name(value, field)
+
+
+def _import_job(value: str, field: str) -> None:
+    names.parse_import_job_name(value, field)
 
 
 def _approval(value: str, field: str) -> None:
@@ -257,13 +265,6 @@ def _filled_payload(value: bytes, field: str) -> None:
     _payload(value, field)
 
 
-def _recipient(value: bytes, field: str) -> None:
-    if value and len(value) != X25519_BYTES:
-        raise InvalidArgument(
-            "FIELD_SIZE", f"{field} must be an X25519 public key of {X25519_BYTES} bytes", field=field
-        )
-
-
 def _metadata(value: Any, field: str) -> None:
     if value.ByteSize() > MAX_METADATA:
         raise InvalidArgument("FIELD_SIZE", f"{field} must be at most {MAX_METADATA // KIB} KiB", field=field)
@@ -305,6 +306,23 @@ def _permissions(value: Any, field: str) -> None:
         )
 
 
+def _watched(value: str, field: str) -> None:
+    names.parse_watched_prefix(value, field)
+
+
+def _kinds(value: Any, field: str) -> None:
+    if len(value) > MAX_KINDS or any(kind == 0 or kind not in _RESOURCE_KINDS for kind in value):
+        raise InvalidArgument(
+            "ENUM_UNKNOWN", f"{field} must be at most {MAX_KINDS} kinds that this server knows", field=field
+        )
+
+
+def _heartbeat(value: Any, field: str) -> None:
+    if value.ByteSize() and not 1 <= value.seconds <= MAX_HEARTBEAT_S:
+        raise InvalidArgument("FIELD_RANGE", f"{field} must be 1 s to {MAX_HEARTBEAT_S} s", field=field)
+
+
+_WATCHED: Final = _optional(_watched)
 _PLAIN: Final = _Size(MAX_PLAINTEXT)
 _CIPHER: Final = _Size(MAX_CIPHERTEXT)
 _TOKEN: Final = _chars(MAX_TOKEN_CHARS)
@@ -312,12 +330,12 @@ _PASSPHRASE: Final = _Size(KIB)
 _LABELED: Final = {"labels": _labels}
 _OPTIONAL_SCOPE: Final = _optional(_policy_scope)
 _OPTIONAL_RESOURCE: Final = _optional(_policy_resource)
-_OPTIONAL_SECRET_VERSION: Final = _optional(_secret_version)
 _OPTIONAL_SECRET_NAME: Final = _optional(_secret_or_version)
 _NAMES: Final = (
     *(_id, _key, _version, _key_or_version, _vault, _quota, _quota_parent, _place, _grant, _key_or_vault, _approval),
+    _import_job,
     *(_policy_scope, _policy_resource, _OPTIONAL_SCOPE, _OPTIONAL_RESOURCE, _principal),
-    *(_secret, _secret_version, _secret_or_version, _OPTIONAL_SECRET_VERSION, _OPTIONAL_SECRET_NAME, _alias),
+    *(_secret, _secret_version, _secret_or_version, _OPTIONAL_SECRET_NAME, _alias),
 )
 _SECRET_FIELDS: Final = {
     "labels": _labels,
@@ -365,6 +383,8 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "DeriveSharedSecretRequest": {"name": _key_or_version, "peer_public_key": _Size(KIB, 1)},
     "GenerateRandomBytesRequest": {"parent": _vault, "length_bytes": _between(1, 65_536)},
     "InspectCiphertextRequest": {"name": _key_or_version, "ciphertext": _CIPHER},
+    "CryptoStreamRequest": {},
+    "ReEncryptStreamRequest": {},
     # KeysService
     "CreateKeyRequest": {
         "parent": _vault,
@@ -437,8 +457,9 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "AccessSecretVersionRequest": {
         "name": _secret_or_version,
-        "if_version_not": _OPTIONAL_SECRET_VERSION,
-        "recipient_public_key": _recipient,
+        # Their forms are looked at by the service, where they are given at all: a batch has thousands without them.
+        "if_version_not": _Size(names.MAX_NAME_CHARS),
+        "recipient_public_key": _Size(X25519_BYTES),
         "recipient_context": _Size(KIB),
     },
     "ListSecretVersionsRequest": {"parent": _secret, "page_token": _TOKEN},
@@ -469,6 +490,30 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "ListRotationsRequest": {"parent": _vault, "states": _states, "page_token": _TOKEN},
     "RotateSecretRequest": {"name": _secret, "request_id": _request_id},
     "CancelRotationRequest": {"name": _secret, "request_id": _request_id},
+    # KeysService: material that comes in, goes out, or is kept elsewhere
+    "CreateImportJobRequest": {"parent": _vault, "import_job_id": _id, "request_id": _request_id},
+    "GetImportJobRequest": {"name": _import_job},
+    "ListImportJobsRequest": {"parent": _vault, "page_token": _TOKEN},
+    "ImportKeyVersionRequest": {
+        "parent": _key,
+        "import_job": _import_job,
+        "wrapped_key": _Size(16 * KIB, 1),
+        "prior_messages": _between(0, 2**62),
+        "etag": _etag,
+        "request_id": _request_id,
+    },
+    "ExportKeyVersionRequest": {
+        "name": _key_or_version,
+        "public_key_pem": _text(4 * KIB),
+        "public_key_raw": _Size(2 * KIB),
+        "request_id": _request_id,
+    },
+    "BackupKeyRequest": {"name": _key},
+    "RestoreKeyBackupRequest": {
+        "parent": _vault,
+        "backup": _Size(MAX_BACKUP_BYTES, 1),
+        "request_id": _request_id,
+    },
     # AdminService
     "GetStatusRequest": {},
     "InitRequest": {"admin_principals": _principals, "passphrase": _PASSPHRASE},
@@ -532,6 +577,11 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "RevokeIdentityRequest": {"principal": _principal, "reason": _chars(256), "request_id": _request_id},
     "ListRevokedIdentitiesRequest": {"page_token": _TOKEN},
     "RestoreIdentityRequest": {"principal": _principal, "request_id": _request_id},
+    "WatchRequest": {
+        "resume_token": _chars(64),
+        "filter": _resource({"resource_prefix": _WATCHED, "kinds": _kinds}),
+        "heartbeat_interval": _heartbeat,
+    },
     # grpc.health.v1 and reflection
     "HealthCheckRequest": {"service": _chars(256)},
     "HealthListRequest": {},

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vaultd.engine.vaults import Vaults
     from vaultd.services.context import Context
     from vaultd.services.policy import PolicyCalls
+    from vaultd.services.watch import WatchCalls
 
 UPDATABLE: Final = ("display_name", "labels")
 _STATES: Final[dict[SealState, Any]] = {state: pb.SealState.Value(f"SEAL_STATE_{state.value}") for state in SealState}
@@ -54,6 +55,7 @@ class AdminService:
         quotas: Quotas,
         policy: PolicyCalls,
         revocations: Revocations,
+        watch: WatchCalls,
     ) -> None:
         self._seal = seal
         self._vaults = vaults
@@ -68,6 +70,7 @@ class AdminService:
         self.ExplainAccess = policy.ExplainAccess
         self.ReviewAccess = policy.ReviewAccess
         self._revocations = revocations
+        self.Watch = watch.Watch
 
     async def _status(self) -> pb.Status:
         status = pb.Status(

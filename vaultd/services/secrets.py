@@ -12,6 +12,7 @@ from google.protobuf.json_format import MessageToDict
 from vaultd.engine.model import SecretState, SecretVersionState
 from vaultd.engine.paging import page_length, page_limit, page_start, page_token
 from vaultd.engine.secret_access import AccessItem
+from vaultd.engine.secret_payloads import X25519_BYTES
 from vaultd.engine.secrets import NewVersion, SecretSpec
 from vaultd.errors import InvalidArgument, VaultdError
 from vaultd.names import (
@@ -139,19 +140,20 @@ def _new_version(request: Any, metadata: str) -> NewVersion:
 
 
 def _access_item(request: pb.AccessSecretVersionRequest) -> AccessItem:
-    if request.recipient_context and not request.recipient_public_key:
+    unless, recipient, context = request.if_version_not, request.recipient_public_key, request.recipient_context
+    if unless:
+        parse_secret_version_name(unless, "if_version_not")
+    if recipient and len(recipient) != X25519_BYTES:
+        raise InvalidArgument(
+            "FIELD_SIZE",
+            f"recipient_public_key must be an X25519 public key of {X25519_BYTES} bytes",
+            field="recipient_public_key",
+        )
+    if context and not recipient:
         raise InvalidArgument(
             "RECIPIENT_MISSING", "recipient_context needs recipient_public_key", field="recipient_public_key"
         )
-    return _new_item(
-        AccessItem,
-        (
-            parse_secret_or_version_name(request.name),
-            request.if_version_not,
-            request.recipient_public_key,
-            request.recipient_context,
-        ),
-    )
+    return _new_item(AccessItem, (request.name, unless, recipient, context))
 
 
 def _fill(answer: Accessed, response: pb.AccessSecretVersionResponse) -> str:

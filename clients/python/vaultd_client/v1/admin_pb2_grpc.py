@@ -10,6 +10,7 @@ from vaultd_client.v1 import identity_pb2 as vaultd_dot_v1_dot_identity__pb2
 from vaultd_client.v1 import policy_pb2 as vaultd_dot_v1_dot_policy__pb2
 from vaultd_client.v1 import quota_pb2 as vaultd_dot_v1_dot_quota__pb2
 from vaultd_client.v1 import resources_pb2 as vaultd_dot_v1_dot_resources__pb2
+from vaultd_client.v1 import watch_pb2 as vaultd_dot_v1_dot_watch__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
@@ -198,6 +199,11 @@ class AdminServiceStub(object):
                 '/vaultd.v1.AdminService/RestoreIdentity',
                 request_serializer=vaultd_dot_v1_dot_identity__pb2.RestoreIdentityRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/vaultd.v1.AdminService/Watch',
+                request_serializer=vaultd_dot_v1_dot_watch__pb2.WatchRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_watch__pb2.WatchResponse.FromString,
                 _registered_method=True)
 
 
@@ -449,6 +455,17 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Watch(self, request, context):
+        """Sends changes of resources as they are committed, by this node or by another on the same store. Caller needs, on the filter's
+        resource, above or below it, a permission that shows some kind of resource; each change is shown only to a caller who may get
+        the resource, as the policy then says. Resumable: OUT_OF_RANGE, reason COMPACTED, when the feed no longer reaches back so
+        far. A reader that falls too far behind gets ABORTED, reason WATCHER_TOO_SLOW; every status that the server ends a watch
+        with has the resume_token in its ErrorInfo. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -606,6 +623,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RestoreIdentity,
                     request_deserializer=vaultd_dot_v1_dot_identity__pb2.RestoreIdentityRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=vaultd_dot_v1_dot_watch__pb2.WatchRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_watch__pb2.WatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1449,6 +1471,33 @@ class AdminService(object):
             '/vaultd.v1.AdminService/RestoreIdentity',
             vaultd_dot_v1_dot_identity__pb2.RestoreIdentityRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/vaultd.v1.AdminService/Watch',
+            vaultd_dot_v1_dot_watch__pb2.WatchRequest.SerializeToString,
+            vaultd_dot_v1_dot_watch__pb2.WatchResponse.FromString,
             options,
             channel_credentials,
             insecure,
