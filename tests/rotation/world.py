@@ -30,6 +30,8 @@ LIMITS = {"lease_s": 20, "max_attempts": 2, "backoff_s": 0.01, "max_backoff_s": 
 class RotatingEngine(OpenEngine):
     """An engine and one secret that rotates."""
 
+    ref = REF
+
     @property
     def rotations(self) -> Any:
         return self.engine.rotations
