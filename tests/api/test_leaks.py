@@ -76,6 +76,8 @@ EXPOSED = {
     "engine/secret_access.py": 1,
     "engine/secret_catalog.py": 1,
     "engine/secrets.py": 1,
+    "engine/rotation_runner.py": 1,
+    "rotation_targets.py": 1,
     "rotators/postgres.py": 3,
     "rotators/scram.py": 1,
     "rotators/webhook.py": 2,
