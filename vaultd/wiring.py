@@ -298,12 +298,9 @@ def build_engine(
     on_intent: Callable[[str, str], Awaitable[None]],
     on_event: Callable[[str, str, str], None],
     slots: Sequence[TokenSlot] = (),
-<<<<<<< HEAD
     on_open: Sequence[Callable[[], Awaitable[None]]] = (),
     on_close: Callable[[], None] = lambda: None,
-=======
     on_fault: Callable[[BaseException], None] = raise_fault,
->>>>>>> rotation
 ) -> Engine:
     """Connect the parts.  Nothing runs yet.  `on_open` is part of unsealing, `on_close` of sealing."""
     ledger = Ledger(store, clock)
@@ -490,12 +487,9 @@ class Server:
             self._on_intent,
             self._on_event,
             self.slots,
-<<<<<<< HEAD
             (lambda: self.witness.open(),),
             lambda: self.witness.close(),
-=======
             lambda error: self._on_incident("rotation", error),
->>>>>>> rotation
         )
         self.witness = AuditWitness(
             self.engine.ledger,
