@@ -99,6 +99,7 @@ NAME_CHECKS = {
     "_secret": "`vaults/{vault}/secrets/{secret}`",
     "_secret_version": "`vaults/{vault}/secrets/{secret}/versions/{number}`",
     "_secret_or_version": "a secret, or a version by number or alias",
+    "_states": f"at most {validate.MAX_STATES} states",
     "_alias": "an alias: `[a-z]([a-z0-9-]{0,61}[a-z0-9])?`",
     "_payload": f"at most {secret_payloads.MAX_PAYLOAD_BYTES // KIB} KiB",
     "_filled_payload": f"1 byte to {secret_payloads.MAX_PAYLOAD_BYTES // KIB} KiB",
@@ -269,15 +270,20 @@ def limit_of(check: Any) -> str:
     return NAME_CHECKS[maker]
 
 
+def limits_of(path: str, check: Any) -> Iterator[tuple[str, str]]:
+    """The fields that a check is about, at any depth, and their limits."""
+    if not getattr(check, "__qualname__", "").startswith("_resource."):
+        yield path, limit_of(check)
+        return
+    for name, one in inspect.getclosurevars(check).nonlocals["checks"].items():
+        yield from limits_of(f"{path}.{name}", one)
+
+
 def field_limits() -> str:
     rows = []
     for message, checks in validate.REQUESTS.items():
         for field, check in checks.items():
-            if getattr(check, "__qualname__", "").startswith("_resource."):
-                inner = inspect.getclosurevars(check).nonlocals["checks"]
-                rows += [(message, f"`{field}.{name}`", limit_of(one)) for name, one in inner.items()]
-            else:
-                rows.append((message, f"`{field}`", limit_of(check)))
+            rows += [(message, f"`{path}`", limit) for path, limit in limits_of(field, check)]
     return table(("Message", "Field", "Limit"), rows)
 
 

@@ -568,6 +568,7 @@ REFUSED_LATER = {
     "ExplainAccess.method": ["METHOD_NAME"],
     "ListSecrets.page_token": ["PAGE_TOKEN"],
     "ListSecretVersions.page_token": ["PAGE_TOKEN"],
+    "ListRotations.page_token": ["PAGE_TOKEN"],
     "AccessSecretVersion.recipient_context": ["RECIPIENT_MISSING"],
     "ListRevokedIdentities.page_token": ["PAGE_TOKEN"],
     "GetInclusionProof.chain_id": ["AUDIT_RECORD_NOT_FOUND"],

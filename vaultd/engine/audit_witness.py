@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 KEY_KIND: Final = "audit_key"
 LOG_KIND: Final = "audit_log"
+TOLD_US: Final = 300 * SECOND_US
+"""How often the store is told of a checkpoint: each time is a write, which every node on the store takes in."""
 MAX_UNSIGNED: Final = 100_000
 """Records after which a checkpoint is made before its time, so that a start never has many more to read."""
 _ACTIVE: Final = "ACTIVE"
@@ -86,7 +88,7 @@ class AuditWitness:
         self._correlation: RecordMac | None = None
         self._newest: heads.Newest | None = None
         self._recorded = 0
-        self._signed_us = 0
+        self._signed_us = self._told_us = 0
         self._revision = 0
         self._fingerprint = bytes(16)
         self._turn = asyncio.Lock()
@@ -145,7 +147,7 @@ class AuditWitness:
         walk, newest = await asyncio.to_thread(_verify_tail, log, until, signer.public_keys, key)
         await self._compare(walk, newest)
         log.use_key(key)
-        self._signer, self._newest = signer, None
+        self._signer, self._newest, self._told_us = signer, None, 0
         self._correlation = RecordMac(self._ledger.sealer.derived_key("vaultd audit correlation v1"))
         described = [
             {"id": key_id(key), "algorithm": key_algorithm(key), "public_key": base64.b64encode(key_der(key)).decode()}
@@ -171,8 +173,13 @@ class AuditWitness:
         if not 0 <= waited_us < self._interval_us or self._log.sequence - newest.sequence > MAX_UNSIGNED:
             await self.checkpoint()
 
+    async def sign_off(self) -> None:
+        """Sign every record that there is, and tell the store of it whatever it was told before: the server stops."""
+        self._told_us = 0
+        await self.checkpoint()
+
     async def checkpoint(self) -> heads.Newest | None:
-        """Sign every record that there is, durably, and tell the store; None while sealed.
+        """Sign every record that there is, durably; None while sealed.  The store is told every few minutes.
 
         A store that cannot be written does not stand in the way: the next checkpoint tells it.
         """
@@ -189,10 +196,8 @@ class AuditWitness:
             await self._log.keep(newest)
             failpoints.hit("audit.checkpoint_kept")
             self._newest, self._signed_us = newest, self._clock.now_us()
-            try:
-                await self._tell_store(newest.head)
-            except VaultdError as error:
-                self._on_event("checkpoint_not_recorded", "", error.reason)
+            if not 0 <= self._signed_us - self._told_us < TOLD_US:
+                await self._try_to_tell(newest.head)
             failpoints.hit("audit.checkpoint_recorded")
             return newest
 
@@ -287,6 +292,13 @@ class AuditWitness:
 
     def _log_row(self) -> RowKey:
         return RowKey(LOG_KIND, "", self._log.chain_id.hex(), 0)
+
+    async def _try_to_tell(self, head: TreeHead) -> None:
+        try:
+            await self._tell_store(head)
+            self._told_us = self._signed_us
+        except VaultdError as error:
+            self._on_event("checkpoint_not_recorded", "", error.reason)
 
     async def _tell_store(self, head: TreeHead) -> None:
         values = {"size": head.size, "root": head.root.hex(), "time": head.time}

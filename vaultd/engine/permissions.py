@@ -68,7 +68,9 @@ SECRETS: Final = frozenset(
         "secrets.get",
         "secrets.list",
         "secrets.purge",
+        "secrets.rotate",
         "secrets.set_alias",
+        "secrets.set_rotation",
         "secrets.update",
     }
 )

@@ -351,6 +351,12 @@ _SECRETS: Final = (
     _secrets("DeleteSecret", "delete"),
     _secrets("UndeleteSecret", "delete"),
     _secrets("PurgeSecret", "purge", idempotent=False),
+    _secrets("SetRotationPolicy", "set_rotation", audited=("policy.target",)),
+    _secrets("DeleteRotationPolicy", "set_rotation", idempotent=False),
+    _secrets("GetRotation", "get", mutation=False),
+    _secrets("ListRotations", "list", field="parent", visible_by="vaults.get", mutation=False),
+    _secrets("RotateSecret", "rotate", idempotent=False),
+    _secrets("CancelRotation", "rotate"),
 )
 
 

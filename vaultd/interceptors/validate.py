@@ -49,6 +49,8 @@ _RESOURCE_KINDS: Final = frozenset(ResourceKind.values())
 MAX_METADATA: Final = 8 * KIB
 MAX_CONTENT_TYPE_CHARS: Final = 128
 MAX_OWNER_CHARS: Final = 256
+MAX_EXCLUDED_CHARS: Final = 94
+MAX_STATES: Final = 6
 
 _LABEL_KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE: Final = re.compile(r"[a-zA-Z0-9._/-]{0,63}")
@@ -199,10 +201,12 @@ def _principal(value: str, field: str) -> None:
 
 
 def _known_enum(message: Message, field: str) -> Callable[[Any, str], None]:
+    """For an enum field, or a repeated one."""
     enum: Any = message.DESCRIPTOR.fields_by_name[field].enum_type
+    known = frozenset(enum.values_by_number)
 
-    def check(value: int, path: str) -> None:
-        if value not in enum.values_by_number:
+    def check(value: Any, path: str) -> None:
+        if not (value in known if isinstance(value, int) else known.issuperset(value)):
             raise InvalidArgument("ENUM_UNKNOWN", f"{path} has a value that this server does not know", field=path)
 
     return check
@@ -236,6 +240,11 @@ def _secret_version(value: str, field: str) -> None:
 
 def _secret_or_version(value: str, field: str) -> None:
     names.parse_secret_or_version_name(value, field)
+
+
+def _states(value: Any, field: str) -> None:
+    if len(value) > MAX_STATES:
+        raise InvalidArgument("FIELD_RANGE", f"{field} must be at most {MAX_STATES}", field=field)
 
 
 def _alias(value: str, field: str) -> None:
@@ -490,6 +499,19 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "DeleteSecretRequest": _versioned(_secret),
     "UndeleteSecretRequest": _versioned(_secret),
     "PurgeSecretRequest": _versioned(_secret),
+    "SetRotationPolicyRequest": {
+        "name": _secret,
+        "policy": _resource(
+            {"target": _optional(_id), "password": _resource({"excluded_characters": _chars(MAX_EXCLUDED_CHARS)})}
+        ),
+        "etag": _etag,
+        "request_id": _request_id,
+    },
+    "DeleteRotationPolicyRequest": _versioned(_secret),
+    "GetRotationRequest": {"name": _secret},
+    "ListRotationsRequest": {"parent": _vault, "states": _states, "page_token": _TOKEN},
+    "RotateSecretRequest": {"name": _secret, "request_id": _request_id},
+    "CancelRotationRequest": {"name": _secret, "request_id": _request_id},
     # KeysService: material that comes in, goes out, or is kept elsewhere
     "CreateImportJobRequest": {"parent": _vault, "import_job_id": _id, "request_id": _request_id},
     "GetImportJobRequest": {"name": _import_job},

@@ -17,6 +17,7 @@ from vaultd_client.v1 import (
     keys_pb2,
     policy_pb2,
     quota_pb2,
+    rotation_pb2,
     secrets_pb2,
     watch_pb2,
 )
@@ -1173,10 +1174,10 @@ class SyncMethods(SyncCalls):
         timeout_s: float | None = None,
         info: CallInfo | None = None,
     ) -> empty_pb2.Empty:
-        """Erases a soft-deleted key and all its material for ever; the name is never reused.
+        """Erases a soft-deleted key and all its material from the store for ever; the name is never used for another.
 
-        Caller needs `keys.purge` on the key. Not idempotent without request_id (a purged key is NOT_FOUND). Refused
-        before `purge_time` under purge protection.
+        What BackupKey gave before can bring it back. Caller needs `keys.purge` on the key. Not idempotent without
+        request_id (a purged key is NOT_FOUND). Refused before `purge_time` under purge protection.
         """
         request = keys_pb2.PurgeKeyRequest(name=name, etag=etag, request_id=request_id)
         return self._unary(table.PURGE_KEY, request, timeout_s, info)
@@ -1676,3 +1677,89 @@ class SyncMethods(SyncCalls):
         """
         request = secrets_pb2.PurgeSecretRequest(name=name, etag=etag, request_id=request_id)
         return self._unary(table.PURGE_SECRET, request, timeout_s, info)
+
+    def set_rotation_policy(
+        self,
+        name: str,
+        policy: rotation_pb2.RotationPolicy | Mapping[str, Any],
+        etag: str = "",
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> rotation_pb2.Rotation:
+        """Sets when a secret rotates, with what, and at which target.
+
+        Caller needs `secrets.set_rotation` on the secret; the target must be one that the server's configuration allows
+        for this secret. Idempotent.
+        """
+        request = rotation_pb2.SetRotationPolicyRequest(name=name, policy=policy, etag=etag, request_id=request_id)
+        return self._unary(table.SET_ROTATION_POLICY, request, timeout_s, info)
+
+    def delete_rotation_policy(
+        self,
+        name: str,
+        etag: str = "",
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> empty_pb2.Empty:
+        """Forgets the policy: the secret rotates no more.
+
+        Caller needs `secrets.set_rotation` on the secret. Not idempotent without request_id. Refused while a run is
+        under way.
+        """
+        request = rotation_pb2.DeleteRotationPolicyRequest(name=name, etag=etag, request_id=request_id)
+        return self._unary(table.DELETE_ROTATION_POLICY, request, timeout_s, info)
+
+    def get_rotation(
+        self, name: str, *, timeout_s: float | None = None, info: CallInfo | None = None
+    ) -> rotation_pb2.Rotation:
+        """Returns the rotation of a secret: its policy, and how far the newest run is.
+
+        Caller needs `secrets.get` on the secret. Idempotent.
+        """
+        request = rotation_pb2.GetRotationRequest(name=name)
+        return self._unary(table.GET_ROTATION, request, timeout_s, info)
+
+    def list_rotations(
+        self,
+        parent: str,
+        states: Iterable[rotation_pb2.RotationState | str] = (),
+        page_size: int = 0,
+        page_token: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> rotation_pb2.ListRotationsResponse:
+        """Lists the rotations of a vault: which are due, under way, or failed, and why.
+
+        Caller needs `secrets.list` on the vault. Idempotent.
+        """
+        request = rotation_pb2.ListRotationsRequest(
+            parent=parent, states=states, page_size=page_size, page_token=page_token
+        )
+        return self._unary(table.LIST_ROTATIONS, request, timeout_s, info)
+
+    def rotate_secret(
+        self, name: str, request_id: str = "", *, timeout_s: float | None = None, info: CallInfo | None = None
+    ) -> rotation_pb2.Rotation:
+        """Rotates a secret now.
+
+        Without a target the new version is in service when this returns. With one, the run is due when this returns,
+        durably, and goes on by itself: GetRotation and Watch say how far it is. A run that waits to try again tries at
+        once. Caller needs `secrets.rotate` on the secret. Idempotent with request_id.
+        """
+        request = rotation_pb2.RotateSecretRequest(name=name, request_id=request_id)
+        return self._unary(table.ROTATE_SECRET, request, timeout_s, info)
+
+    def cancel_rotation(
+        self, name: str, request_id: str = "", *, timeout_s: float | None = None, info: CallInfo | None = None
+    ) -> rotation_pb2.Rotation:
+        """Calls off a run whose version is not in service yet, and undoes what it did; of a run that failed, the retries.
+
+        Caller needs `secrets.rotate` on the secret. Idempotent: where there is nothing to call off nothing changes.
+        """
+        request = rotation_pb2.CancelRotationRequest(name=name, request_id=request_id)
+        return self._unary(table.CANCEL_ROTATION, request, timeout_s, info)

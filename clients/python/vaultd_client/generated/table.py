@@ -19,6 +19,7 @@ from vaultd_client.v1 import (
     policy_pb2,
     quota_pb2,
     resources_pb2,
+    rotation_pb2,
     secrets_pb2,
     watch_pb2,
 )
@@ -688,6 +689,46 @@ PURGE_SECRET: Final[Method[secrets_pb2.PurgeSecretRequest, empty_pb2.Empty]] = M
     secrets_pb2.PurgeSecretRequest,
     empty_pb2.Empty,
     repeatable=False,
+    has_request_id=True,
+)
+SET_ROTATION_POLICY: Final[Method[rotation_pb2.SetRotationPolicyRequest, rotation_pb2.Rotation]] = Method(
+    "/vaultd.v1.SecretsService/SetRotationPolicy",
+    rotation_pb2.SetRotationPolicyRequest,
+    rotation_pb2.Rotation,
+    repeatable=True,
+    has_request_id=True,
+)
+DELETE_ROTATION_POLICY: Final[Method[rotation_pb2.DeleteRotationPolicyRequest, empty_pb2.Empty]] = Method(
+    "/vaultd.v1.SecretsService/DeleteRotationPolicy",
+    rotation_pb2.DeleteRotationPolicyRequest,
+    empty_pb2.Empty,
+    repeatable=False,
+    has_request_id=True,
+)
+GET_ROTATION: Final[Method[rotation_pb2.GetRotationRequest, rotation_pb2.Rotation]] = Method(
+    "/vaultd.v1.SecretsService/GetRotation",
+    rotation_pb2.GetRotationRequest,
+    rotation_pb2.Rotation,
+    repeatable=True,
+)
+LIST_ROTATIONS: Final[Method[rotation_pb2.ListRotationsRequest, rotation_pb2.ListRotationsResponse]] = Method(
+    "/vaultd.v1.SecretsService/ListRotations",
+    rotation_pb2.ListRotationsRequest,
+    rotation_pb2.ListRotationsResponse,
+    repeatable=True,
+)
+ROTATE_SECRET: Final[Method[rotation_pb2.RotateSecretRequest, rotation_pb2.Rotation]] = Method(
+    "/vaultd.v1.SecretsService/RotateSecret",
+    rotation_pb2.RotateSecretRequest,
+    rotation_pb2.Rotation,
+    repeatable=False,
+    has_request_id=True,
+)
+CANCEL_ROTATION: Final[Method[rotation_pb2.CancelRotationRequest, rotation_pb2.Rotation]] = Method(
+    "/vaultd.v1.SecretsService/CancelRotation",
+    rotation_pb2.CancelRotationRequest,
+    rotation_pb2.Rotation,
+    repeatable=True,
     has_request_id=True,
 )
 BATCH_ENCRYPT: Final[Method[crypto_pb2.BatchEncryptRequest, crypto_pb2.BatchEncryptResponse]] = Method(
