@@ -278,10 +278,10 @@ async def test_upkeep_compresses_and_prunes_behind_a_checkpoint(tmp_path):
         keys = server.witness.public_keys
         await server.witness.keep_up(compress_after_s=0, retention_s=0)
         assert len(list((tmp_path / "audit").glob("*.jsonl"))) == 1
-        server.witness._needed = lambda: 5
+        server.witness.needed = lambda: 5
         await server.witness.keep_up(compress_after_s=0, retention_s=2 * 86_400)
         assert verify_directory(tmp_path / "audit", keys=keys).pruned < 5
-        server.witness._needed = lambda: None
+        server.witness.needed = lambda: None
         clock.jump_wall(3_601)
         await server.witness.keep_up(compress_after_s=0, retention_s=2 * 86_400)
         assert verify_directory(tmp_path / "audit", keys=keys).pruned < 5

@@ -92,7 +92,7 @@ class AuditWitness:
         self._revision = 0
         self._fingerprint = bytes(16)
         self._turn = asyncio.Lock()
-        self._needed = needed
+        self.needed = needed
         self._started = (clock.now_us(), clock.monotonic_s())
 
     @property
@@ -215,7 +215,7 @@ class AuditWitness:
                 await asyncio.to_thread(upkeep.compress_closed, log.directory, log.segment_number, compress_after_s)
             if not retention_s or signer is None or newest is None or self._clock_jumped():
                 return
-            needed = self._needed()
+            needed = self.needed()
             before_us = self._clock.now_us() - int(retention_s * SECOND_US)
             removal = await asyncio.to_thread(
                 upkeep.plan_removal,
