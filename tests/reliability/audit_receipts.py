@@ -152,7 +152,7 @@ async def one_kill(
     start_s = server.start(failpoint)
     clients = [connect(directory, server.address) for _ in range(arguments.connections)]
     await furnish(clients[0])
-    budget = [arguments.calls // arguments.kills]
+    budget = [arguments.calls * 4 // 3 // arguments.kills]  # three quarters of it are spent before the kill, at least
     callers = [
         asyncio.ensure_future(work(clients[at % len(clients)], random.Random(f"{number}/{at}"), receipts, budget))
         for at in range(arguments.clients)
@@ -165,7 +165,7 @@ async def one_kill(
         budget[0] = 0
     else:
         # In the middle of the load, never after it.
-        least = chooser.randrange(max(1, budget[0] * 9 // 10))
+        least = chooser.randrange(max(1, budget[0] // 4))
         while budget[0] > least and not all(caller.done() for caller in callers):  # noqa: ASYNC110  # callers only count
             await asyncio.sleep(0.002)
         server.kill()
