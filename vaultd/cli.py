@@ -415,8 +415,9 @@ def audit_verify(directory: Path, public_key: Path | None, config: Path | None) 
         if keys is None:
             click.echo("the key is the one that the log names: pin it with --public-key")
     if verdict.unsigned:
-        macs = f", {verdict.macs} MACs are right" if config is not None else ""
-        click.echo(f"after it: {verdict.unsigned} records, chained and not signed yet{macs}")
+        click.echo(f"after it: {verdict.unsigned} records, chained and not signed yet")
+    if config is not None:
+        click.echo(f"MACs: {verdict.macs} verified")
 
 
 def _audit_mac_key(directory: Path, config: Path) -> bytes:
