@@ -211,6 +211,33 @@ def test_hashes_that_were_computed_anew_are_found_at_the_next_checkpoint(copy):
     assert bad.value.sequence == 36
 
 
+def test_any_flipped_bit_of_the_copy_of_the_newest_checkpoint_is_found(copy):
+    print(f"seed {SEED}")
+    chooser = random.Random(SEED)
+    path = copy / heads.CHECKPOINT_FILE
+    whole = path.read_bytes()
+    for _ in range(60):
+        at = chooser.randrange(len(whole))
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << chooser.randrange(8)]) + whole[at + 1 :])
+        with pytest.raises((BadRecord, DataLoss)):
+            verify_directory(copy, keys=PUBLIC)
+
+
+def test_whatever_stands_in_a_segment_is_a_bad_record_and_no_accident(copy):
+    print(f"seed {SEED}")
+    chooser = random.Random(SEED)
+    paths = segment_paths(copy)
+    for _ in range(60):
+        path = chooser.choice(paths)
+        whole = path.read_bytes()
+        at = chooser.randrange(len(whole))
+        noise = chooser.randbytes(chooser.randrange(1, 200)) if chooser.random() < 0.5 else b'{"seq":1}\n'
+        path.write_bytes(whole[:at] + noise + whole[at + chooser.randrange(2) * len(noise) :])
+        with pytest.raises(BadRecord):
+            verify_directory(copy, keys=PUBLIC)
+        path.write_bytes(whole)
+
+
 def test_a_checkpoint_of_another_key_or_another_log_is_found(copy):
     with pytest.raises(BadRecord, match="no signature of the key"):
         verify_directory(copy, keys=[Ed25519PrivateKey.generate().public_key()])

@@ -192,10 +192,11 @@ class AuditWitness:
             newest = self._log.checkpoint(self._signer, self._revision, self._fingerprint, self._recorded)
             if newest is None:
                 return None
+            self._signed_us = self._clock.now_us()  # one that cannot be kept is not repeated before its time
             failpoints.hit("audit.checkpoint_written")
             await self._log.keep(newest)
             failpoints.hit("audit.checkpoint_kept")
-            self._newest, self._signed_us = newest, self._clock.now_us()
+            self._newest = newest
             if not 0 <= self._signed_us - self._told_us < TOLD_US:
                 await self._try_to_tell(newest.head)
             failpoints.hit("audit.checkpoint_recorded")
