@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from clients.test_grpcurl import serving
+from clients.test_grpcurl import b64, serving
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = {
@@ -22,6 +22,8 @@ async def vault(tmp_path_factory):
         for key_id, purpose in (("orders", "ENCRYPT_DECRYPT"), ("release", "SIGN")):
             request = {"parent": "vaults/default", "key_id": key_id, "key": {"purpose": f"KEY_PURPOSE_{purpose}"}}
             await vault.call("KeysService/CreateKey", request)
+        secret = {"parent": "vaults/default", "secret_id": "db", "payload": b64(b"a password")}
+        await vault.call("SecretsService/CreateSecret", secret)
         yield vault
 
 
@@ -39,6 +41,7 @@ async def test_the_example_runs(vault, language):
             "VAULTD_KEY": str(tls / "app.key"),
             "VAULTD_ENCRYPTION_KEY": "vaults/default/keys/orders",
             "VAULTD_SIGNING_KEY": "vaults/default/keys/release",
+            "VAULTD_SECRET": "vaults/default/secrets/db",
         },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -49,4 +52,5 @@ async def test_the_example_runs(vault, language):
         "decrypted vaults/default/keys/orders/versions/1",
         "refused DECRYPTION_FAILED",
         "verified true",
+        "read vaults/default/secrets/db/versions/1 10 bytes",
     ]

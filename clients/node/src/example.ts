@@ -5,9 +5,11 @@ import { fileURLToPath } from "node:url";
 import * as grpc from "@grpc/grpc-js";
 import { loadSync, type MessageTypeDefinition } from "@grpc/proto-loader";
 
-import type { ProtoGrpcType } from "./generated/crypto.js";
+import type { ProtoGrpcType as Crypto } from "./generated/crypto.js";
+import type { ProtoGrpcType as Secrets } from "./generated/secrets.js";
 import type { ErrorInfo__Output } from "./generated/google/rpc/ErrorInfo.js";
 import type { Status__Output } from "./generated/google/rpc/Status.js";
+import type { AccessSecretVersionResponse__Output } from "./generated/vaultd/v1/AccessSecretVersionResponse.js";
 import type { DecryptResponse__Output } from "./generated/vaultd/v1/DecryptResponse.js";
 import type { EncryptResponse__Output } from "./generated/vaultd/v1/EncryptResponse.js";
 import type { SignResponse__Output } from "./generated/vaultd/v1/SignResponse.js";
@@ -16,7 +18,7 @@ import type { VerifyResponse__Output } from "./generated/vaultd/v1/VerifyRespons
 const PROTOS = fileURLToPath(new URL("../../../protos", import.meta.url));
 const DEADLINE_MS = 10_000;
 
-const definitions = loadSync(["vaultd/v1/crypto.proto", "google/rpc/error_details.proto"], {
+const definitions = loadSync(["vaultd/v1/crypto.proto", "vaultd/v1/secrets.proto", "google/rpc/error_details.proto"], {
   includeDirs: [PROTOS],
   keepCase: true,
   longs: String,
@@ -24,7 +26,9 @@ const definitions = loadSync(["vaultd/v1/crypto.proto", "google/rpc/error_detail
   defaults: true,
   oneofs: true,
 });
-const { vaultd } = grpc.loadPackageDefinition(definitions) as unknown as ProtoGrpcType;
+const { vaultd } = grpc.loadPackageDefinition(definitions) as unknown as {
+  vaultd: { v1: Crypto["vaultd"]["v1"] & Secrets["vaultd"]["v1"] };
+};
 
 function env(name: string): string {
   const value = process.env[name];
@@ -88,6 +92,13 @@ async function main(): Promise<void> {
   );
   console.log("verified", valid);
   crypto.close();
+
+  const secrets = new vaultd.v1.SecretsService(env("VAULTD_ADDR"), credentials);
+  const { version, payload } = await answer<AccessSecretVersionResponse__Output>((options, done) =>
+    secrets.AccessSecretVersion({ name: env("VAULTD_SECRET") }, options, done),
+  );
+  console.log("read", version, payload.length, "bytes");
+  secrets.close();
 }
 
 await main();

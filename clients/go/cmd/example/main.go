@@ -84,6 +84,13 @@ func run(ctx context.Context) error {
 		return err
 	}
 	fmt.Println("verified", verified.Valid)
+
+	secrets := pb.NewSecretsServiceClient(connection)
+	secret, err := secrets.AccessSecretVersion(ctx, &pb.AccessSecretVersionRequest{Name: os.Getenv("VAULTD_SECRET")})
+	if err != nil {
+		return err
+	}
+	fmt.Println("read", secret.Version, len(secret.Payload), "bytes")
 	return nil
 }
 

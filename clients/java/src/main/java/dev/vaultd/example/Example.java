@@ -3,9 +3,11 @@ package dev.vaultd.example;
 import com.google.protobuf.ByteString;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.rpc.ErrorInfo;
+import dev.vaultd.v1.AccessSecretVersionRequest;
 import dev.vaultd.v1.CryptoServiceGrpc;
 import dev.vaultd.v1.DecryptRequest;
 import dev.vaultd.v1.EncryptRequest;
+import dev.vaultd.v1.SecretsServiceGrpc;
 import dev.vaultd.v1.SignRequest;
 import dev.vaultd.v1.VerifyRequest;
 import io.grpc.ChannelCredentials;
@@ -83,6 +85,12 @@ public final class Example {
             .verify(VerifyRequest.newBuilder().setName(signer).setMessage(plaintext).setSignature(signature).build())
             .getValid();
     System.out.println("verified " + valid);
+
+    var secret =
+        SecretsServiceGrpc.newBlockingStub(channel)
+            .withDeadlineAfter(10, TimeUnit.SECONDS)
+            .accessSecretVersion(AccessSecretVersionRequest.newBuilder().setName(env("VAULTD_SECRET")).build());
+    System.out.println("read " + secret.getVersion() + " " + secret.getPayload().size() + " bytes");
   }
 
   public static void main(String[] arguments) throws IOException {
