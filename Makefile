@@ -108,5 +108,4 @@ system-packages:
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install dev-install run generate generate-check lint types test test-clients reliability reliability-hsm policy-campaign bench dist lock system-packages clean
-.PHONY: help install dev-install run generate generate-check lint types test reliability reliability-hsm reliability-audit reliability-watch policy-campaign bench dist lock system-packages clean
+.PHONY: help install dev-install run generate generate-check lint types test test-clients reliability reliability-hsm reliability-audit reliability-watch policy-campaign bench dist lock system-packages clean

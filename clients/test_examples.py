@@ -12,7 +12,12 @@ HERE = Path(__file__).resolve().parent
 PROGRAMS = {
     "go": [HERE / "go" / "build" / "example"],
     "node": ["node", HERE / "node" / "build" / "example.js"],
-    "java": ["java", "-cp", f"{HERE}/java/target/classes:{HERE}/java/target/dependency/*", "dev.vaultd.example.Example"],
+    "java": [
+        "java",
+        "-cp",
+        f"{HERE}/java/target/classes:{HERE}/java/target/dependency/*",
+        "dev.vaultd.example.Example",
+    ],
 }
 
 
