@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+
 from clients.test_grpcurl import b64, serving
 
 HERE = Path(__file__).resolve().parent
