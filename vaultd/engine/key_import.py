@@ -9,7 +9,6 @@ very job, until `expire_time`.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +16,7 @@ from vaultd.backends.base import Material
 from vaultd.engine.clock import DAY_US
 from vaultd.engine.key_wrapping import KeyWrapping, WrappingMethod
 from vaultd.engine.model import ImportJob, ImportJobState
-from vaultd.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from vaultd.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from vaultd.names import import_job_name
 from vaultd.store.base import RowKey
 
@@ -72,7 +71,6 @@ class KeyImport:
         self._budgets = budgets
         self._wrapping = wrapping
         self._clock = clock
-        self._scrub_pending = True  # a crash may have come between an expiry and its scrub
 
     async def create_job(
         self, intent: Intent, vault: str, job: str, method: WrappingMethod, expire_us: int | None
@@ -89,7 +87,7 @@ class KeyImport:
                 "expire_time must be in the future, and at most 7 days ahead",
                 field="import_job.expire_time",
             )
-        await self._require_vault(vault)
+        await self._lifecycle.require_vault(vault)
         if await self._ledger.read(_at(vault, job)) is not None:
             raise _job_exists()
         active = (ImportJobState.ACTIVE.value,)
@@ -119,11 +117,6 @@ class KeyImport:
 
         return await self._ledger.mutate(intent, body)
 
-    async def _require_vault(self, vault: str) -> None:
-        found = await self._ledger.read(RowKey("vault", "", vault, 0))
-        if found is None or found.row.state != "ACTIVE":
-            raise NotFound("VAULT_NOT_FOUND", "no such vault; ListVaults shows the vaults")
-
     async def get_job(self, vault: str, job: str) -> ImportJob:
         """Read a job; raises NotFound."""
         found = await self._ledger.read(_at(vault, job))
@@ -133,7 +126,7 @@ class KeyImport:
 
     async def list_jobs(self, vault: str, after: str, limit: int) -> list[ImportJob]:
         """Read jobs by id, after an id; raises NotFound for a vault that is not there."""
-        await self._require_vault(vault)
+        await self._lifecycle.require_vault(vault)
         return [self._as_of_now(row.resource()) for row in await self._ledger.list(KIND, vault, after, limit, ())]
 
     def _as_of_now(self, job: ImportJob) -> ImportJob:
@@ -198,15 +191,7 @@ class KeyImport:
             else:
                 await changes.delete(key)
         if expired:
-            self._scrub_pending = True
-            await self.scrub_pending()
-
-    async def scrub_pending(self) -> None:
-        """Erase what private keys left in the store's journals.  Tried again later while a reader is in the way."""
-        if self._scrub_pending:
-            with suppress(Unavailable):
-                await self._ledger.store.scrub()
-                self._scrub_pending = False
+            await self._lifecycle.scrub()
 
 
 def _job_exists() -> AlreadyExists:

@@ -106,7 +106,6 @@ class Scheduler:
             self._budgets.low.discard(spent)
             await self._rotate_spent(spent)
         await self._lifecycle.scrub_pending()
-        await self._imports.scrub_pending()
         await self._usage.flush()
         await self._leases.settle()
         await self._access.flush()
