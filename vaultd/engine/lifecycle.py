@@ -120,7 +120,7 @@ class KeyLifecycle:
 
     async def list_keys(self, vault: str, after: str, limit: int, *, deleted: bool) -> list[Key]:
         """Read keys by id, after an id."""
-        await self._require_vault(vault)
+        await self.require_vault(vault)
         states = (KeyState.ACTIVE.value, KeyState.DELETED.value) if deleted else (KeyState.ACTIVE.value,)
         return [row.resource() for row in await self._ledger.list("key", vault, after, limit, states)]
 
@@ -139,7 +139,8 @@ class KeyLifecycle:
         rows = await self._ledger.versions("key_version", ref.vault, ref.key, after, limit)
         return [row.resource() for row in rows]
 
-    async def _require_vault(self, vault: str) -> None:
+    async def require_vault(self, vault: str) -> None:
+        """Raise NotFound unless the vault is there."""
         found = await self._ledger.read(RowKey("vault", "", vault, 0))
         if found is None or found.row.state != "ACTIVE":
             raise NotFound("VAULT_NOT_FOUND", "no such vault; ListVaults shows the vaults")
@@ -176,7 +177,7 @@ class KeyLifecycle:
             raise InvalidArgument("EXPIRE_TIME_PAST", "expire_time must be in the future", field="key.expire_time")
         if spec.import_only and rotation[0] is not None:
             raise _rotates_by_import("key.rotation_period")
-        await self._require_vault(vault)
+        await self.require_vault(vault)
         if await self._ledger.read(RowKey("key", vault, key_id, 0)) is not None:
             raise _key_exists()
         first = 0 if adopted is None and (spec.import_only or spec.skip_initial_version) else 1
