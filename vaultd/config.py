@@ -326,6 +326,7 @@ class LimitsSection(_Section):
     unary_in_flight_per_principal: int = Field(default=256, ge=1, le=100_000)
     overload_delay_ms: int = Field(default=50, ge=0, le=10_000, description="0: nothing is shed")
     streams: int = Field(default=2_000, ge=1, le=1_000_000)
+    streams_per_principal: int = Field(default=1_024, ge=1, le=1_000_000)
     receive_timeout_s: float = Field(default=10.0, gt=0, le=300)
     unary_timeout_s: float = Field(default=30.0, gt=0, le=600)
     least_deadline_ms: int = Field(default=50, ge=0, le=10_000)

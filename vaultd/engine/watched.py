@@ -64,6 +64,10 @@ def _secret_version(key: RowKey) -> str:
     return f"vaults/{key.scope}/secrets/{key.id}/versions/{key.version}"
 
 
+def _rotation(key: RowKey) -> str:
+    return f"vaults/{key.scope}/secrets/{key.id}/rotation"
+
+
 def _grants(key: RowKey) -> str:
     return f"vaults/{key.scope}/keys/{key.id}/grants"
 
@@ -108,6 +112,7 @@ WATCHED: Final[Mapping[str, Watched]] = MappingProxyType(
         "approval": Watched("APPROVAL", _by_id("approvals"), "approvals.list", _ROOT),
         "approval_rules": Watched("APPROVAL_RULES", _always("approvalRules"), "approvals.get_rules", _ROOT),
         "revocation": Watched("REVOKED_IDENTITY", _by_id("revokedIdentities"), "admin.list_revoked_identities", _ROOT),
+        "rotation": Watched("ROTATION", _rotation, "secrets.get", _secret),
         "key_ring": Watched("KEY_RING", _always("keyRing"), "admin.get_status", _ROOT),
     }
 )
