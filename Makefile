@@ -75,6 +75,9 @@ test-clients: $(VENV)/.installed-dev .bin/grpcurl .bin/protoc-gen-go .bin/protoc
 reliability: $(VENV)/.installed-dev ## kill -9 under load, 20 times (minutes)
 	$(PY) tests/reliability/kill9.py --kills 20
 
+reliability-receipts: $(VENV)/.installed-dev ## 100,000 calls with kill -9 in between: every receipt is found and proved (a quarter of an hour)
+	$(PY) tests/reliability/audit_receipts.py --calls 100000 --kills 40
+
 reliability-hsm: $(VENV)/.installed-dev system-packages ## a SoftHSM token under load, and 100 faults of it (a quarter of an hour)
 	$(PY) tests/reliability/hsm.py mixed
 	$(PY) tests/reliability/hsm.py faults
@@ -108,4 +111,4 @@ system-packages:
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install dev-install run generate generate-check lint types test test-clients reliability reliability-hsm reliability-audit reliability-watch policy-campaign bench dist lock system-packages clean
+.PHONY: help install dev-install run generate generate-check lint types test test-clients reliability reliability-receipts reliability-hsm reliability-audit reliability-watch policy-campaign bench dist lock system-packages clean

@@ -499,8 +499,8 @@ class Server:
             interval_s=audit.checkpoint_interval_s,
             post_quantum=audit.post_quantum,
             accept_restore=accept_restore,
+            needed=self.shipper.oldest_needed_sequence,
         )
-        self.witness.needed = self.shipper.oldest_needed_sequence
         limits = settings.limits
         self.in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
         self.streams = InFlight(limits.streams, limits.streams_per_principal)
@@ -784,7 +784,7 @@ class Server:
         """The last checkpoint covers every record of a call."""
         try:
             self._audit.write_last_folded()
-            await self.witness.checkpoint()
+            await self.witness.sign_off()
         except VaultdError as error:  # what is not signed is MACed
             _log.warning("checkpoint_failed", reason=error.reason)
 
@@ -875,7 +875,11 @@ class Server:
     async def _keep_up_audit(self) -> None:
         audit = self._settings.audit
         compress_after_s = audit.compress_after_s if audit.compress else None
-        await self.witness.keep_up(compress_after_s=compress_after_s, retention_s=audit.retention_days * 86_400)
+        try:
+            await self.witness.keep_up(compress_after_s=compress_after_s, retention_s=audit.retention_days * 86_400)
+        except DataLoss as error:  # closed segments are not as they were written: an alarm, and what is there is kept
+            self._on_data_loss(error)
+            raise
 
     def reload(self) -> None:
         """Read certificates, trust bundles and the policy again; what cannot be read leaves what is in force."""
