@@ -132,13 +132,13 @@ async def test_every_metric_of_the_table_is_there_under_the_name_that_the_docs_s
 
 async def test_the_state_of_components_and_how_long_one_was_away(server):
     board = server.server.board
-    assert (await scrape(server)).one("vaultd_component_serving", component="audit") == 1
-    board.set("audit", False)
+    assert (await scrape(server)).one("vaultd_component_serving", component="seal") == 1
+    board.set("seal", False)
     status, _, body = await get(server, "/readyz")
-    assert (status, b'"audit":false' in body) == (503, True)
-    board.set("audit", True)
+    assert (status, b'"seal":false' in body) == (503, True)
+    board.set("seal", True)
     seen = await scrape(server)
-    assert seen.one("vaultd_recovery_duration_seconds_count", component="audit") == 1
+    assert seen.one("vaultd_recovery_duration_seconds_count", component="seal") == 1
     status, _, _ = await get(server, "/readyz")
     assert status == 200
 

@@ -417,8 +417,8 @@ class Chain:
 
         The last reply carries the status when it is not OK.
         """
-        entry = self._audit.open(call, self._request_ids.fresh(), "")
-        route = self._routes[call.method]
+        entry = self._open(call)
+        route = entry.route = self._routes[call.method]
         streams = self._throttle.streams
         try:
             if not call.peer.certificates:  # anybody may come this far there, and watchers hold places
@@ -431,10 +431,16 @@ class Chain:
                     yield Reply(response.SerializeToString(), 0, "", ())
             finally:
                 streams.leave(peer)
+            entry.outcome = ("OK", "", 0)
         except TimeoutError:
             yield self._refuse(entry, _too_late())
         except Exception as error:  # as in unary: what is not a VaultdError is INTERNAL with an incident id
             yield self._refuse(entry, known_error(error, self._on_incident))
+        except (asyncio.CancelledError, GeneratorExit):
+            entry.outcome = ("CANCELLED", "CANCELLED", 0)
+            raise
+        finally:
+            self._telemetry.ended(entry)
 
     async def _requests(self, route: Route, call: Call) -> AsyncIterator[Any]:
         async with asyncio.timeout(self._limits.receive_s):
