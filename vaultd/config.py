@@ -23,10 +23,12 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from vaultd.audit.shipping.settings import SinkSection  # noqa: TC001  # pydantic reads the annotations
 from vaultd.backends.pkcs11.uri import TokenSelector, parse_uri
 from vaultd.engine.buckets import Window
 from vaultd.engine.clock import SECOND_US
 from vaultd.errors import VaultdError
+from vaultd.rotation_config import RotationSection
 
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024
 
@@ -283,9 +285,29 @@ class RootKeySection(_Section):
 
 
 class AuditSection(_Section):
-    """Where the audit log is written."""
+    """The audit log: where it is, what waits for the disk, when it is signed, how long it is kept, and where records go."""
 
     directory: Path
+    sync: tuple[Literal["mutation", "admin", "read", "symmetric", "asymmetric"], ...] = ("mutation",)
+    batch_items: bool = False
+    checkpoint_interval_s: float = Field(default=10.0, ge=0.1, le=86_400)
+    post_quantum: bool = False
+    min_free_bytes: int = Field(default=64 * 1024 * 1024, ge=0, le=2**50, description="0: not looked at")
+    segment_bytes: int = Field(default=256 * 1024 * 1024, ge=1_024, le=2**34)
+    segment_age_s: float = Field(default=86_400.0, ge=1, le=366 * 86_400)
+    compress: bool = True
+    compress_after_s: float = Field(default=60.0, ge=0, le=366 * 86_400)
+    retention_days: float = Field(default=0.0, ge=0, le=36_600, description="0: kept for ever")
+    sinks: tuple[SinkSection, ...] = Field(default=(), max_length=16)
+
+    @field_validator("sinks")
+    @classmethod
+    def _distinct(cls, value: tuple[SinkSection, ...]) -> tuple[SinkSection, ...]:
+        if len({section.name for section in value}) != len(value):
+            raise ValueError("two sinks have one name")
+        if sum(section.kind == "stdout" for section in value) > 1:
+            raise ValueError("there is one standard output")
+        return value
 
 
 def _rate(per_second: int, burst: int) -> RateSection:
@@ -304,6 +326,7 @@ class LimitsSection(_Section):
     unary_in_flight_per_principal: int = Field(default=256, ge=1, le=100_000)
     overload_delay_ms: int = Field(default=50, ge=0, le=10_000, description="0: nothing is shed")
     streams: int = Field(default=2_000, ge=1, le=1_000_000)
+    streams_per_principal: int = Field(default=1_024, ge=1, le=1_000_000)
     receive_timeout_s: float = Field(default=10.0, gt=0, le=300)
     unary_timeout_s: float = Field(default=30.0, gt=0, le=600)
     least_deadline_ms: int = Field(default=50, ge=0, le=10_000)
@@ -317,6 +340,12 @@ class LifecycleSection(_Section):
     min_destroy_delay_s: int = Field(default=86_400, ge=0, le=120 * 86_400)
     deletion_retention_s: int = Field(default=30 * 86_400, ge=0, le=365 * 86_400)
     scheduler_interval_ms: int = Field(default=1_000, ge=10, le=60_000)
+
+
+class SecretsSection(_Section):
+    """Secrets in memory: sealed as they are stored, so that an access need not ask the store."""
+
+    max_cached_mib: int = Field(default=64, ge=1, le=65_536)
 
 
 class BackendSection(_Section):
@@ -392,6 +421,8 @@ class Settings(BaseSettings):
     audit: AuditSection
     limits: LimitsSection = LimitsSection()
     lifecycle: LifecycleSection = LifecycleSection()
+    rotation: RotationSection = RotationSection()
+    secrets: SecretsSection = SecretsSection()
     software: BackendSection = BackendSection()
     hsm: tuple[HsmSection, ...] = ()
     log: LogSection = LogSection()

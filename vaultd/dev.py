@@ -21,6 +21,7 @@ HSM_LABEL: Final = "vaultd dev"
 POLICY: Final = {
     "bindings": [
         {"members": [APP], "role": "crypto-user", "resource": "vaults/default"},
+        {"members": [APP], "role": "secret-reader", "resource": "vaults/default"},
     ]
 }
 

@@ -223,7 +223,7 @@ async def test_a_collector_that_is_away_holds_up_neither_calls_nor_the_end(tmp_p
 
 
 def call_with(*metadata):
-    return Call("/x", Peer("", b""), metadata, None, None)
+    return Call("/x", Peer("", b""), metadata, None, None, None)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,14 @@ def version_not_found() -> NotFound:
     return NotFound("KEY_VERSION_NOT_FOUND", "no such key version; ListKeyVersions shows the versions of a key")
 
 
+def below_minimum() -> FailedPrecondition:
+    """The error for a version that the key's minimum puts out of use."""
+    return FailedPrecondition(
+        "KEY_VERSION_BELOW_MINIMUM",
+        "the key version is below the key's min_decrypt_version; use a newer one, or lower the minimum with UpdateKey",
+    )
+
+
 def no_backend(level: ProtectionLevel) -> FailedPrecondition:
     """The error for a protection level that this server is not configured for."""
     return FailedPrecondition(
@@ -61,6 +69,7 @@ class LoadedVersion:
         "_loading",
         "_row",
         "_software",
+        "below_minimum",
         "budget",
         "handle",
         "header",
@@ -80,6 +89,8 @@ class LoadedVersion:
         software: Backend,
         usage: VersionUsage,
         budget: Budget | None,
+        *,
+        below_minimum: bool = False,
     ) -> None:
         self.version = version
         self.name = version.name
@@ -90,7 +101,8 @@ class LoadedVersion:
         self.budget = budget
         self.handle: Handle | None = None
         self.public_handle: Handle | None = None
-        self.unusable = version.state is not VersionState.ENABLED
+        self.below_minimum = below_minimum
+        self.unusable = version.state is not VersionState.ENABLED or below_minimum
         self._row = row
         self._backend = backend
         self._software = software
@@ -109,6 +121,8 @@ class LoadedVersion:
     def refusal(self) -> VaultdError:
         """Why this version may not be used."""
         state = self.version.state
+        if state is VersionState.ENABLED:
+            return below_minimum()
         advice = {
             VersionState.DISABLED: "call EnableKeyVersion to use it again",
             VersionState.DESTROY_SCHEDULED: "call RestoreKeyVersion before its destroy_time",
@@ -250,6 +264,7 @@ class KeyCatalog:
                 self._backends[ProtectionLevel.SOFTWARE],
                 self._usage.counter(loaded.uid, version.number),
                 budget,
+                below_minimum=version.number < loaded.min_decrypt,
             )
         return LoadedKey(loaded, versions)
 

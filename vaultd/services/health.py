@@ -1,4 +1,4 @@
-"""grpc.health.v1: the server as a whole (``), each service, and each component (`storage`, `audit`, `seal`, `hsm:NAME`)."""
+"""grpc.health.v1: the server as a whole (``), each service, and each component (`storage`, `audit`, `seal`, `hsm:NAME`, ...)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ MAX_WATCHED: Final = 100
 class HealthBoard:
     """What is serving.  The whole serves when every component does and the server is not draining.
 
-    A slot's token (`hsm:NAME`) is a component that the whole does without: only the keys in it are out of reach.
+    A slot's token (`hsm:NAME`) is a component that the whole does without: only the keys in it are out of reach.  So is an
+    audit sink (`audit:NAME`) that not every call needs.
     """
 
     def __init__(
@@ -33,7 +34,8 @@ class HealthBoard:
         on_change: Callable[[str, bool], None] | None = None,
     ) -> None:
         """`needed` are components besides COMPONENTS that the whole does not do without; `on_change` hears of each change."""
-        slots = tuple(slots)
+        needed = tuple(needed)
+        slots = tuple(slot for slot in slots if slot not in needed)
         self._services = tuple(services)
         self._components = dict.fromkeys((*COMPONENTS, *needed, *slots), False)
         self._slots = frozenset(slots)
