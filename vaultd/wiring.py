@@ -748,7 +748,7 @@ class Server:
 
     def sink_figures(self) -> Sequence[SinkNumbers]:
         """The audit sinks besides the log's own files, for metrics."""
-        return ()
+        return self.shipper.figures()
 
     @property
     def bundles(self) -> list[TrustBundle]:
