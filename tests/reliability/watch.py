@@ -18,9 +18,11 @@ import sys
 import tempfile
 import time
 from array import array
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc
 from processes import ENVIRONMENT, Server, connect, make_vault, percentile
 
 from vaultd.devpki import issue_client_certificate
@@ -83,7 +85,8 @@ class Watchers:
     def close(self) -> None:
         """End the processes and with them the watches."""
         for process in self._processes:
-            process.stdin.close()
+            if not process.stdin.closed:
+                process.stdin.close()
         for process in self._processes:
             process.wait(60)
             process.stdout.close()
@@ -103,6 +106,17 @@ async def prepare(admin: Client, watchers: int) -> list[str]:
     return names
 
 
+async def update(admin: Client, request: keys_pb2.UpdateKeyRequest) -> resources_pb2.Key:
+    """The changed key; while the server sheds load it has done nothing, and is asked again."""
+    while True:
+        try:
+            return await admin.keys.UpdateKey(request, timeout=60)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
+        await asyncio.sleep(0.2)
+
+
 async def change(admin: Client, names: list[str], count: int, writers: int, pace_s: float) -> list[int]:
     """Change labels of keys; returns the revisions that were acknowledged."""
     revisions: list[int] = []
@@ -112,7 +126,7 @@ async def change(admin: Client, names: list[str], count: int, writers: int, pace
         for number in numbers:
             request = keys_pb2.UpdateKeyRequest(key=resources_pb2.Key(name=name, labels={"n": str(number)}))
             request.update_mask.paths.append("labels")
-            changed = await admin.keys.UpdateKey(request, timeout=60)
+            changed = await update(admin, request)
             revisions.append(int(changed.etag.strip('"')))
             await asyncio.sleep(pace_s)
 
@@ -133,6 +147,7 @@ def judge(phase: str, revisions: list[int], answers: list[dict[str, Any]], elaps
                 "watchers": len(watchers),
                 "changes": len(revisions),
                 "wrong": len(wrong),
+                "resumed": sum(watcher["resumed"] for watcher in watchers),
                 "seconds": round(elapsed_s, 1),
                 "latency_ms_p50": round(percentile(latencies, 0.5), 1),
                 "latency_ms_p99": round(percentile(latencies, 0.99), 1),
@@ -150,12 +165,14 @@ async def run(directory: Path, watchers: int, changes: int) -> bool:
         stem = f"watcher-{at}"
         issue_client_certificate(directory / "tls", directory / "tls" / stem, uri=f"spiffe://dev.vaultd/{stem}")
     server.start()
+    closing = ExitStack()
     try:
         admin = connect(directory, server.address)
         names = await prepare(admin, watchers)
         await change(admin, names, 200, WRITERS, 0)  # what a server that has worked keeps belongs to the base
         before = memory_mib(server.pid, "VmRSS")
         clients = await asyncio.to_thread(Watchers, server, directory / "tls", watchers)
+        closing.callback(clients.close)
         open_mib = memory_mib(server.pid, "VmRSS")
         good = True
         for phase, count, writers, pace_s in (("paced", PACED_CHANGES, 1, PACE_S), ("flood", changes, WRITERS, 0.0)):
@@ -177,6 +194,7 @@ async def run(directory: Path, watchers: int, changes: int) -> bool:
         await admin.channel.close()
         return good and after <= before + KEPT_MIB
     finally:
+        closing.close()
         server.stop()
 
 
