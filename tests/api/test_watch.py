@@ -149,7 +149,9 @@ async def test_other_resources_are_shown_with_their_kind(server):
 
 
 async def test_a_secret_that_changes_is_shown_and_what_it_holds_is_not(server):
-    watcher = await Watcher(server.admin, filter=watch_pb2.WatchFilter(resource_prefix="vaults/default/secrets")).begin()
+    watcher = await Watcher(
+        server.admin, filter=watch_pb2.WatchFilter(resource_prefix="vaults/default/secrets")
+    ).begin()
     made = await server.admin.secrets.CreateSecret(
         secrets_pb2.CreateSecretRequest(parent="vaults/default", secret_id="db")
     )
