@@ -402,7 +402,8 @@ async def test_a_heartbeat_moves_the_token_though_nothing_matches(tmp_path):
         assert not done
         clock.advance(1)
         response = await reading
-        assert (list(response.events), response.revision) == ([], began + 1)
+        assert not response.events
+        assert response.revision > began
         assert response.resume_token != ""
 
 
