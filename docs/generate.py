@@ -26,6 +26,7 @@ from vaultd.backends.software import SoftwareBackend  # noqa: E402
 from vaultd.engine import (  # noqa: E402
     access,
     approvals,
+    audit_witness,
     conditions,
     key_grants,
     leases,
@@ -98,6 +99,7 @@ NAME_CHECKS = {
     "_secret": "`vaults/{vault}/secrets/{secret}`",
     "_secret_version": "`vaults/{vault}/secrets/{secret}/versions/{number}`",
     "_secret_or_version": "a secret, or a version by number or alias",
+    "_states": f"at most {validate.MAX_STATES} states",
     "_alias": "an alias: `[a-z]([a-z0-9-]{0,61}[a-z0-9])?`",
     "_payload": f"at most {secret_payloads.MAX_PAYLOAD_BYTES // KIB} KiB",
     "_filled_payload": f"1 byte to {secret_payloads.MAX_PAYLOAD_BYTES // KIB} KiB",
@@ -261,18 +263,27 @@ def limit_of(check: Any) -> str:
         return f"at most {held['maximum']:,} characters"
     if maker == "_chars":
         return f"at most {held['maximum']} printable characters"
+    if maker == "_hash":
+        return f"empty, or {held['size']} bytes"
+    if maker == "_texts":
+        return f"at most {held['most']}, each of at most {held['chars']:,} printable characters"
     return NAME_CHECKS[maker]
+
+
+def limits_of(path: str, check: Any) -> Iterator[tuple[str, str]]:
+    """The fields that a check is about, at any depth, and their limits."""
+    if not getattr(check, "__qualname__", "").startswith("_resource."):
+        yield path, limit_of(check)
+        return
+    for name, one in inspect.getclosurevars(check).nonlocals["checks"].items():
+        yield from limits_of(f"{path}.{name}", one)
 
 
 def field_limits() -> str:
     rows = []
     for message, checks in validate.REQUESTS.items():
         for field, check in checks.items():
-            if getattr(check, "__qualname__", "").startswith("_resource."):
-                inner = inspect.getclosurevars(check).nonlocals["checks"]
-                rows += [(message, f"`{field}.{name}`", limit_of(one)) for name, one in inner.items()]
-            else:
-                rows.append((message, f"`{field}`", limit_of(check)))
+            rows += [(message, f"`{path}`", limit) for path, limit in limits_of(field, check)]
     return table(("Message", "Field", "Limit"), rows)
 
 
@@ -317,6 +328,7 @@ def fixed_limits() -> str:
         ("a message that the reader of a stream does not take", f"{streams.STALLED_S:g} s"),
         ("a segment of the audit log", size(log.MAX_SEGMENT_BYTES)),
         ("time for the audit log to reach the disk", f"{log.SYNC_TIMEOUT_S:g} s"),
+        ("records after which a checkpoint is signed before its time", f"{audit_witness.MAX_UNSIGNED:,}"),
         ("a passphrase", f"{rootkeys.MIN_PASSPHRASE_BYTES} to {rootkeys.MAX_PASSPHRASE_BYTES:,} bytes"),
         ("the configuration file", size(config.MAX_FILE_BYTES)),
         ("a token", f"{jose.MAX_TOKEN_CHARS:,} characters"),

@@ -9,6 +9,7 @@ import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -31,6 +32,8 @@ from vaultd.config import ConfigError
 from vaultd.engine.access import AccessBook
 from vaultd.engine.algorithms import ProtectionLevel
 from vaultd.engine.approvals import Approvals
+from vaultd.engine.audit_proofs import AuditProofs
+from vaultd.engine.audit_tail import AuditTail
 from vaultd.engine.audit_witness import AuditWitness
 from vaultd.engine.authority import Authority
 from vaultd.engine.catalog import KeyCatalog
@@ -55,11 +58,14 @@ from vaultd.engine.quotas import CLASSES, RateLimiter, configured_quota
 from vaultd.engine.refusals import RefusalLog
 from vaultd.engine.review import AccessReview
 from vaultd.engine.revocations import Revocations
+from vaultd.engine.rotation_runner import RotationRunner
+from vaultd.engine.rotation_steps import RotationLimits
+from vaultd.engine.rotations import Rotations
 from vaultd.engine.scheduler import PRINCIPAL as SCHEDULER
 from vaultd.engine.scheduler import Scheduler
 from vaultd.engine.scrubbing import Scrubber
 from vaultd.engine.seal import Seal, SealState
-from vaultd.engine.secret_access import SecretAccess
+from vaultd.engine.secret_access import AccessItem, SecretAccess
 from vaultd.engine.secret_catalog import SecretCatalog
 from vaultd.engine.secrets import Secrets
 from vaultd.engine.tester import PolicyTester
@@ -82,13 +88,17 @@ from vaultd.interceptors.rules import HIGH_IMPACT, RULES
 from vaultd.interceptors.throttle import Throttle, quota_methods
 from vaultd.issuers import TokenIssuers
 from vaultd.observing import Observing
+from vaultd.rotation_targets import make_targets
+from vaultd.secret import Secret
 from vaultd.services.admin import AdminService
+from vaultd.services.audit import AuditCalls
 from vaultd.services.crypto import CryptoService
 from vaultd.services.health import HealthBoard, HealthService
 from vaultd.services.key_transfer import KeyTransfer
 from vaultd.services.keys import KeysService
 from vaultd.services.policy import PolicyCalls
 from vaultd.services.reflection import ReflectionService
+from vaultd.services.rotations import RotationCalls
 from vaultd.services.secrets import SecretsService
 from vaultd.services.watch import WatchCalls
 from vaultd.sinks import make_workers, sinks_every_call_needs, sinks_mutations_need
@@ -109,6 +119,7 @@ if TYPE_CHECKING:
     from vaultd.hosts.grpcio import TlsConfig
     from vaultd.instruments import SinkNumbers
     from vaultd.interceptors.certificates import TrustBundle
+    from vaultd.rotation_config import RotationSection
     from vaultd.store.base import Store
 
 REFLECTION_V1: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
@@ -222,6 +233,11 @@ def _configured_quotas(limits: LimitsSection) -> list[Quota]:
     return [configured_quota(name, getattr(limits, name).all_windows()) for name in CLASSES]
 
 
+def raise_fault(error: BaseException) -> None:
+    """A fault of ours that nobody handles ends the task that it is in."""
+    raise error
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """Store, key ring and the rules over them, without a host."""
@@ -257,6 +273,20 @@ class Engine:
     secrets: Secrets
     secret_catalog: SecretCatalog
     secret_access: SecretAccess
+    rotations: Rotations
+    rotation_runner: RotationRunner
+
+
+def rotation_limits(section: RotationSection) -> RotationLimits:
+    """The configured times of rotations, in microseconds."""
+    return RotationLimits(
+        lease_us=round(section.lease_s * SECOND_US),
+        max_attempts=section.max_attempts,
+        backoff_us=round(section.backoff_s * SECOND_US),
+        max_backoff_us=round(section.max_backoff_s * SECOND_US),
+        retry_us=round(section.retry_s * SECOND_US),
+        max_retry_us=round(section.max_retry_s * SECOND_US),
+    )
 
 
 def build_engine(
@@ -270,6 +300,7 @@ def build_engine(
     slots: Sequence[TokenSlot] = (),
     on_open: Sequence[Callable[[], Awaitable[None]]] = (),
     on_close: Callable[[], None] = lambda: None,
+    on_fault: Callable[[BaseException], None] = raise_fault,
 ) -> Engine:
     """Connect the parts.  Nothing runs yet.  `on_open` is part of unsealing, `on_close` of sealing."""
     ledger = Ledger(store, clock)
@@ -293,6 +324,25 @@ def build_engine(
     lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits, scrubber)
     secrets = Secrets(ledger, clock, limits.deletion_retention_us, scrubber)
     secret_catalog = SecretCatalog(ledger, settings.secrets.max_cached_mib * 1024 * 1024)
+    secret_access = SecretAccess(secret_catalog, ledger, clock, software)
+
+    async def read_secret(name: str) -> Secret:
+        _, payload, _ = await secret_access.access(AccessItem(name), None)
+        return payload or Secret(b"")
+
+    rotations = Rotations(ledger, secrets, make_targets(settings.rotation, read_secret, clock), clock)
+    rotation_runner = RotationRunner(
+        ledger,
+        secrets,
+        rotations,
+        clock,
+        rotation_limits(settings.rotation),
+        settings.rotation.concurrency,
+        on_intent,
+        on_event,
+        on_fault,
+        SystemRandom().random,
+    )
     wrapping = KeyWrapping(software)
     imports = KeyImport(ledger, lifecycle, budgets, wrapping, clock, scrubber)
     labels = LabelBook(ledger)
@@ -339,6 +389,7 @@ def build_engine(
         access,
         secrets,
         scrubber,
+        rotation_runner,
         imports,
         clock,
         on_intent,
@@ -375,7 +426,9 @@ def build_engine(
         clock=clock,
         secrets=secrets,
         secret_catalog=secret_catalog,
-        secret_access=SecretAccess(secret_catalog, ledger, clock, software),
+        secret_access=secret_access,
+        rotations=rotations,
+        rotation_runner=rotation_runner,
     )
 
 
@@ -403,6 +456,8 @@ class Server:
             self.shipper,
             lambda: self.engine.ledger.revision,
             frozenset(audit.sync),
+            lambda value: self.witness.correlated(value),
+            records_items=audit.batch_items,
         )
         self._tls = TlsFiles(settings)
         self._trust = TrustFiles(settings.trust_bundles, self._clock, self._on_crl)
@@ -434,6 +489,7 @@ class Server:
             self.slots,
             (lambda: self.witness.open(),),
             lambda: self.witness.close(),
+            lambda error: self._on_incident("rotation", error),
         )
         self.witness = AuditWitness(
             self.engine.ledger,
@@ -444,6 +500,7 @@ class Server:
             post_quantum=audit.post_quantum,
             accept_restore=accept_restore,
         )
+        self.witness.needed = self.shipper.oldest_needed_sequence
         limits = settings.limits
         self.in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
         self.streams = InFlight(limits.streams, limits.streams_per_principal)
@@ -518,8 +575,8 @@ class Server:
         self.observing.incidents += 1
         _log.error("incident", incident=incident, exc_info=error)
 
-    @staticmethod
-    def _on_data_loss(error: DataLoss) -> None:
+    def _on_data_loss(self, error: DataLoss) -> None:
+        self.observing.data_losses += 1
         _log.critical("data_loss", reason=error.reason, advice="run `vaultd check-store`", **error.metadata)
 
     def _build_chain(self) -> Chain:
@@ -540,7 +597,10 @@ class Server:
                 KeyTransfer(engine.imports, engine.exports, engine.key_backups, engine.ledger),
             ),
             secrets_pb2.DESCRIPTOR.services_by_name["SecretsService"]: SecretsService(
-                engine.secrets, engine.secret_access, engine.ledger
+                engine.secrets,
+                engine.secret_access,
+                engine.ledger,
+                RotationCalls(engine.rotations, engine.ledger, self._clock),
             ),
             admin_pb2.DESCRIPTOR.services_by_name["AdminService"]: AdminService(
                 engine.seal,
@@ -553,6 +613,7 @@ class Server:
                 self._policy_calls(refusals),
                 engine.revocations,
                 WatchCalls(engine.watch),
+                AuditCalls(AuditProofs(self._audit_log, self.witness), AuditTail(self._audit_log), self.witness),
             ),
             health_pb2.DESCRIPTOR.services_by_name["Health"]: HealthService(self.board),
         }
@@ -728,6 +789,10 @@ class Server:
             _log.warning("checkpoint_failed", reason=error.reason)
 
     async def _close_engine(self) -> None:
+        try:
+            await self.engine.rotation_runner.close()
+        except VaultdError as error:  # another process waits for the end of the lease, then
+            _log.warning("rotations_not_given_back", reason=error.reason)
         await self.engine.usage.flush()
         try:
             await self.engine.leases.close()

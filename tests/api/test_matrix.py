@@ -131,6 +131,10 @@ TABLE = {
     f"{ADMIN}ListRevokedIdentities": "admin.list_revoked_identities",
     f"{ADMIN}RestoreIdentity": "admin.restore_identity",
     f"{ADMIN}Watch": SOME,
+    f"{ADMIN}GetInclusionProof": "audit.get_proof",
+    f"{ADMIN}GetConsistencyProof": "audit.get_proof",
+    f"{ADMIN}VerifyAudit": "audit.verify",
+    f"{ADMIN}TailAudit": "audit.tail",
     f"{SECRETS}CreateSecret": "secrets.create",
     f"{SECRETS}GetSecret": "secrets.get",
     f"{SECRETS}ListSecrets": "secrets.list",
@@ -147,6 +151,12 @@ TABLE = {
     f"{SECRETS}DeleteSecret": "secrets.delete",
     f"{SECRETS}UndeleteSecret": "secrets.delete",
     f"{SECRETS}PurgeSecret": "secrets.purge",
+    f"{SECRETS}SetRotationPolicy": "secrets.set_rotation",
+    f"{SECRETS}DeleteRotationPolicy": "secrets.set_rotation",
+    f"{SECRETS}GetRotation": "secrets.get",
+    f"{SECRETS}ListRotations": "secrets.list",
+    f"{SECRETS}RotateSecret": "secrets.rotate",
+    f"{SECRETS}CancelRotation": "secrets.rotate",
 }
 """Written by hand from the comments of the protos, not from the rules: a method that is missing here fails a test."""
 GRANTS = sorted(set(TABLE.values()) - {OPERATOR, NAMED, SOME})

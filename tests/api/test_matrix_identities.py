@@ -75,11 +75,12 @@ ROLES: dict[str, set[str]] = {
     "admin": {path for path, grant in TABLE.items() if grant not in {OPERATOR, NAMED}} | admin("GetApproval"),
     "secret-admin": MANAGES_SECRETS | WATCHES,
     "secret-writer": secrets("CreateSecret", "GetSecret", "ListSecrets", "AddSecretVersion", "ListSecretVersions")
+    | secrets("GetRotation", "ListRotations")
     | secrets("GetSecretVersion", "EnableSecretVersion", "DisableSecretVersion", "SetAlias")
     | OWN_QUOTAS
     | WATCHES,
     "secret-reader": secrets("AccessSecretVersion", "BatchAccessSecretVersions", "GetSecret", "ListSecrets")
-    | secrets("ListSecretVersions", "GetSecretVersion")
+    | secrets("ListSecretVersions", "GetSecretVersion", "GetRotation", "ListRotations")
     | OWN_QUOTAS
     | WATCHES,
     "vault-operator": OF_KEYS
@@ -112,10 +113,11 @@ ROLES: dict[str, set[str]] = {
         *("GetKey", "ListKeys", "ListKeyVersions", "GetKeyVersion", "GetKeyUsage", "GetGrant", "ListGrants"),
     )
     | admin("GetStatus", "GetVault", "ListVaults", "ListRevokedIdentities", "GetQuota", "ListQuotas")
-    | secrets("GetSecret", "ListSecrets", "ListSecretVersions", "GetSecretVersion")
+    | secrets("GetSecret", "ListSecrets", "ListSecretVersions", "GetSecretVersion", "GetRotation", "ListRotations")
     | (OF_POLICY - admin("SetPolicy"))
     | READS_APPROVALS
-    | WATCHES,
+    | WATCHES
+    | admin("GetInclusionProof", "GetConsistencyProof", "VerifyAudit", "TailAudit"),
 }
 """What each built-in role may call, on everything.  A method that is in no row may be called by no role."""
 MAY_NOT_GIVE = {"vault-operator", "key-admin", "granter"}

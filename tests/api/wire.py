@@ -25,6 +25,7 @@ from vaultd_client.v1 import (
     policy_pb2,
     quota_pb2,
     resources_pb2,
+    rotation_pb2,
     secrets_pb2,
     watch_pb2,
 )
@@ -48,6 +49,7 @@ METHODS: dict[str, MethodDescriptor] = {
     for method in service.methods
 }
 BATCHES = [path for path in METHODS if path.rpartition("/")[2].startswith("Batch")]
+ROTATIONS = ("SetRotationPolicy", "DeleteRotationPolicy", "GetRotation", "RotateSecret", "CancelRotation")
 STREAMS = [path for path, method in METHODS.items() if method.server_streaming]
 ITEM_STREAMS = [path for path, method in METHODS.items() if method.client_streaming]
 ENDLESS = [f"{ADMIN}Watch"]
@@ -63,6 +65,7 @@ MUTATIONS = [
     *(f"{SECRETS}{name}" for name in ("CreateSecret", "UpdateSecret", "AddSecretVersion", "EnableSecretVersion")),
     *(f"{SECRETS}{name}" for name in ("DisableSecretVersion", "DestroySecretVersion", "SetAlias", "DeleteSecret")),
     *(f"{SECRETS}{name}" for name in ("UndeleteSecret", "PurgeSecret")),
+    *(f"{SECRETS}{name}" for name in ROTATIONS if name != "GetRotation"),
     *(f"{KEYS}{name}" for name in ("CreateImportJob", "ImportKeyVersion", "ExportKeyVersion", "BackupKey")),
     f"{KEYS}RestoreKeyBackup",
     *(f"{ADMIN}{name}" for name in ("Init", "Seal", "Unseal", "RotateRootKey", "CreateVault", "UpdateVault")),
@@ -434,7 +437,7 @@ class World:
         make = request_class(f"{SECRETS}{name}")
         if name == "CreateSecret":
             return make(parent=f"vaults/{vault}", secret_id=self.fresh_id(), payload=b"a payload")
-        if name == "ListSecrets":
+        if name in {"ListSecrets", "ListRotations"}:
             return make(parent=f"vaults/{vault}")
         if name == "ListSecretVersions":
             return make(parent=f"vaults/{vault}/secrets/shown")
@@ -447,6 +450,10 @@ class World:
             return request
         if name == "AddSecretVersion":
             return make(parent=secret, payload=b"another payload")
+        if name in ROTATIONS:
+            if name != "SetRotationPolicy":
+                await self.admin.secrets.SetRotationPolicy(rotation_pb2.SetRotationPolicyRequest(name=secret))
+            return make(name=secret)
         if name == "SetAlias":
             return make(name=secret, alias="canary", version=f"{secret}/versions/1")
         if name in {"UndeleteSecret", "PurgeSecret"}:
@@ -587,6 +594,12 @@ class World:
             return await self._identity_request(name)
         if name == "Watch":
             return make(filter=watch_pb2.WatchFilter(resource_prefix=f"vaults/{vault}"))
+        if name == "GetInclusionProof":
+            return make(sequence=1)
+        if name == "GetConsistencyProof":
+            return make(tree_size=1)
+        if name == "TailAudit":
+            return make(after_sequence=0, stop_at_end=True)
         if name == "Init":
             return make(admin_principals=["spiffe://dev.vaultd/somebody"])
         if name == "CreateVault":

@@ -10,10 +10,10 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from vaultd.audit.reader import AuditReader, RecordsMissing
-from vaultd.audit.tree import BLOCK_LEVEL, HASH_BYTES, leaf_hash, node_hash
+from vaultd.audit.tree import BLOCK_LEVEL, HASH_BYTES, leaf_hash, node_hash, tree_root
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 LEVELS: Final = (24, 16, BLOCK_LEVEL)
@@ -65,6 +65,8 @@ class StoredLeaves:
         self._first = first
         self._known = {(start, end): root for start, end, root in peaks}
         self._blocks: dict[int, list[bytes]] = {}
+        self.missed = False
+        """Whether a root was looked for in a file that does not have it."""
 
     def range_root(self, start: int, end: int) -> bytes:
         """The root of a perfect subtree; raises LookupError when its records are not in the directory any more."""
@@ -77,6 +79,7 @@ class StoredLeaves:
                 roots = self._read(level, start >> level, width >> level)
                 if roots is not None:
                     return _fold(roots)
+                self.missed = True
         if width > 1 << BLOCK_LEVEL:
             middle = start + width // 2
             return node_hash(self.range_root(start, middle), self.range_root(middle, end))
@@ -86,6 +89,10 @@ class StoredLeaves:
         if len(chosen) != width or not all(chosen):
             raise LookupError("records of this part of the log are not in the directory")
         return _fold(chosen)
+
+    def root(self, size: int) -> bytes:
+        """The root of the tree over the first leaves; raises LookupError as `range_root` does."""
+        return tree_root(self, 0, size)
 
     def _read(self, level: int, index: int, count: int) -> list[bytes] | None:
         try:
@@ -123,6 +130,26 @@ def read_leaves(directory: Path, sequence: int, count: int) -> list[bytes]:
     finally:
         reader.close()
     return leaves
+
+
+def rebuild(directory: Path, first: int, size: int, begin: int, pause: Callable[[], None]) -> None:
+    """Make the files anew, from the records from leaf `begin` on: those of smaller leaves are gone, and their roots stay."""
+    files = BlockFiles(directory)
+    roots: dict[int, list[bytes]] = {level: [] for level in LEVELS}
+    starts = {level: -(-begin >> level) for level in LEVELS}
+    step = 1 << BLOCK_LEVEL
+    for block in range(starts[BLOCK_LEVEL], size >> BLOCK_LEVEL):
+        leaves = read_leaves(directory, first + block * step, step)
+        if len(leaves) < step or not all(leaves):
+            raise LookupError("records of this part of the log are not in the directory")
+        roots[BLOCK_LEVEL].append(_fold(leaves))
+        pause()
+    for level in reversed(LEVELS[:-1]):
+        below, shift = level - BLOCK_LEVEL, BLOCK_LEVEL
+        for index in range(starts[level], size >> level):
+            at = (index << shift) - starts[below]
+            roots[level].append(_fold(roots[below][at : at + (1 << shift)]))
+    files.write({level: (starts[level], roots[level]) for level in LEVELS})
 
 
 def _fold(roots: list[bytes]) -> bytes:

@@ -81,6 +81,17 @@ class Frontier:
         return Frontier(self.size, self._peaks)
 
 
+def covered(size: int, peaks: Sequence[bytes]) -> list[tuple[int, int, bytes]]:
+    """Which leaves each root of a frontier covers: from, to (exclusive), root."""
+    found: list[tuple[int, int, bytes]] = []
+    start = 0
+    for bit in range(size.bit_length() - 1, -1, -1):
+        if size >> bit & 1:
+            found.append((start, start + (1 << bit), peaks[len(found)]))
+            start += 1 << bit
+    return found
+
+
 class Leaves(Protocol):
     """Where the hashes of a tree are read."""
 

@@ -29,6 +29,7 @@ COMPRESSION_LEVEL: Final = 6
 STEP: Final = 10_000
 PAUSE_S: Final = 0.0005
 """Python runs one thread at a time: now and then the event loop gets its turn."""
+NOWHERE: Final = Place("", 0)
 _CHUNK_BYTES: Final = 256 * 1024
 
 
@@ -129,7 +130,7 @@ def plan_removal(
 
 
 def _missing(walk: Walk) -> BadRecord:
-    return BadRecord(Place("", 0), walk.sequence + 1, "is missing")
+    return BadRecord(NOWHERE, walk.sequence + 1, "is missing")
 
 
 def remove(directory: Path, removal: Removal, signer: Signer) -> None:

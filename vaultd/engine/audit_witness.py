@@ -24,6 +24,7 @@ from vaultd import failpoints
 from vaultd.audit import heads, upkeep
 from vaultd.audit.chain import Chain
 from vaultd.audit.checkpoints import Signer, has_signature, key_algorithm, key_der, key_id, write_public_keys
+from vaultd.audit.lines import RecordMac
 from vaultd.audit.recovery import newest_checkpoint
 from vaultd.audit.verify import begin_chain, walk_segments
 from vaultd.audit.walk import ACCEPTED, KEYS, REVISION, BadRecord, Walk
@@ -79,6 +80,7 @@ class AuditWitness:
         self._post_quantum = post_quantum
         self._accept_restore = accept_restore
         self._signer: Signer | None = None
+        self._correlation: RecordMac | None = None
         self._newest: heads.Newest | None = None
         self._recorded = 0
         self._signed_us = 0
@@ -89,6 +91,11 @@ class AuditWitness:
         """Says the first record that somebody else still has to read, such as what ships the log: it is not removed before."""
 
     @property
+    def chain_id(self) -> bytes:
+        """The log's identity."""
+        return self._log.chain_id
+
+    @property
     def public_keys(self) -> list[PublicKey]:
         """Who verifies the checkpoints; empty until the first unseal."""
         return self._signer.public_keys if self._signer is not None else []
@@ -97,6 +104,10 @@ class AuditWitness:
     def public_pem(self) -> bytes:
         """The contents of `audit.pub`."""
         return write_public_keys(self.public_keys)
+
+    def correlated(self, value: str) -> str:
+        """A MAC by which a value is recognised in the log of this store and not learned from it; empty while sealed."""
+        return self._correlation.of(value.encode()) if self._correlation is not None else ""
 
     @property
     def signer(self) -> Signer | None:
@@ -132,6 +143,7 @@ class AuditWitness:
         await self._compare(walk, newest)
         log.use_key(key)
         self._signer, self._newest = signer, None
+        self._correlation = RecordMac(self._ledger.sealer.derived_key("vaultd audit correlation v1"))
         described = [
             {"id": key_id(key), "algorithm": key_algorithm(key), "public_key": base64.b64encode(key_der(key)).decode()}
             for key in signer.public_keys
@@ -145,7 +157,7 @@ class AuditWitness:
             with suppress(VaultdError):  # what is not signed has MACs
                 self._log.checkpoint(self._signer, self._revision, self._fingerprint, self._recorded)
         self._log.seal()
-        self._signer = self._newest = None
+        self._signer = self._newest = self._correlation = None
 
     async def tick(self) -> None:
         """Sign a checkpoint when it is due and there is anything new."""

@@ -409,7 +409,7 @@ def _columns(kind: str, resource: Any) -> tuple[str, str, int, str, int | None]:
         return "", resource.id, 0, "ACTIVE", None
     if kind == "quota":
         return "", resource.row_id, 0, "ACTIVE", None
-    if kind in {"key", "secret", "import_job"}:
+    if kind in {"key", "secret", "import_job", "rotation"}:
         return resource.vault, resource.id, 0, resource.state.value, resource.due_us
     if kind == "secret_version":
         return resource.vault, resource.secret, resource.number, resource.state.value, None

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vaultd.engine.algorithms import ALGORITHMS, Algorithm, ProtectionLevel
 from vaultd.engine.buckets import Window
+from vaultd.engine.rotation_model import KIND as ROTATION
+from vaultd.engine.rotation_model import Rotation, decode_rotation, encode_rotation
 from vaultd.names import import_job_name, quota_name, secret_name, secret_version_name, vault_name, version_name
 
 if TYPE_CHECKING:
@@ -446,6 +448,7 @@ Resource = (
     | RevokedIdentity
     | StoredSecret
     | SecretVersion
+    | Rotation
 )
 _TYPES: dict[str, type[Any]] = {
     "vault": Vault,
@@ -474,6 +477,8 @@ _STATES: dict[type[Any], type[Enum]] = {
 
 def encode_resource(resource: Resource) -> dict[str, Any]:
     """Turn a resource into JSON-ready values."""
+    if isinstance(resource, Rotation):
+        return encode_rotation(resource)
     kind = next(name for name, cls in _TYPES.items() if isinstance(resource, cls))
     values: dict[str, Any] = {"type": kind}
     for name, value in ((name, getattr(resource, name)) for name in resource.__dataclass_fields__):
@@ -519,6 +524,8 @@ def _rule(values: Mapping[str, Any]) -> ApprovalRule:
 
 def decode_resource(values: Mapping[str, Any]) -> Any:
     """Rebuild what encode_resource took apart.  Fields that a later release added take their defaults."""
+    if values["type"] == ROTATION:
+        return decode_rotation(values)
     cls = _TYPES[values["type"]]
     fields = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
     for name in fields:

@@ -19,9 +19,12 @@ from vaultd.engine.generators import (
     PasswordRules,
     RandomBytesRules,
 )
+from vaultd.store.base import RowKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from vaultd.engine.ledger import Changes
 
 KIND: Final = "rotation"
 DEFAULT_OVERLAP_US: Final = 3600 * SECOND_US
@@ -165,6 +168,13 @@ class Rotation:
         else:
             return self.wait_us
         return min((time for time in times if time is not None), default=None)
+
+
+async def drop_rotation(changes: Changes, vault: str, id: str) -> None:
+    """A secret is purged: its rotation goes in the same change."""
+    key = RowKey(KIND, vault, id, 0)
+    if await changes.get(key) is not None:
+        await changes.delete(key)
 
 
 def encode_rotation(rotation: Rotation) -> dict[str, Any]:

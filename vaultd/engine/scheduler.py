@@ -15,6 +15,7 @@ from vaultd.engine.key_import import KIND as IMPORT_JOB
 from vaultd.engine.leases import KIND as QUOTA_STATE
 from vaultd.engine.ledger import Intent
 from vaultd.engine.model import ApprovalState, ImportJobState, KeyState, SecretState, VersionState
+from vaultd.engine.rotation_model import KIND as ROTATION
 from vaultd.engine.seal import SealState
 from vaultd.engine.secrets import KIND as SECRET
 from vaultd.engine.tokens import KIND as TOKEN_OBJECT
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
     from vaultd.engine.quota_store import Quotas
+    from vaultd.engine.rotation_runner import RotationRunner
     from vaultd.engine.scrubbing import Scrubber
     from vaultd.engine.seal import Seal
     from vaultd.engine.secrets import Secrets
@@ -72,6 +74,7 @@ class Scheduler:
         access: AccessBook,
         secrets: Secrets,
         scrubber: Scrubber,
+        rotation_runner: RotationRunner,
         imports: KeyImport,
         clock: Clock,
         on_intent: Callable[[str, str], Awaitable[None]],
@@ -93,6 +96,7 @@ class Scheduler:
         self._access = access
         self._secrets = secrets
         self._scrubber = scrubber
+        self._rotation_runner = rotation_runner
         self._imports = imports
         self._retry_at: dict[RowKey, int] = {}
         self._offset_us = self._clock_offset()
@@ -154,6 +158,9 @@ class Scheduler:
             if key.kind == SECRET:
                 event, name = "retire_secret", str(SecretRef(key.scope, key.id))
                 await self._attempt_secret(row, now_us)
+            elif key.kind == ROTATION:
+                if self.clock_trusted:
+                    self._rotation_runner.offer(key)  # targets take their time: it says itself how it went
             elif key.kind == "key_version" and row.state == VersionState.DESTROY_SCHEDULED.value:
                 event = "destroy"
                 if self.clock_trusted:

@@ -72,6 +72,10 @@ def _vault_of(key: RowKey) -> str:
     return f"vaults/{key.scope}"
 
 
+def _rotation(key: RowKey) -> str:
+    return f"vaults/{key.scope}/secrets/{key.id}/rotation"
+
+
 def _grants(key: RowKey) -> str:
     return f"vaults/{key.scope}/keys/{key.id}/grants"
 
@@ -117,6 +121,7 @@ WATCHED: Final[Mapping[str, Watched]] = MappingProxyType(
         "approval": Watched("APPROVAL", _by_id("approvals"), "approvals.list", _ROOT),
         "approval_rules": Watched("APPROVAL_RULES", _always("approvalRules"), "approvals.get_rules", _ROOT),
         "revocation": Watched("REVOKED_IDENTITY", _by_id("revokedIdentities"), "admin.list_revoked_identities", _ROOT),
+        "rotation": Watched("ROTATION", _rotation, "secrets.get", _secret),
         "key_ring": Watched("KEY_RING", _always("keyRing"), "admin.get_status", _ROOT),
     }
 )
@@ -134,10 +139,10 @@ INTERNAL: Final = frozenset(
             "quota_state",
             "replay",
         ),
-        *("rotation", "token_object"),
+        "token_object",
     }
 )
-"""Kinds of rows that are nobody's resource.  Of a rotation watchers see what it does to its secret."""
+"""Kinds of rows that are nobody's resource."""
 SHOWING: Final = tuple(dict.fromkeys(watched.permission for watched in WATCHED.values()))
 """Each of these shows some kind of resource."""
 

@@ -17,12 +17,12 @@ from vaultd.errors import Unavailable
 from vaultd_client.v1.resources_pb2 import AuditReceipt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from vaultd.audit.folding import RefusalFolder
     from vaultd.audit.log import AuditLog, Receipt
     from vaultd.engine.clock import Clock
-    from vaultd.errors import VaultdError
+    from vaultd.errors import PermissionDenied, VaultdError
     from vaultd.interceptors.call import Call
     from vaultd.interceptors.routes import Route
     from vaultd.interceptors.rules import Rule
@@ -42,10 +42,12 @@ class Entry:
     """What will be said of one call.  Opened when it arrives, closed when its outcome is known."""
 
     __slots__ = (
+        "binding",
         "bytes_in",
         "bytes_out",
         "call",
         "credential",
+        "decision",
         "fields",
         "handed_over",
         "intended",
@@ -68,6 +70,8 @@ class Entry:
         self.principal = ""
         self.credential = ""
         """`certificate`, `token`, both or `none`; nothing of the credential itself."""
+        self.decision = self.binding = ""
+        """`allowed` or `denied`, once policy was asked, and the entry of the policy that decided."""
         self.route: Route | None = None
         self.bytes_in = self.bytes_out = 0
         """Of a stream: in all its messages."""
@@ -85,6 +89,14 @@ class Entry:
         self.patience_s = WAIT_S
         """What is left of the time that the call may wait for audit sinks."""
 
+    def allow(self, binding: str) -> None:
+        """Policy allows the call, by this entry of it; empty where a grant or the resource itself does."""
+        self.decision, self.binding = "allowed", binding
+
+    def deny(self, refused: PermissionDenied) -> None:
+        """Policy refuses the call.  A grant may still allow it."""
+        self.decision, self.binding = "denied", refused.decided_by
+
     def name(self, request: Any) -> None:
         """Take the audited fields of a validated request."""
         route = self.route
@@ -94,15 +106,28 @@ class Entry:
             value = getattr(request, path) if "." not in path else _inner(request, path)
             self.fields[path] = value if isinstance(value, str) else list(value)
 
-    def name_items(self, names: list[Any], versions: list[str], items: int, errors: dict[int, VaultdError]) -> None:
-        """Say of a batch: how many items, which resources and versions, and every failure by its reason.
+    def name_items(
+        self,
+        names: list[Any],
+        versions: list[str],
+        items: int,
+        errors: dict[int, VaultdError],
+        decided: Mapping[Any, str],
+    ) -> None:
+        """Say of a batch: how many items, which resources and versions, what allowed them, and every failure by its reason.
 
         `names` are the validated names of the items that were allowed: one per item, or a tuple for each where the rule
-        audits several fields.
+        audits several fields.  `decided`: by name the entry of the policy that allows it.
         """
         route = self.route
         if route is None:
             return
+        bindings: Counter[str] = Counter()
+        for name, count in Counter(names).items():
+            if name in decided:
+                bindings[decided[name]] += count
+        if bindings:
+            self.fields["bindings"] = dict(bindings)
         audited = route.rule.audited
         columns = [names] if len(audited) == 1 else list(zip(*names, strict=True)) or [()] * len(audited)
         for path, column in zip(audited, columns, strict=True):
@@ -134,8 +159,17 @@ class AuditStep:
         shipper: Shipper | None = None,
         revision: Callable[[], int] = lambda: 0,
         synced: frozenset[str] = frozenset({"mutation"}),
+        correlate: Callable[[str], str] = lambda value: "",
+        *,
+        records_items: bool = False,
     ) -> None:
-        """`revision`: of the store, as this process wrote it last.  `synced`: classes of calls whose records wait for the disk."""
+        """`revision`: of the store, as this process wrote it last.  `synced`: classes of calls whose records wait for the disk.
+
+        correlate: a MAC of a value that must not be in the log but recognised in it.  records_items: whether each item of a batch
+        gets a record.
+        """
+        self._correlate = correlate
+        self.records_items = records_items
         self._log = log
         self._shipper = shipper or Shipper()
         self.holds_calls = self._shipper.holds_calls
@@ -157,6 +191,28 @@ class AuditStep:
         receipt = await self._write(self._record(entry, "intent"))
         if self._shipper.holds_mutations:
             entry.patience_s = await self._shipper.mutation_delivered(receipt.sequence, entry.patience_s)
+
+    def correlate(self, entry: Entry, request: Any) -> None:
+        """Let the retries of a mutation be recognised by its `request_id`, which is the caller's and stays out."""
+        request_id = getattr(request, "request_id", "")
+        if request_id and (mac := self._correlate(request_id)):
+            entry.fields["request_id_hmac"] = mac
+
+    def item(self, entry: Entry, at: int, name: Any, version: str, error: VaultdError | None) -> None:
+        """Record one item of a batch, before the batch itself.  `name`: where it was validated and allowed, else None."""
+        route = entry.route
+        record: dict[str, Any] = {"event": "item", "id": entry.request_id, "principal": entry.principal, "item": at}
+        if route is not None:
+            record["method"] = route.path
+            if name is not None:
+                audited = route.rule.audited
+                record.update(zip(audited, name if len(audited) > 1 else (name,), strict=True))
+            if version:
+                record[route.rule.used] = version
+        record["code"] = "OK" if error is None else error.code
+        if error is not None:
+            record["reason"] = error.reason
+        self._log.append(record)
 
     def now_s(self) -> float:
         """When something began, for latencies."""
@@ -274,6 +330,10 @@ class AuditStep:
             record["credential"] = entry.credential
         if entry.trace:
             record["trace_id"] = entry.trace
+        if entry.decision:
+            record["decision"] = entry.decision
+            if entry.binding:
+                record["binding"] = entry.binding
         for name, value in entry.fields.items():  # a request's `principal` is not the caller
             record[f"request_{name}" if name in record else name] = value
         return record

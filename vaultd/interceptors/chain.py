@@ -168,9 +168,11 @@ class Chain:
                 route.validate.rest(request)
                 entry.name(request)
                 try:
-                    await self._policy.require(caller, route.rule, request)
+                    entry.allow(await self._policy.require(caller, route.rule, request))
                 except PermissionDenied as refused:
+                    entry.deny(refused)
                     await self._grants.require(refused, caller, route.rule, request, entry)
+                    entry.allow("")
                 if throttle.meters(method):
                     lease = throttle.admit_use(principal, route.rule, request, size)
                     if lease is not None:
@@ -183,6 +185,7 @@ class Chain:
                     return await self._finish(entry, route, response)
                 # No deadline from here on: a mutation that began is finished and recorded, whoever still waits for it.
                 self._deadlines.leave(task)
+                self._audit.correlate(entry, request)
                 return await self._mutate(route, request, body or b"", context, entry)
             finally:
                 self._deadlines.leave(task)
@@ -285,6 +288,7 @@ class Chain:
         names: list[Any] = []
         errors: dict[int, VaultdError] = {}
         verdicts: dict[Any, Any] = {}  # items that name the same keys share a decision
+        decided: dict[Any, str] = {}
         by_grants = GrantsOfBatch()
         name_of, validate = rule.names, route.validate.rest
         next_turn = ITEMS_PER_TURN
@@ -297,7 +301,7 @@ class Chain:
             name = name_of(item)
             verdict = verdicts.get(name, _UNDECIDED)
             if verdict is _UNDECIDED:
-                verdict = verdicts[name] = await self._verdict(route, caller, item)
+                verdict = verdicts[name] = await self._verdict(route, caller, item, name, decided)
             if verdict is not None and type(verdict) is not Granted:
                 errors[at] = verdict
                 continue
@@ -334,7 +338,9 @@ class Chain:
         trim(response, slots, errors)
         if len(items) > ITEMS_PER_TURN:
             await asyncio.sleep(0)
-        entry.name_items(names, versions, len(items), errors)
+        if self._audit.records_items:
+            await self._record_items(entry, items, verdicts, places, outcomes, errors)
+        entry.name_items(names, versions, len(items), errors, decided)
         by_grants.record(entry)
         self._remember_items(entry, name_of, items, errors)
         return response
@@ -358,14 +364,38 @@ class Chain:
                 refused.update(dict.fromkeys(members, error))
         return refused
 
-    async def _verdict(self, route: Route, caller: Caller, item: Any) -> VaultdError | Granted | None:
-        """Why items with these names are refused, or the grants that each of them uses, or None."""
+    async def _record_items(
+        self,
+        entry: Entry,
+        items: Any,
+        verdicts: Mapping[Any, Any],
+        places: list[int],
+        outcomes: list[Any],
+        errors: Mapping[int, VaultdError],
+    ) -> None:
+        """A record for each item, where the configuration asks for it."""
+        name_of = entry.route.rule.names if entry.route is not None else lambda item: None
+        versions = {at: outcome for at, outcome in zip(places, outcomes, strict=True) if isinstance(outcome, str)}
+        for at, item in enumerate(items):
+            if at % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
+                await asyncio.sleep(0)
+            name = name_of(item)
+            allowed = verdicts[name] is None or type(verdicts[name]) is Granted
+            error = errors.get(at)
+            self._audit.item(entry, at, name if allowed else None, versions.get(at, "") if error is None else "", error)
+
+    async def _verdict(
+        self, route: Route, caller: Caller, item: Any, name: Any, decided: dict[Any, str]
+    ) -> VaultdError | Granted | None:
+        """Why items with these names are refused, or the grants that each of them uses, or None.  Notes what allows them."""
         try:
             route.validate.names(item)
-            if self._policy.permits(caller, route.rule, item):
+            binding = self._policy.permits(caller, route.rule, item)
+            if binding is not None:
+                decided[name] = binding
                 return None
             try:
-                await self._policy.require(caller, route.rule, item)
+                decided[name] = await self._policy.require(caller, route.rule, item)
             except PermissionDenied as refused:
                 return await self._grants.look_up(refused, caller, route.rule, item)
         except VaultdError as error:
@@ -512,7 +542,11 @@ class Chain:
         route.validate.names(request)
         route.validate.rest(request)
         entry.name(request)
-        await self._policy.require(caller, rule, request)
+        try:
+            entry.allow(await self._policy.require(caller, rule, request))
+        except PermissionDenied as refused:
+            entry.deny(refused)
+            raise
         if throttle.meters(rule.method):
             lease = throttle.admit_use(principal, rule, request, size)
             if lease is not None:

@@ -225,7 +225,7 @@ class ItemSteps:
         items = [item for item in items if item.error is None]
         if not items:
             return
-        granted = await self._allow(route, caller, items[0].operation.request)
+        granted = await self._allow(route, caller, items)
         metered = throttle.meters(method)
         for item in items:
             request = item.operation.request
@@ -251,14 +251,21 @@ class ItemSteps:
         if items:
             await self._use(stream, route, items)
 
-    async def _allow(self, route: Route, caller: Caller, request: Any) -> Granted | None:
+    async def _allow(self, route: Route, caller: Caller, items: list[_Item]) -> Granted | None:
         """The decision about a group, all of which have the same names: raises, or says which grants give it."""
+        request = items[0].operation.request
         route.validate.names(request)
+        granted = None
+        binding = ""
         try:
-            await self._policy.require(caller, route.rule, request)
+            binding = await self._policy.require(caller, route.rule, request)
         except PermissionDenied as refused:
-            return await self._grants.look_up(refused, caller, route.rule, request)
-        return None
+            for item in items:
+                item.entry.deny(refused)
+            granted = await self._grants.look_up(refused, caller, route.rule, request)
+        for item in items:
+            item.entry.allow(binding)
+        return granted
 
     async def _use(self, stream: ItemStream, route: Route, items: list[_Item]) -> None:
         until = asyncio.get_running_loop().time() + self._operation_s

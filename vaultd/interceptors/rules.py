@@ -285,6 +285,19 @@ _STREAMS: Final = (
 )
 
 
+def _audit(method: str, permission: str, cost: str) -> Rule:
+    access = (Access(f"audit.{permission}", _at(ROOT), f"audit.{permission}"),)
+    return Rule(f"/vaultd.v1.AdminService/{method}", access, cost, (), idempotent=True)
+
+
+_AUDIT: Final = (
+    _audit("GetInclusionProof", "get_proof", "read"),
+    _audit("GetConsistencyProof", "get_proof", "read"),
+    _audit("VerifyAudit", "verify", "admin"),
+    _audit("TailAudit", "tail", "admin"),
+)
+
+
 def _secrets(
     method: str,
     permission: str,
@@ -338,6 +351,12 @@ _SECRETS: Final = (
     _secrets("DeleteSecret", "delete"),
     _secrets("UndeleteSecret", "delete"),
     _secrets("PurgeSecret", "purge", idempotent=False),
+    _secrets("SetRotationPolicy", "set_rotation", audited=("policy.target",)),
+    _secrets("DeleteRotationPolicy", "set_rotation", idempotent=False),
+    _secrets("GetRotation", "get", mutation=False),
+    _secrets("ListRotations", "list", field="parent", visible_by="vaults.get", mutation=False),
+    _secrets("RotateSecret", "rotate", idempotent=False),
+    _secrets("CancelRotation", "rotate"),
 )
 
 
@@ -476,6 +495,7 @@ RULES: Final = (
     _policy("ReviewAccess", "get"),
     *_IDENTITIES,
     *_STREAMS,
+    *_AUDIT,
     *_SECRETS,
     _open("/grpc.health.v1.Health/Check"),
     _open("/grpc.health.v1.Health/List"),

@@ -43,10 +43,14 @@ MAX_TESTED: Final = 100
 MAX_CLAIMS_CHARS: Final = 16 * KIB
 MAX_KINDS: Final = 32
 MAX_HEARTBEAT_S: Final = 600
+MAX_SEQUENCE: Final = 2**62
+MAX_VERIFIED: Final = 1_000_000
 _RESOURCE_KINDS: Final = frozenset(ResourceKind.values())
 MAX_METADATA: Final = 8 * KIB
 MAX_CONTENT_TYPE_CHARS: Final = 128
 MAX_OWNER_CHARS: Final = 256
+MAX_EXCLUDED_CHARS: Final = 94
+MAX_STATES: Final = 6
 
 _LABEL_KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE: Final = re.compile(r"[a-zA-Z0-9._/-]{0,63}")
@@ -197,10 +201,12 @@ def _principal(value: str, field: str) -> None:
 
 
 def _known_enum(message: Message, field: str) -> Callable[[Any, str], None]:
+    """For an enum field, or a repeated one."""
     enum: Any = message.DESCRIPTOR.fields_by_name[field].enum_type
+    known = frozenset(enum.values_by_number)
 
-    def check(value: int, path: str) -> None:
-        if value not in enum.values_by_number:
+    def check(value: Any, path: str) -> None:
+        if not (value in known if isinstance(value, int) else known.issuperset(value)):
             raise InvalidArgument("ENUM_UNKNOWN", f"{path} has a value that this server does not know", field=path)
 
     return check
@@ -234,6 +240,11 @@ def _secret_version(value: str, field: str) -> None:
 
 def _secret_or_version(value: str, field: str) -> None:
     names.parse_secret_or_version_name(value, field)
+
+
+def _states(value: Any, field: str) -> None:
+    if len(value) > MAX_STATES:
+        raise InvalidArgument("FIELD_RANGE", f"{field} must be at most {MAX_STATES}", field=field)
 
 
 def _alias(value: str, field: str) -> None:
@@ -311,6 +322,26 @@ def _kinds(value: Any, field: str) -> None:
 def _heartbeat(value: Any, field: str) -> None:
     if value.ByteSize() and not 1 <= value.seconds <= MAX_HEARTBEAT_S:
         raise InvalidArgument("FIELD_RANGE", f"{field} must be 1 s to {MAX_HEARTBEAT_S} s", field=field)
+
+
+def _hash(size: int) -> Callable[[Any, str], None]:
+    def check(value: bytes, field: str) -> None:
+        if len(value) not in {0, size}:
+            raise InvalidArgument("FIELD_SIZE", f"{field} must be empty or {size} bytes", field=field)
+
+    return check
+
+
+def _texts(most: int, chars: int) -> Callable[[Any, str], None]:
+    def check(value: Any, field: str) -> None:
+        if len(value) > most or any(len(text) > chars or not text.isprintable() for text in value):
+            raise InvalidArgument(
+                "FIELD_RANGE",
+                f"{field} must be at most {most}, each of at most {chars} printable characters",
+                field=field,
+            )
+
+    return check
 
 
 _WATCHED: Final = _optional(_watched)
@@ -468,6 +499,19 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "DeleteSecretRequest": _versioned(_secret),
     "UndeleteSecretRequest": _versioned(_secret),
     "PurgeSecretRequest": _versioned(_secret),
+    "SetRotationPolicyRequest": {
+        "name": _secret,
+        "policy": _resource(
+            {"target": _optional(_id), "password": _resource({"excluded_characters": _chars(MAX_EXCLUDED_CHARS)})}
+        ),
+        "etag": _etag,
+        "request_id": _request_id,
+    },
+    "DeleteRotationPolicyRequest": _versioned(_secret),
+    "GetRotationRequest": {"name": _secret},
+    "ListRotationsRequest": {"parent": _vault, "states": _states, "page_token": _TOKEN},
+    "RotateSecretRequest": {"name": _secret, "request_id": _request_id},
+    "CancelRotationRequest": {"name": _secret, "request_id": _request_id},
     # KeysService: material that comes in, goes out, or is kept elsewhere
     "CreateImportJobRequest": {"parent": _vault, "import_job_id": _id, "request_id": _request_id},
     "GetImportJobRequest": {"name": _import_job},
@@ -558,6 +602,29 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "WatchRequest": {
         "resume_token": _chars(64),
         "filter": _resource({"resource_prefix": _WATCHED, "kinds": _kinds}),
+        "heartbeat_interval": _heartbeat,
+    },
+    "GetInclusionProofRequest": {
+        "sequence": _between(1, MAX_SEQUENCE),
+        "chain_id": _hash(16),
+        "leaf_hash": _hash(32),
+    },
+    "GetConsistencyProofRequest": {"tree_size": _between(1, MAX_SEQUENCE), "chain_id": _hash(16)},
+    "VerifyAuditRequest": {
+        "first_sequence": _between(0, MAX_SEQUENCE),
+        "max_records": _between(0, MAX_VERIFIED),
+    },
+    "TailAuditRequest": {
+        "after_sequence": _between(0, MAX_SEQUENCE),
+        "filter": _resource(
+            {
+                "events": _texts(32, 64),
+                "methods": _methods,
+                "principals": _texts(100, MAX_PRINCIPAL_CHARS),
+                "codes": _texts(32, 64),
+                "resource_prefix": _chars(256),
+            }
+        ),
         "heartbeat_interval": _heartbeat,
     },
     # grpc.health.v1 and reflection

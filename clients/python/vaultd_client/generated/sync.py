@@ -9,6 +9,7 @@ from vaultd_client.method import SyncCalls
 from vaultd_client.v1 import (
     admin_pb2,
     approval_pb2,
+    audit_pb2,
     crypto_pb2,
     grant_pb2,
     identity_pb2,
@@ -16,6 +17,7 @@ from vaultd_client.v1 import (
     keys_pb2,
     policy_pb2,
     quota_pb2,
+    rotation_pb2,
     secrets_pb2,
     watch_pb2,
 )
@@ -472,6 +474,74 @@ class SyncMethods(SyncCalls):
             heartbeat_interval=heartbeat_interval,
         )
         return self._server_stream(table.WATCH, request, timeout_s, info)
+
+    def get_inclusion_proof(
+        self,
+        sequence: int,
+        chain_id: bytes = b"",
+        leaf_hash: bytes = b"",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> audit_pb2.InclusionProof:
+        """Proves that a record is in the signed log of this node: what an answer's receipt promised.
+
+        Caller needs `audit.get_proof`. Idempotent. A record that was removed as too old is NOT_FOUND, reason
+        AUDIT_RECORD_NOT_FOUND.
+        """
+        request = audit_pb2.GetInclusionProofRequest(sequence=sequence, chain_id=chain_id, leaf_hash=leaf_hash)
+        return self._unary(table.GET_INCLUSION_PROOF, request, timeout_s, info)
+
+    def get_consistency_proof(
+        self, tree_size: int, chain_id: bytes = b"", *, timeout_s: float | None = None, info: CallInfo | None = None
+    ) -> audit_pb2.ConsistencyProof:
+        """Proves that the newest signed tree begins with an earlier one: nothing was changed since.
+
+        Caller needs `audit.get_proof`. Idempotent.
+        """
+        request = audit_pb2.GetConsistencyProofRequest(tree_size=tree_size, chain_id=chain_id)
+        return self._unary(table.GET_CONSISTENCY_PROOF, request, timeout_s, info)
+
+    def verify_audit(
+        self,
+        first_sequence: int = 0,
+        max_records: int = 0,
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> audit_pb2.VerifyAuditResponse:
+        """Verifies a part of this node's audit log on disk: hashes, MACs, signatures and roots.
+
+        Caller needs `audit.verify`. Idempotent. A bad record is an answer and no error. Whoever does not trust the node
+        runs `vaultd audit verify` on a copy.
+        """
+        request = audit_pb2.VerifyAuditRequest(first_sequence=first_sequence, max_records=max_records)
+        return self._unary(table.VERIFY_AUDIT, request, timeout_s, info)
+
+    def tail_audit(
+        self,
+        after_sequence: int | None = None,
+        start_time: datetime.datetime | timestamp_pb2.Timestamp | None = None,
+        filter: audit_pb2.AuditFilter | Mapping[str, Any] | None = None,
+        stop_at_end: bool = False,
+        heartbeat_interval: datetime.timedelta | duration_pb2.Duration | None = None,
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> Iterator[audit_pb2.TailAuditResponse]:
+        """Sends records of this node's audit log, from one on or as they are written.
+
+        Caller needs `audit.tail`. Idempotent. Records that are not in the log any more are OUT_OF_RANGE, reason
+        AUDIT_PRUNED; its ErrorInfo names the oldest.
+        """
+        request = audit_pb2.TailAuditRequest(
+            after_sequence=after_sequence,
+            start_time=start_time,
+            filter=filter,
+            stop_at_end=stop_at_end,
+            heartbeat_interval=heartbeat_interval,
+        )
+        return self._server_stream(table.TAIL_AUDIT, request, timeout_s, info)
 
     def encrypt(
         self,
@@ -1104,10 +1174,10 @@ class SyncMethods(SyncCalls):
         timeout_s: float | None = None,
         info: CallInfo | None = None,
     ) -> empty_pb2.Empty:
-        """Erases a soft-deleted key and all its material for ever; the name is never reused.
+        """Erases a soft-deleted key and all its material from the store for ever; the name is never used for another.
 
-        Caller needs `keys.purge` on the key. Not idempotent without request_id (a purged key is NOT_FOUND). Refused
-        before `purge_time` under purge protection.
+        What BackupKey gave before can bring it back. Caller needs `keys.purge` on the key. Not idempotent without
+        request_id (a purged key is NOT_FOUND). Refused before `purge_time` under purge protection.
         """
         request = keys_pb2.PurgeKeyRequest(name=name, etag=etag, request_id=request_id)
         return self._unary(table.PURGE_KEY, request, timeout_s, info)
@@ -1607,3 +1677,89 @@ class SyncMethods(SyncCalls):
         """
         request = secrets_pb2.PurgeSecretRequest(name=name, etag=etag, request_id=request_id)
         return self._unary(table.PURGE_SECRET, request, timeout_s, info)
+
+    def set_rotation_policy(
+        self,
+        name: str,
+        policy: rotation_pb2.RotationPolicy | Mapping[str, Any],
+        etag: str = "",
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> rotation_pb2.Rotation:
+        """Sets when a secret rotates, with what, and at which target.
+
+        Caller needs `secrets.set_rotation` on the secret; the target must be one that the server's configuration allows
+        for this secret. Idempotent.
+        """
+        request = rotation_pb2.SetRotationPolicyRequest(name=name, policy=policy, etag=etag, request_id=request_id)
+        return self._unary(table.SET_ROTATION_POLICY, request, timeout_s, info)
+
+    def delete_rotation_policy(
+        self,
+        name: str,
+        etag: str = "",
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> empty_pb2.Empty:
+        """Forgets the policy: the secret rotates no more.
+
+        Caller needs `secrets.set_rotation` on the secret. Not idempotent without request_id. Refused while a run is
+        under way.
+        """
+        request = rotation_pb2.DeleteRotationPolicyRequest(name=name, etag=etag, request_id=request_id)
+        return self._unary(table.DELETE_ROTATION_POLICY, request, timeout_s, info)
+
+    def get_rotation(
+        self, name: str, *, timeout_s: float | None = None, info: CallInfo | None = None
+    ) -> rotation_pb2.Rotation:
+        """Returns the rotation of a secret: its policy, and how far the newest run is.
+
+        Caller needs `secrets.get` on the secret. Idempotent.
+        """
+        request = rotation_pb2.GetRotationRequest(name=name)
+        return self._unary(table.GET_ROTATION, request, timeout_s, info)
+
+    def list_rotations(
+        self,
+        parent: str,
+        states: Iterable[rotation_pb2.RotationState | str] = (),
+        page_size: int = 0,
+        page_token: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> rotation_pb2.ListRotationsResponse:
+        """Lists the rotations of a vault: which are due, under way, or failed, and why.
+
+        Caller needs `secrets.list` on the vault. Idempotent.
+        """
+        request = rotation_pb2.ListRotationsRequest(
+            parent=parent, states=states, page_size=page_size, page_token=page_token
+        )
+        return self._unary(table.LIST_ROTATIONS, request, timeout_s, info)
+
+    def rotate_secret(
+        self, name: str, request_id: str = "", *, timeout_s: float | None = None, info: CallInfo | None = None
+    ) -> rotation_pb2.Rotation:
+        """Rotates a secret now.
+
+        Without a target the new version is in service when this returns. With one, the run is due when this returns,
+        durably, and goes on by itself: GetRotation and Watch say how far it is. A run that waits to try again tries at
+        once. Caller needs `secrets.rotate` on the secret. Idempotent with request_id.
+        """
+        request = rotation_pb2.RotateSecretRequest(name=name, request_id=request_id)
+        return self._unary(table.ROTATE_SECRET, request, timeout_s, info)
+
+    def cancel_rotation(
+        self, name: str, request_id: str = "", *, timeout_s: float | None = None, info: CallInfo | None = None
+    ) -> rotation_pb2.Rotation:
+        """Calls off a run whose version is not in service yet, and undoes what it did; of a run that failed, the retries.
+
+        Caller needs `secrets.rotate` on the secret. Idempotent: where there is nothing to call off nothing changes.
+        """
+        request = rotation_pb2.CancelRotationRequest(name=name, request_id=request_id)
+        return self._unary(table.CANCEL_ROTATION, request, timeout_s, info)

@@ -10,6 +10,7 @@ from vaultd_client.method import Method
 from vaultd_client.v1 import (
     admin_pb2,
     approval_pb2,
+    audit_pb2,
     crypto_pb2,
     grant_pb2,
     identity_pb2,
@@ -18,6 +19,7 @@ from vaultd_client.v1 import (
     policy_pb2,
     quota_pb2,
     resources_pb2,
+    rotation_pb2,
     secrets_pb2,
     watch_pb2,
 )
@@ -231,6 +233,30 @@ WATCH: Final[Method[watch_pb2.WatchRequest, watch_pb2.WatchResponse]] = Method(
     "/vaultd.v1.AdminService/Watch",
     watch_pb2.WatchRequest,
     watch_pb2.WatchResponse,
+    repeatable=False,
+)
+GET_INCLUSION_PROOF: Final[Method[audit_pb2.GetInclusionProofRequest, audit_pb2.InclusionProof]] = Method(
+    "/vaultd.v1.AdminService/GetInclusionProof",
+    audit_pb2.GetInclusionProofRequest,
+    audit_pb2.InclusionProof,
+    repeatable=True,
+)
+GET_CONSISTENCY_PROOF: Final[Method[audit_pb2.GetConsistencyProofRequest, audit_pb2.ConsistencyProof]] = Method(
+    "/vaultd.v1.AdminService/GetConsistencyProof",
+    audit_pb2.GetConsistencyProofRequest,
+    audit_pb2.ConsistencyProof,
+    repeatable=True,
+)
+VERIFY_AUDIT: Final[Method[audit_pb2.VerifyAuditRequest, audit_pb2.VerifyAuditResponse]] = Method(
+    "/vaultd.v1.AdminService/VerifyAudit",
+    audit_pb2.VerifyAuditRequest,
+    audit_pb2.VerifyAuditResponse,
+    repeatable=True,
+)
+TAIL_AUDIT: Final[Method[audit_pb2.TailAuditRequest, audit_pb2.TailAuditResponse]] = Method(
+    "/vaultd.v1.AdminService/TailAudit",
+    audit_pb2.TailAuditRequest,
+    audit_pb2.TailAuditResponse,
     repeatable=False,
 )
 ENCRYPT: Final[Method[crypto_pb2.EncryptRequest, crypto_pb2.EncryptResponse]] = Method(
@@ -663,6 +689,46 @@ PURGE_SECRET: Final[Method[secrets_pb2.PurgeSecretRequest, empty_pb2.Empty]] = M
     secrets_pb2.PurgeSecretRequest,
     empty_pb2.Empty,
     repeatable=False,
+    has_request_id=True,
+)
+SET_ROTATION_POLICY: Final[Method[rotation_pb2.SetRotationPolicyRequest, rotation_pb2.Rotation]] = Method(
+    "/vaultd.v1.SecretsService/SetRotationPolicy",
+    rotation_pb2.SetRotationPolicyRequest,
+    rotation_pb2.Rotation,
+    repeatable=True,
+    has_request_id=True,
+)
+DELETE_ROTATION_POLICY: Final[Method[rotation_pb2.DeleteRotationPolicyRequest, empty_pb2.Empty]] = Method(
+    "/vaultd.v1.SecretsService/DeleteRotationPolicy",
+    rotation_pb2.DeleteRotationPolicyRequest,
+    empty_pb2.Empty,
+    repeatable=False,
+    has_request_id=True,
+)
+GET_ROTATION: Final[Method[rotation_pb2.GetRotationRequest, rotation_pb2.Rotation]] = Method(
+    "/vaultd.v1.SecretsService/GetRotation",
+    rotation_pb2.GetRotationRequest,
+    rotation_pb2.Rotation,
+    repeatable=True,
+)
+LIST_ROTATIONS: Final[Method[rotation_pb2.ListRotationsRequest, rotation_pb2.ListRotationsResponse]] = Method(
+    "/vaultd.v1.SecretsService/ListRotations",
+    rotation_pb2.ListRotationsRequest,
+    rotation_pb2.ListRotationsResponse,
+    repeatable=True,
+)
+ROTATE_SECRET: Final[Method[rotation_pb2.RotateSecretRequest, rotation_pb2.Rotation]] = Method(
+    "/vaultd.v1.SecretsService/RotateSecret",
+    rotation_pb2.RotateSecretRequest,
+    rotation_pb2.Rotation,
+    repeatable=False,
+    has_request_id=True,
+)
+CANCEL_ROTATION: Final[Method[rotation_pb2.CancelRotationRequest, rotation_pb2.Rotation]] = Method(
+    "/vaultd.v1.SecretsService/CancelRotation",
+    rotation_pb2.CancelRotationRequest,
+    rotation_pb2.Rotation,
+    repeatable=True,
     has_request_id=True,
 )
 BATCH_ENCRYPT: Final[Method[crypto_pb2.BatchEncryptRequest, crypto_pb2.BatchEncryptResponse]] = Method(
