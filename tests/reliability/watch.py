@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,12 @@ def memory_mib(pid: int, field: str) -> float:
         if line.startswith(field + ":"):
             return int(line.split()[1]) / 1024
     raise SystemExit(f"no {field} of process {pid}")
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of a process, in user mode and in the kernel."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Watchers:
@@ -140,11 +147,14 @@ async def change(admin: Client, names: list[str], count: int, writers: int, pace
     return sorted(revisions)
 
 
-def judge(phase: str, revisions: list[int], answers: list[dict[str, Any]], elapsed_s: float) -> bool:
+def judge(
+    phase: str, revisions: list[int], answers: list[dict[str, Any]], elapsed_s: float, server_cpu_s: float
+) -> bool:
     """Compare what was seen with what was acknowledged, and say so."""
     expected = hashlib.sha256(array("q", revisions).tobytes()).hexdigest()
     watchers = [watcher for answer in answers for watcher in answer["watchers"]]
     wrong = [w for w in watchers if w["failed"] or w["seen"] != len(revisions) or w["digest"] != expected]
+    responses = sum(watcher["responses"] for watcher in watchers)
     latencies = [latency / 1000 for answer in answers for latency in answer["latencies_us"]]
     print(
         json.dumps(
@@ -155,6 +165,8 @@ def judge(phase: str, revisions: list[int], answers: list[dict[str, Any]], elaps
                 "wrong": len(wrong),
                 "resumed": sum(watcher["resumed"] for watcher in watchers),
                 "seconds": round(elapsed_s, 1),
+                "events_per_response": round(len(revisions) * len(watchers) / responses, 1),
+                "server_cpu_us_per_response": round(server_cpu_s / responses * 1e6),
                 "latency_ms_p50": round(percentile(latencies, 0.5), 1),
                 "latency_ms_p99": round(percentile(latencies, 0.99), 1),
                 "latency_ms_max": round(max(latencies), 1),
@@ -182,11 +194,11 @@ async def run(directory: Path, watchers: int, changes: int) -> bool:
         open_mib = memory_mib(server.pid, "VmRSS")
         good = True
         for phase, count, writers, pace_s in (("paced", PACED_CHANGES, 1, PACE_S), ("flood", changes, WRITERS, 0.0)):
-            began = time.monotonic()
+            began, cpu_before = time.monotonic(), cpu_s(server.pid)
             clients.expect(count)
             revisions = await change(admin, names, count, writers, pace_s)
             answers = await asyncio.to_thread(clients.answers)
-            good &= judge(phase, revisions, answers, time.monotonic() - began)
+            good &= judge(phase, revisions, answers, time.monotonic() - began, cpu_s(server.pid) - cpu_before)
         peak = memory_mib(server.pid, "VmHWM")
         await asyncio.to_thread(clients.close)
         after = memory_mib(server.pid, "VmRSS")

@@ -40,7 +40,7 @@ class Watcher:
         self._call = stub.Watch(watch_pb2.WatchRequest(filter=KEYS))
         self._sampled = sampled
         self._token = ""
-        self.resumed = 0
+        self.resumed = self.responses = 0
         self.seen = 0
         self.failed = ""
         self.digest = hashlib.sha256()
@@ -63,6 +63,7 @@ class Watcher:
                 self._call = self._stub.Watch(watch_pb2.WatchRequest(filter=KEYS, resume_token=self._token))
                 continue
             self._token = response.resume_token
+            self.responses += 1
             revisions = array("q", [event.revision for event in response.events])
             if not revisions:
                 continue
@@ -83,8 +84,9 @@ class Watcher:
             "digest": self.digest.hexdigest(),
             "failed": self.failed,
             "resumed": self.resumed,
+            "responses": self.responses,
         }
-        self.seen, self.digest, self.resumed = 0, hashlib.sha256(), 0
+        self.seen, self.digest, self.resumed, self.responses = 0, hashlib.sha256(), 0, 0
         return taken
 
 
