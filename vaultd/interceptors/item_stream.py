@@ -63,6 +63,7 @@ class ItemStream(OpenStream):
         "entry",
         "failure",
         "out",
+        "over",
         "pause_s",
         "reading",
         "ready",
@@ -84,7 +85,7 @@ class ItemStream(OpenStream):
         self.ready = asyncio.Event()
         self.room = asyncio.Event()
         self.pause_s = 0.0
-        self.reading = self.closing = False
+        self.reading = self.closing = self.over = False
         self.stopping: VaultdError | None = None
         self.failure: BaseException | None = None
 
@@ -121,10 +122,12 @@ class ItemStream(OpenStream):
             if self.closing:
                 return
 
-    def writer_ended(self, writer: asyncio.Task[None]) -> None:
-        """Nothing can be sent any more: then nothing need be read."""
-        if not writer.cancelled() and writer.exception() is not None:
-            self.failure = writer.exception()
+    def ended_by(self, task: asyncio.Task[None]) -> None:
+        """One of its tasks is over.  If something went wrong that no operation can say, the stream ends with it."""
+        self.tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self.failure is None and not self.over:
+            self.failure = error
             self.task.cancel()
 
     async def has_room(self) -> None:

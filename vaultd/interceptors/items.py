@@ -92,7 +92,7 @@ class ItemSteps:
         stream.entry = entry
         self._policy.require_loaded()
         writer = asyncio.get_running_loop().create_task(stream.write_all())
-        writer.add_done_callback(stream.writer_ended)
+        writer.add_done_callback(stream.ended_by)
         try:
             stopped = await self._read_all(stream)
             while stream.tasks:
@@ -109,6 +109,7 @@ class ItemSteps:
                 raise stream.failure from None
             raise
         finally:
+            stream.over = True
             under_way = [*stream.tasks, writer]
             for one in under_way:
                 one.cancel()
@@ -177,7 +178,7 @@ class ItemSteps:
         stream.unanswered_bytes += sum(operation.size for operation in group)
         task = asyncio.get_running_loop().create_task(self._serve_group(stream, group))
         stream.tasks.add(task)
-        task.add_done_callback(stream.tasks.discard)
+        task.add_done_callback(stream.ended_by)
 
     async def _serve_group(self, stream: ItemStream, group: list[Operation]) -> None:
         route = self._routes.get(group[0].method, stream.route)
@@ -285,7 +286,7 @@ class ItemSteps:
             if isinstance(outcome, VaultdError):
                 item.error = outcome
             elif outcome:
-                item.entry.fields["key_version"] = outcome
+                item.entry.fields[route.rule.used] = outcome
 
     async def _one(self, route: Route, request: Any, result: Any, context: Context) -> str | VaultdError:
         try:
@@ -294,7 +295,7 @@ class ItemSteps:
             return known_error(error, self._on_incident)
         result.SetInParent()
         result.MergeFrom(answer)
-        return str(getattr(answer, "key_version", ""))
+        return str(getattr(answer, route.rule.used, ""))
 
     async def _close(self, stream: ItemStream, route: Route, items: list[_Item]) -> None:
         """Record each item; until that is done its result does not leave."""
