@@ -29,7 +29,8 @@ from vaultd.interceptors.call import ReaderGone, Reply
 from vaultd.interceptors.deadlines import Deadlines
 from vaultd.interceptors.errors import CODES, DETAILS_KEY, audit_unavailable, known_error, status_of
 from vaultd.interceptors.grants import Granted, GrantsOfBatch
-from vaultd.interceptors.items import ItemSteps, ItemStream
+from vaultd.interceptors.item_stream import ItemStream
+from vaultd.interceptors.items import ItemSteps
 from vaultd.interceptors.routes import parse
 from vaultd.interceptors.streams import OpenStream, OpenStreams
 from vaultd.interceptors.throttle import message_cost, spend
