@@ -8,7 +8,7 @@ import pytest
 
 from engine.engines import engine_settings, intent
 from harness import FakeClock
-from rotation.world import LIMITS, RotatingEngine, S, rotating_engine
+from rotations.world import LIMITS, RotatingEngine, S, rotating_engine
 from vaultd.devpki import create_dev_pki
 from vaultd.engine.model import SecretVersionState
 from vaultd.engine.rotation_model import RotationPolicy, RotationState, Stage
