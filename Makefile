@@ -64,6 +64,9 @@ reliability-hsm: $(VENV)/.installed-dev system-packages ## a SoftHSM token under
 	$(PY) tests/reliability/hsm.py faults
 	$(PY) tests/reliability/hsm.py lag
 
+reliability-watch: $(VENV)/.installed-dev ## 1,000 watchers x 10,000 changes: each once, in order (minutes)
+	$(PY) tests/reliability/watch.py --watchers 1000 --changes 10000
+
 reliability-audit: $(VENV)/.installed-dev ## seven faults of the audit log and its sinks under load, 20 times each (a quarter of an hour)
 	$(PY) tests/reliability/audit_faults.py --faults 20 --seed 1
 
@@ -93,4 +96,4 @@ system-packages:
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install dev-install run generate generate-check lint types test reliability reliability-hsm reliability-audit reliability-rotation policy-campaign bench dist lock system-packages clean
+.PHONY: help install dev-install run generate generate-check lint types test reliability reliability-hsm reliability-audit reliability-rotation reliability-watch policy-campaign bench dist lock system-packages clean

@@ -26,6 +26,7 @@ from vaultd.backends.software import SoftwareBackend  # noqa: E402
 from vaultd.engine import (  # noqa: E402
     access,
     approvals,
+    audit_witness,
     conditions,
     key_grants,
     leases,
@@ -262,6 +263,10 @@ def limit_of(check: Any) -> str:
         return f"at most {held['maximum']:,} characters"
     if maker == "_chars":
         return f"at most {held['maximum']} printable characters"
+    if maker == "_hash":
+        return f"empty, or {held['size']} bytes"
+    if maker == "_texts":
+        return f"at most {held['most']}, each of at most {held['chars']:,} printable characters"
     return NAME_CHECKS[maker]
 
 
@@ -323,6 +328,7 @@ def fixed_limits() -> str:
         ("a message that the reader of a stream does not take", f"{streams.STALLED_S:g} s"),
         ("a segment of the audit log", size(log.MAX_SEGMENT_BYTES)),
         ("time for the audit log to reach the disk", f"{log.SYNC_TIMEOUT_S:g} s"),
+        ("records after which a checkpoint is signed before its time", f"{audit_witness.MAX_UNSIGNED:,}"),
         ("a passphrase", f"{rootkeys.MIN_PASSPHRASE_BYTES} to {rootkeys.MAX_PASSPHRASE_BYTES:,} bytes"),
         ("the configuration file", size(config.MAX_FILE_BYTES)),
         ("a token", f"{jose.MAX_TOKEN_CHARS:,} characters"),

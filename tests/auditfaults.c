@@ -2,7 +2,7 @@
  *
  * FAULT_PATH: the audit directory, without symbolic links.  FAULT_DIR: a directory; while it has a file that is named after a
  * fault and holds the number of an error, what touches files of the audit directory fails with that error:
- *   write   write and writev of what is already open
+ *   write   write, writev and pwrite of what is already open
  *   sync    fdatasync and fsync
  *   open    opening for writing, or making, a file
  */
@@ -68,6 +68,18 @@ ssize_t writev(int fd, const struct iovec *parts, int count) {
     static ssize_t (*real)(int, const struct iovec *, int);
     if (real == NULL) real = REAL(writev);
     return fails("write", fd) ? -1 : real(fd, parts, count);
+}
+
+ssize_t pwrite(int fd, const void *data, size_t size, off_t at) {
+    static ssize_t (*real)(int, const void *, size_t, off_t);
+    if (real == NULL) real = REAL(pwrite);
+    return fails("write", fd) ? -1 : real(fd, data, size, at);
+}
+
+ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) {
+    static ssize_t (*real)(int, const void *, size_t, off64_t);
+    if (real == NULL) real = REAL(pwrite64);
+    return fails("write", fd) ? -1 : real(fd, data, size, at);
 }
 
 int fdatasync(int fd) {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -95,26 +94,21 @@ class FullTmpfs(Fault):
 
 
 class DeletedSegment(Fault):
-    """The file that is being written is unlinked; mending puts back what it held, under its name."""
+    """The file that is being written is unlinked.  The server puts it back, from the descriptor that it holds."""
 
     heals_itself = True
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._path = directory
-        self._fd = -1
 
     def inject(self) -> None:
         self._path = newest_segment(self._directory)
-        self._fd = os.open(self._path, os.O_RDONLY)
         self._path.unlink()
 
     def mend(self) -> None:
-        with os.fdopen(self._fd, "rb") as file:
-            content = file.read()
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+        if not self._path.exists():
+            raise AssertionError("the segment was not put back")
 
 
 class ReplacedDirectory(Fault):

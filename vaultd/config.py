@@ -285,9 +285,19 @@ class RootKeySection(_Section):
 
 
 class AuditSection(_Section):
-    """Where the audit log is written, and where its records go from there."""
+    """The audit log: where it is, what waits for the disk, when it is signed, how long it is kept, and where records go."""
 
     directory: Path
+    sync: tuple[Literal["mutation", "admin", "read", "symmetric", "asymmetric"], ...] = ("mutation",)
+    batch_items: bool = False
+    checkpoint_interval_s: float = Field(default=10.0, ge=0.1, le=86_400)
+    post_quantum: bool = False
+    min_free_bytes: int = Field(default=64 * 1024 * 1024, ge=0, le=2**50, description="0: not looked at")
+    segment_bytes: int = Field(default=256 * 1024 * 1024, ge=1_024, le=2**34)
+    segment_age_s: float = Field(default=86_400.0, ge=1, le=366 * 86_400)
+    compress: bool = True
+    compress_after_s: float = Field(default=60.0, ge=0, le=366 * 86_400)
+    retention_days: float = Field(default=0.0, ge=0, le=36_600, description="0: kept for ever")
     sinks: tuple[SinkSection, ...] = Field(default=(), max_length=16)
 
     @field_validator("sinks")
@@ -316,6 +326,7 @@ class LimitsSection(_Section):
     unary_in_flight_per_principal: int = Field(default=256, ge=1, le=100_000)
     overload_delay_ms: int = Field(default=50, ge=0, le=10_000, description="0: nothing is shed")
     streams: int = Field(default=2_000, ge=1, le=1_000_000)
+    streams_per_principal: int = Field(default=1_024, ge=1, le=1_000_000)
     receive_timeout_s: float = Field(default=10.0, gt=0, le=300)
     unary_timeout_s: float = Field(default=30.0, gt=0, le=600)
     least_deadline_ms: int = Field(default=50, ge=0, le=10_000)

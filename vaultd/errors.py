@@ -31,6 +31,8 @@ class VaultdError(Exception):
     """An error with a gRPC code, a stable reason and a text that is safe to send."""
 
     code: ClassVar[str] = "INTERNAL"
+    decided_by: str = ""
+    """The entry of the policy that refuses, for the audit log.  Never sent."""
 
     def __init__(
         self,

@@ -135,6 +135,7 @@ def _state(meters: Meters, server: Server) -> None:
     meters.observe("vaultd.rotations", rotations)
     meters.observe("vaultd.rotations.due", server.engine.census.rotations_due)
     meters.observe("vaultd.resources", expiring)
+    meters.observe_one("vaultd.data_losses", lambda: observing.data_losses)
     meters.observe_one("vaultd.incidents", lambda: observing.incidents)
 
 

@@ -52,6 +52,7 @@ class Observing:
         self.events = Counts(MAX_EVENTS)
         """What the scheduler did or failed to do."""
         self.incidents = 0
+        self.data_losses = 0
         self.started_us = clock.now_us()
         self.spans: SpanQueue | None = None
         self.port = 0

@@ -32,6 +32,9 @@ from vaultd.config import ConfigError
 from vaultd.engine.access import AccessBook
 from vaultd.engine.algorithms import ProtectionLevel
 from vaultd.engine.approvals import Approvals
+from vaultd.engine.audit_proofs import AuditProofs
+from vaultd.engine.audit_tail import AuditTail
+from vaultd.engine.audit_witness import AuditWitness
 from vaultd.engine.authority import Authority
 from vaultd.engine.catalog import KeyCatalog
 from vaultd.engine.census import Census
@@ -88,6 +91,7 @@ from vaultd.observing import Observing
 from vaultd.rotation_targets import make_targets
 from vaultd.secret import Secret
 from vaultd.services.admin import AdminService
+from vaultd.services.audit import AuditCalls
 from vaultd.services.crypto import CryptoService
 from vaultd.services.health import HealthBoard, HealthService
 from vaultd.services.key_transfer import KeyTransfer
@@ -121,6 +125,7 @@ if TYPE_CHECKING:
 REFLECTION_V1: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 REFLECTION_V1ALPHA: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 AUDIT_CHECK_S: Final = 0.5
+AUDIT_UPKEEP_S: Final = 30.0
 FILES_CHECK_S: Final = 0.5
 STREAMS_CHECK_S: Final = 0.4
 """How often open streams are looked at again: what ended the caller's right to one ends it within a second."""
@@ -293,9 +298,11 @@ def build_engine(
     on_intent: Callable[[str, str], Awaitable[None]],
     on_event: Callable[[str, str, str], None],
     slots: Sequence[TokenSlot] = (),
+    on_open: Sequence[Callable[[], Awaitable[None]]] = (),
+    on_close: Callable[[], None] = lambda: None,
     on_fault: Callable[[BaseException], None] = raise_fault,
 ) -> Engine:
-    """Connect the parts.  Nothing runs yet."""
+    """Connect the parts.  Nothing runs yet.  `on_open` is part of unsealing, `on_close` of sealing."""
     ledger = Ledger(store, clock)
     authority = Authority(ledger, frozenset(settings.operators))
     revocations = Revocations(ledger, authority)
@@ -361,8 +368,13 @@ def build_engine(
         forget()
         revocations.forget()
 
+    def close() -> None:
+        on_close()
+        forget()
+
+    readers = (*on_open, revocations.reload, *followers, quotas.reload)
+    seal = Seal(ledger, provider, authority, close, on_seal, readers)
     decider = Decider(authority, labels, clock)
-    seal = Seal(ledger, provider, authority, forget, on_seal, (revocations.reload, *followers, quotas.reload))
     scheduler = Scheduler(
         ledger,
         lifecycle,
@@ -423,13 +435,30 @@ def build_engine(
 class Server:
     """A running vaultd: engine, chain, host, and the tasks beside them."""
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings, clock: Clock | None = None, *, accept_restore: bool = False) -> None:
+        """`accept_restore`: serve a store that was put back from the past, this once."""
         self._settings = settings
         self._clock = clock or SystemClock()
         self.observing = Observing(settings, self._clock)
-        self._audit_log = AuditLog(settings.audit.directory, now=self._clock.now_us)
-        self.shipper = Shipper(sinks_mutations_need(settings.audit.sinks), sinks_every_call_needs(settings.audit.sinks))
-        self._audit = AuditStep(self._audit_log, RefusalFolder(), self._clock, self.shipper)
+        audit = settings.audit
+        self._audit_log = AuditLog(
+            audit.directory,
+            now=self._clock.now_us,
+            max_segment_bytes=audit.segment_bytes,
+            max_segment_age_s=audit.segment_age_s,
+            min_free_bytes=audit.min_free_bytes,
+        )
+        self.shipper = Shipper(sinks_mutations_need(audit.sinks), sinks_every_call_needs(audit.sinks))
+        self._audit = AuditStep(
+            self._audit_log,
+            RefusalFolder(),
+            self._clock,
+            self.shipper,
+            lambda: self.engine.ledger.revision,
+            frozenset(audit.sync),
+            lambda value: self.witness.correlated(value),
+            records_items=audit.batch_items,
+        )
         self._tls = TlsFiles(settings)
         self._trust = TrustFiles(settings.trust_bundles, self._clock, self._on_crl)
         self._stopping = asyncio.Event()
@@ -458,11 +487,23 @@ class Server:
             self._on_intent,
             self._on_event,
             self.slots,
+            (lambda: self.witness.open(),),
+            lambda: self.witness.close(),
             lambda error: self._on_incident("rotation", error),
         )
+        self.witness = AuditWitness(
+            self.engine.ledger,
+            self._audit_log,
+            self._clock,
+            self._on_event,
+            interval_s=audit.checkpoint_interval_s,
+            post_quantum=audit.post_quantum,
+            accept_restore=accept_restore,
+        )
+        self.witness.needed = self.shipper.oldest_needed_sequence
         limits = settings.limits
         self.in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
-        self.streams = InFlight(limits.streams, max(1, limits.streams // 4))
+        self.streams = InFlight(limits.streams, limits.streams_per_principal)
         self.shedder = LoadShedder(self.in_flight, limits.overload_delay_ms / 1000, self._on_shedding)
         self._issuers = TokenIssuers(settings.jwt, self._clock, self._on_issuer)
         self._identity = Identity(
@@ -534,8 +575,8 @@ class Server:
         self.observing.incidents += 1
         _log.error("incident", incident=incident, exc_info=error)
 
-    @staticmethod
-    def _on_data_loss(error: DataLoss) -> None:
+    def _on_data_loss(self, error: DataLoss) -> None:
+        self.observing.data_losses += 1
         _log.critical("data_loss", reason=error.reason, advice="run `vaultd check-store`", **error.metadata)
 
     def _build_chain(self) -> Chain:
@@ -572,6 +613,7 @@ class Server:
                 self._policy_calls(refusals),
                 engine.revocations,
                 WatchCalls(engine.watch),
+                AuditCalls(AuditProofs(self._audit_log, self.witness), AuditTail(self._audit_log), self.witness),
             ),
             health_pb2.DESCRIPTOR.services_by_name["Health"]: HealthService(self.board),
         }
@@ -664,6 +706,7 @@ class Server:
                     self._every(settings.lifecycle.scheduler_interval_ms / 1000, self.engine.scheduler.tick)
                 ),
                 asyncio.create_task(self._every(AUDIT_CHECK_S, self._check_audit)),
+                asyncio.create_task(self._every(AUDIT_UPKEEP_S, self._keep_up_audit)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._check_files)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._issuers.tick)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._retry_unseal)),
@@ -737,6 +780,14 @@ class Server:
                 return
         self._unseal_again = False
 
+    async def _sign_off(self) -> None:
+        """The last checkpoint covers every record of a call."""
+        try:
+            self._audit.write_last_folded()
+            await self.witness.checkpoint()
+        except VaultdError as error:  # what is not signed is MACed
+            _log.warning("checkpoint_failed", reason=error.reason)
+
     async def _close_engine(self) -> None:
         try:
             await self.engine.rotation_runner.close()
@@ -752,6 +803,7 @@ class Server:
                 await self.engine.grants.give_back()
         if self.engine.seal.state is SealState.UNSEALED:
             await self.engine.access.flush_all()
+        await self._sign_off()
         for backend in self.engine.backends.values():
             await backend.close()
 
@@ -817,7 +869,13 @@ class Server:
         try:
             self._audit.write_folded()
         finally:
-            self.board.set("audit", self._audit_log.serving)
+            self.board.set("audit", self._audit_log.serving and self._audit_log.has_room)
+        await self.witness.tick()
+
+    async def _keep_up_audit(self) -> None:
+        audit = self._settings.audit
+        compress_after_s = audit.compress_after_s if audit.compress else None
+        await self.witness.keep_up(compress_after_s=compress_after_s, retention_s=audit.retention_days * 86_400)
 
     def reload(self) -> None:
         """Read certificates, trust bundles and the policy again; what cannot be read leaves what is in force."""

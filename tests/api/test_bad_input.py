@@ -451,6 +451,8 @@ BYTES = {
     "ciphertext": 66 * KIB,
     "peer_public_key": KIB,
     "passphrase": KIB,
+    "chain_id": 16,
+    "leaf_hash": 32,
     "payload": 64 * KIB,
     "recipient_public_key": 32,
     "recipient_context": KIB,
@@ -486,6 +488,8 @@ TESTED_ELSEWHERE = {
     *("import_job", "import_job_id", "prior_messages"),
     # test_policy_api.py
     *("resource", "policy", "policy_resource", "permissions", "circumstances", "incident_id", "unused_for"),
+    # test_audit_proofs.py
+    *("sequence", "tree_size", "first_sequence", "max_records"),
 }
 
 
@@ -567,6 +571,9 @@ REFUSED_LATER = {
     "ListRotations.page_token": ["PAGE_TOKEN"],
     "AccessSecretVersion.recipient_context": ["RECIPIENT_MISSING"],
     "ListRevokedIdentities.page_token": ["PAGE_TOKEN"],
+    "GetInclusionProof.chain_id": ["AUDIT_RECORD_NOT_FOUND"],
+    "GetInclusionProof.leaf_hash": ["AUDIT_RECORD_NOT_FOUND"],
+    "GetConsistencyProof.chain_id": ["AUDIT_RECORD_NOT_FOUND"],
     "Init.passphrase": ["PASSPHRASE_REFUSED"],
     "Unseal.passphrase": ["PASSPHRASE_REFUSED"],
     "RotateRootKey.passphrase": ["PASSPHRASE_REFUSED"],

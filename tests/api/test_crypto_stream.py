@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 
 import grpc
 import pytest
 import pytest_asyncio
+from test_review_chain import without_audit
 from wire import CRYPTO, GENEROUS, World, key_of, reason_in, response_class
 
 from harness import reason_of, running_server
+from vaultd.interceptors.routes import RouteMissing, build_routes
+from vaultd.interceptors.rules import RULES
+from vaultd.services.crypto import CryptoService
 from vaultd_client.v1 import crypto_pb2 as pb
 from vaultd_client.v1 import identity_pb2, policy_pb2
 
@@ -366,6 +371,34 @@ async def test_a_stopping_server_answers_what_it_read_and_says_to_go_on_elsewher
         assert (ended.code(), reason_of(ended)) == (grpc.StatusCode.UNAVAILABLE, "SERVER_DRAINING")
         late = await Stream(server.admin).end()
         assert reason_of(late) == "SERVER_DRAINING"
+
+
+async def test_no_result_leaves_that_cannot_be_recorded(tmp_path):
+    async with running_server(tmp_path) as server:
+        made = World(server)
+        await made.create("default", "enc", key_of("ENCRYPT_DECRYPT"))
+        stream = Stream(server.app)
+        await stream.send(encrypt(1))
+        assert (await stream.results(1))[1].encrypt.ciphertext
+        with without_audit(server):
+            await stream.send(encrypt(2), encrypt(3, "vaults/other/keys/enc"))
+            results = await stream.results(2)
+            assert {reason_in(result.status) for result in results.values()} == {"AUDIT_UNAVAILABLE"}
+            late = Stream(server.app)
+            await late.send(encrypt(1))
+            assert reason_of(await late.end()) == "AUDIT_UNAVAILABLE"
+        await stream.send(encrypt(4))
+        assert (await stream.results(1))[4].encrypt.ciphertext
+        stream.call.cancel()
+
+
+@pytest.mark.parametrize("name", ["CryptoStream", "ReEncryptStream"])
+async def test_a_method_that_takes_a_stream_needs_a_rule_that_says_so(name):
+    services = {pb.DESCRIPTOR.services_by_name["CryptoService"]: CryptoService(None, None, {})}
+    assert build_routes(services, RULES)[CRYPTO + name].streaming
+    rules = [replace(rule, each=False, named=True) if rule.method == CRYPTO + name else rule for rule in RULES]
+    with pytest.raises(RouteMissing, match="what is asked of each"):
+        build_routes(services, rules)
 
 
 # -- ReEncryptStream ----------------------------------------------------------------------------------------------------

@@ -68,11 +68,13 @@ EXPOSED = {
     "backends/rootkeys/base.py": 2,
     "backends/rootkeys/lines.py": 1,
     "backends/rootkeys/passphrase.py": 1,
+    "engine/audit_witness.py": 1,
     "engine/key_backups.py": 2,
     "engine/key_wrapping.py": 1,
     "engine/ledger.py": 2,
     "engine/sealing.py": 5,
     "engine/secret_access.py": 1,
+    "engine/secret_catalog.py": 1,
     "engine/secrets.py": 1,
     "engine/rotation_runner.py": 1,
     "rotation_targets.py": 1,
@@ -623,7 +625,7 @@ async def test_no_field_lets_a_caller_choose_a_nonce():
     }
     words = {word for name in names for word in name.split("_")}
     assert words & {"nonce", "iv", "salt", "padding", "hash", "mode"} <= {"hash"}
-    assert {name for name in names if "hash" in name.split("_")} <= {"leaf_hash"}
+    assert {name for name in names if "hash" in name.split("_")} <= {"leaf_hash", "root_hash"}
 
 
 async def test_every_method_with_a_payload_was_given_a_canary(evidence):

@@ -116,7 +116,8 @@ ROLES: dict[str, set[str]] = {
     | secrets("GetSecret", "ListSecrets", "ListSecretVersions", "GetSecretVersion", "GetRotation", "ListRotations")
     | (OF_POLICY - admin("SetPolicy"))
     | READS_APPROVALS
-    | WATCHES,
+    | WATCHES
+    | admin("GetInclusionProof", "GetConsistencyProof", "VerifyAudit", "TailAudit"),
 }
 """What each built-in role may call, on everything.  A method that is in no row may be called by no role."""
 MAY_NOT_GIVE = {"vault-operator", "key-admin", "granter"}

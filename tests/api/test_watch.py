@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from harness import Client, FakeClock, error_info, reason_of, running_server
+from vaultd.hosts import grpcio
 from vaultd.store.base import Change, RowKey
 from vaultd.store.sqlite import SqliteStore
 from vaultd_client.v1 import (
@@ -404,7 +405,7 @@ async def test_a_clients_deadline_ends_a_watch(server):
 
 
 async def test_places_of_streams_are_bounded_and_given_back(tmp_path):
-    async with running_server(tmp_path, limits={"streams": 8}) as server:
+    async with running_server(tmp_path, limits={"streams": 8, "streams_per_principal": 2}) as server:
         watchers = [await Watcher(server.admin).begin() for _ in range(2)]
         ended = await Watcher(server.admin).end()
         assert reason_of(ended) == "TOO_MANY_IN_FLIGHT"
@@ -431,3 +432,35 @@ async def test_sealing_ends_a_watch_and_a_stop_ends_it_with_its_token(tmp_path):
         await one.channel.close()
     records = [record for record in server.audit_records() if record.get("reason") == "SERVER_DRAINING"]
     assert len(records) == 1
+
+
+async def test_the_end_of_a_connection_is_survived_with_the_token(tmp_path, monkeypatch):
+    aged = {"grpc.max_connection_age_ms": 300, "grpc.max_connection_age_grace_ms": 100}
+    monkeypatch.setattr(grpcio, "OPTIONS", tuple((name, aged.get(name, value)) for name, value in grpcio.OPTIONS))
+    async with running_server(tmp_path) as server:
+        names, token, ends = [], "", []
+        changing = asyncio.ensure_future(change_for_a_while(server))
+        while f"vaults/default/keys/aged-{LAST_AGED}-0" not in names:
+            watcher = Watcher(server.admin, resume_token=token) if token else Watcher(server.admin, after_revision=0)
+            try:
+                while f"vaults/default/keys/aged-{LAST_AGED}-0" not in watcher.names():
+                    await watcher.response()
+            except grpc.aio.AioRpcError as ended:
+                ends.append(ended.code())
+            names += watcher.names()
+            token = watcher.token or token
+        await changing
+        assert len(ends) >= 2
+        assert set(ends) == {grpc.StatusCode.UNAVAILABLE}
+        aged_names = [name for name in names if "aged" in name]
+        assert aged_names == [f"vaults/default/keys/aged-{number}-0" for number in range(LAST_AGED + 1)]
+
+
+LAST_AGED = 149
+
+
+async def change_for_a_while(server) -> None:
+    """Changes, ten milliseconds apart: longer than some connections live."""
+    for number in range(LAST_AGED + 1):
+        await note_changes(server, 1, f"aged-{number}")
+        await asyncio.sleep(0.01)

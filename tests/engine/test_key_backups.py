@@ -253,10 +253,9 @@ async def test_a_restored_version_whose_messages_are_counted_only_decrypts_and_i
         sealed = await opened.encrypt(ref)
         await restore(opened, await give_back(opened, ref))
         assert await opened.decrypt(ref, sealed) == b"plaintext"
-        left = await opened.engine.budgets.messages_left(
-            version(ref, 1), (await opened.lifecycle.get_key(ref)).uid, 2**32
-        )
-        assert left <= 65_536  # what this process leased before the purge was counted then
+        uid = (await opened.lifecycle.get_key(ref)).uid
+        assert await opened.engine.budgets.messages_left(version(ref, 1), uid, 2**32) == 0
+        assert await refused(opened.encrypt(ref)) == "MESSAGE_BUDGET_EXHAUSTED"
         await opened.tick()
         assert ("rotate", f"{ref}/versions/1", "MESSAGE_BUDGET") in opened.events
         assert await opened.primary(ref) == 2
@@ -308,13 +307,13 @@ async def test_material_that_is_not_what_was_backed_up_is_found_before_anything_
     sealer = vault.ledger.sealer
     inside = [orjson.loads(sealer.open_backup(await give_back(vault, one))) for one in (ref, other)]
     revision = await vault.store.revision()
-    for broken, expected in (
-        ({"secret": inside[1]["versions"][0]["secret"]}, "KEY_PAIR_MISMATCH"),
-        ({"check": inside[1]["versions"][0]["check"]}, "KEY_BACKUP_UNREADABLE"),
-        ({"secret": "AAAA"}, "MATERIAL_MISMATCH"),
+    for broken in (
+        {"secret": inside[1]["versions"][0]["secret"]},
+        {"check": inside[1]["versions"][0]["check"]},
+        {"secret": "AAAA"},
     ):
         values = {**inside[0], "versions": [{**inside[0]["versions"][0], **broken}]}
-        assert await refused(restore(vault, sealer.seal_backup(orjson.dumps(values)))) == expected
+        assert await refused(restore(vault, sealer.seal_backup(orjson.dumps(values)))) == "KEY_BACKUP_UNREADABLE"
     for broken in ({"format": 2}, {"key": {**inside[0]["key"], "algorithm": "AES_512_GCM"}}):
         blob = sealer.seal_backup(orjson.dumps({**inside[0], **broken}))
         assert await refused(restore(vault, blob)) == "KEY_BACKUP_NEWER"

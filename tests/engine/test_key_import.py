@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ from engine.engines import DAY_US, edit, intent, move_to, move_us, open_engine, 
 from harness import FakeClock
 from vaultd.backends.base import Material, Operation
 from vaultd.engine.algorithms import ALGORITHMS, Purpose
+from vaultd.engine.key_export import read_recipient
 from vaultd.engine.key_import import DEFAULT_TERM_US, MAX_ACTIVE_JOBS, MAX_TERM_US, MEMORY_US, ImportAsk
 from vaultd.engine.key_wrapping import KeyWrapping, WrappingMethod
 from vaultd.engine.lifecycle import KeyUpdate
@@ -254,6 +256,37 @@ async def test_a_point_that_is_not_of_the_private_scalar_is_refused(vault):
     ref = await key_for(vault, "EC_P256_SHA256")
     for swap in ((x, other_x), (y, other_y), (x + y, other_x + other_y)):
         assert await refused(bring_in(vault, ref, "EC_P256_SHA256", pkcs8(mine).replace(*swap))) == "MATERIAL_MISMATCH"
+
+
+async def test_kinds_of_keys_that_are_no_algorithm_here_are_refused_like_any_other(vault):
+    def openssl(*arguments: str, data: bytes = b"") -> bytes:
+        return subprocess.run(["openssl", *arguments], input=data, capture_output=True, check=True).stdout
+
+    for kind in (("DH", "-pkeyopt", "group:ffdhe2048"), ("SM2",), ("X448",), ("ED25519",)):
+        pem = openssl("genpkey", "-algorithm", *kind)
+        material = openssl("pkey", "-outform", "DER", data=pem)
+        for algorithm in ("EC_P256_SHA256", "RSA_PSS_2048_SHA256", "X25519"):
+            ref = await key_for(vault, algorithm)
+            assert await refused(bring_in(vault, ref, algorithm, material)) == "MATERIAL_MISMATCH"
+        public = openssl("pkey", "-pubout", data=pem).decode()
+        source = await vault.create(f"e{next(_counter)}", purpose=Purpose.MAC, exportable=True)
+        for method in (RSA, HPKE):
+            with pytest.raises(VaultdError) as caught:
+                await vault.engine.exports.export(intent(), source, method, read_recipient(method, public, b""))
+            assert caught.value.reason == "PUBLIC_KEY_MISMATCH"
+
+
+async def test_a_public_key_for_signatures_of_rsa_is_a_recipient_or_is_refused(vault):
+    """OpenSSL marks it as for PSS only; what wraps to it must not fail in another way."""
+
+    def openssl(*arguments: str, data: bytes = b"") -> bytes:
+        return subprocess.run(["openssl", *arguments], input=data, capture_output=True, check=True).stdout
+
+    pem = openssl("genpkey", "-algorithm", "RSA-PSS", "-pkeyopt", "rsa_keygen_bits:3072")
+    source = await vault.create(f"e{next(_counter)}", purpose=Purpose.MAC, exportable=True)
+    recipient = read_recipient(RSA, openssl("pkey", "-pubout", data=pem).decode(), b"")
+    exported = await vault.engine.exports.export(intent(), source, RSA, recipient)
+    assert len(exported.wrapped) == 384 + 40
 
 
 async def test_the_algorithm_must_be_the_keys(vault):

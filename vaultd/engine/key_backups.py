@@ -117,6 +117,18 @@ class KeyBackups:
             )
         return check_value(name, revealed.secret)
 
+    async def _check_of_backup(self, kept: _Kept) -> bytes:
+        """The same, of what a caller brought: what is wrong with it is no alarm about the store."""
+        try:
+            return await self._check(kept)
+        except (DataLoss, InvalidArgument) as error:
+            if error.reason == "ENVELOPE_MISMATCH":
+                raise FailedPrecondition(
+                    "KEY_BACKUP_TOKEN_MISMATCH",
+                    "the key was wrapped by a token's key that is not the one here; restore that token first",
+                ) from None
+            raise _unreadable() from None
+
     async def restore(self, intent: Intent, vault: str, blob: bytes) -> Key:
         """Put a key back, whole or not at all.
 
@@ -134,7 +146,7 @@ class KeyBackups:
                 "KEY_BACKUP_OF_ANOTHER_VAULT", "the backup is of a key of another vault; keys do not cross vaults"
             )
         for kept in opened.versions:
-            if not hmac.compare_digest(await self._check(kept), kept.check):
+            if not hmac.compare_digest(await self._check_of_backup(kept), kept.check):
                 raise _unreadable()
         failpoints.hit("key_backup.checked")
 
@@ -171,6 +183,8 @@ class KeyBackups:
             return await changes.put_resource("key", back)
 
         restored = await self._ledger.mutate(intent, body)
+        for kept in opened.versions:
+            self._budgets.exhaust(restored.uid, kept.version.number)
         if restored.algorithm.max_messages is not None and restored.primary:
             self._budgets.low.add(RowKey("budget", vault, restored.id, restored.primary))  # the scheduler rotates it
         return restored

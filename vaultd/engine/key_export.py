@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from cryptography.utils import CryptographyDeprecationWarning
 
 from vaultd.backends.base import Material
 from vaultd.engine.algorithms import ProtectionLevel
@@ -48,7 +49,7 @@ def read_recipient(method: WrappingMethod, pem: str, raw: bytes) -> bytes:
         return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     try:
         read = load_pem_public_key(pem.encode())
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, CryptographyDeprecationWarning):
         raise _mismatch("public_key_pem is not a sound SubjectPublicKeyInfo in PEM") from None
     return read.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 

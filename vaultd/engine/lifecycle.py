@@ -3,6 +3,8 @@
     version: ENABLED <-> DISABLED -> DESTROY_SCHEDULED -> DESTROYED        (RestoreKeyVersion: DESTROY_SCHEDULED -> DISABLED)
     key:     ACTIVE <-> DELETED -> PURGED                                  (PURGED keeps the name taken for ever)
 
+A purged key comes back only as itself, from a backup (key_backups.py).
+
 Every mutation is atomic and durable when it returns, and safe to retry with a request id.
 """
 
@@ -538,12 +540,12 @@ class KeyLifecycle:
             key = await self._active_key_in(changes, ref)
             check_etag(etag, key.etag)
             version = await self._version_in(changes, ref)
-            if version.number < key.min_decrypt:
-                raise below_minimum()
             if version.state is not VersionState.ENABLED:
                 raise FailedPrecondition(
                     f"KEY_VERSION_{version.state.value}", "only an ENABLED version can be primary; enable it first"
                 )
+            if version.number < key.min_decrypt:
+                raise below_minimum()
             if key.primary == version.number:
                 return key
             changed = replace(key, primary=version.number, update_us=changes.now_us)

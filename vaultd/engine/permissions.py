@@ -86,8 +86,10 @@ OWN_QUOTAS: Final = frozenset({"quotas.get_own"})
 APPROVALS: Final = frozenset({"approvals.get_rules", "approvals.list", "approvals.set_rules"})
 """Approving itself needs no permission: the rule names its approvers."""
 
+AUDIT: Final = frozenset({"audit.get_proof", "audit.tail", "audit.verify"})
+
 PERMISSIONS: Final = (
-    CRYPTO | KEYS | MATERIAL | TOKENS | SECRETS | VAULTS | POLICY | ADMIN | QUOTAS | OWN_QUOTAS | APPROVALS
+    AUDIT | CRYPTO | KEYS | MATERIAL | TOKENS | SECRETS | VAULTS | POLICY | ADMIN | QUOTAS | OWN_QUOTAS | APPROVALS
 )
 GRANTABLE: Final = (CRYPTO - {"crypto.generate_random"}) | {"keys.get_public_key"}
 """What a grant may give: use of one key.  Random bytes come from a vault; and nothing here lets a grantee pass anything on."""
@@ -148,7 +150,8 @@ BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "verifier": frozenset({"crypto.verify", "crypto.verify_mac", "keys.get_public_key", "quotas.get_own"}),
         "wrapper": frozenset({"crypto.wrap", "quotas.get_own"}),
         "unwrapper": frozenset({"crypto.unwrap", "quotas.get_own"}),
-        "auditor": frozenset(
+        "auditor": AUDIT
+        | frozenset(
             {
                 "admin.get_status",
                 "admin.list_revoked_identities",

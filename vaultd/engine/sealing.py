@@ -147,6 +147,10 @@ class Sealer:
         self._backup_key = HKDFExpand(hashes.SHA256(), KEY_BYTES, b"vaultd key backups v1").derive(self._digest_key)
         self._token_key = HKDFExpand(hashes.SHA256(), KEY_BYTES, b"vaultd tokens v1").derive(self._digest_key)
 
+    def derived_key(self, label: str) -> bytes:
+        """A key of 32 bytes for another purpose; the same in every term and generation of this ring."""
+        return HKDFExpand(hashes.SHA256(), KEY_BYTES, label.encode()).derive(self._digest_key)
+
     def seal(self, plaintext: bytes, aad: bytes) -> bytes:
         """Seal under the newest term; nonce || ciphertext || tag."""
         nonce = os.urandom(NONCE_BYTES)

@@ -33,6 +33,7 @@ PAGE: Final = 1_000
 RING_EVENTS: Final = 16_384
 """How far a watcher may fall behind, in changes that somebody may see."""
 EVENTS_PER_DELIVERY: Final = 4_000
+LONGEST_REST_S: Final = 0.02
 WATCHERS_PER_TURN: Final = 32
 """Watchers that are woken between two turns of the event loop."""
 SHARED_BATCHES: Final = 64
@@ -132,6 +133,8 @@ class WatchHub:
         self._batches: deque[Batch] = deque()
         self._first = 0
         """Number of the oldest batch in the ring; they are numbered without gaps."""
+        self._awake_to = 0
+        """Watchers were woken for batches before this number."""
         self._events = 0
         self._floor = 0
         """The ring has everything after this revision."""
@@ -177,21 +180,34 @@ class WatchHub:
             watcher.notify()
 
     async def pump(self) -> None:
-        """Read what is new in the feed into the ring, and wake the watchers."""
+        """Read what is new in the feed into the ring, and wake the watchers.
+
+        After a round through many watchers it rests as long as that took: other calls get half of the time, and changes that
+        come in a storm go out together.
+        """
+        while self._watchers:
+            began_s = asyncio.get_running_loop().time()
+            if not await self._read_page():
+                return
+            await self._wake_all()
+            if len(self._watchers) > WATCHERS_PER_TURN:
+                await asyncio.sleep(min(LONGEST_REST_S, asyncio.get_running_loop().time() - began_s))
+
+    async def _read_page(self) -> bool:
+        """Take a page of the feed into the ring; whether there was one."""
         async with self._turn:
-            while self._watchers:
-                changes = await self._ledger.store.changes(self._revision, PAGE)
-                if not changes:
-                    return
-                if changes[0].revision != self._revision + 1:
-                    # Trimmed while this process stood still: every place in the ring is before a gap, and says so.
-                    self._clear()
-                    self._floor = changes[0].revision - 1
-                batch = Batch(changes)
-                self._revision = batch.last
-                if batch.events:
-                    self._append(batch)
-                    await self._wake_all()
+            changes = await self._ledger.store.changes(self._revision, PAGE)
+            if not changes:
+                return False
+            if changes[0].revision != self._revision + 1:
+                # Trimmed while this process stood still: every place in the ring is before a gap, and says so.
+                self._clear()
+                self._floor = changes[0].revision - 1
+            batch = Batch(changes)
+            self._revision = batch.last
+            if batch.events:
+                self._append(batch)
+            return True
 
     def _append(self, batch: Batch) -> None:
         self._batches.append(batch)
@@ -210,6 +226,9 @@ class WatchHub:
         self._events = 0
 
     async def _wake_all(self) -> None:
+        if self._awake_to == self._first + len(self._batches):
+            return  # nothing that anybody could see
+        self._awake_to = self._first + len(self._batches)
         for at, watcher in enumerate(list(self._watchers), start=1):
             watcher.notify()
             if at % WATCHERS_PER_TURN == 0:

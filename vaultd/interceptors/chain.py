@@ -121,6 +121,7 @@ class Chain:
             self._limits.unary_s,
         )
         self._finishing: set[asyncio.Task[Reply]] = set()
+        self._synced = frozenset(route.path for route in routes.values() if audit.waits(route.rule))
 
     def serves(self, method: str) -> bool:
         """Whether there is such a method."""
@@ -140,6 +141,7 @@ class Chain:
             route = entry.route = self._find(call.method)  # unknown method: UNIMPLEMENTED, recorded all the same
             if route.rule.open:
                 return await self._serve_open(route, call, entry)
+            self._audit.require_room()
             entry.credential = self._identity.credential(call)
             caller = await self._identity.identify(call)
             principal = entry.principal = caller.principal
@@ -160,17 +162,16 @@ class Chain:
                 request = parse(route, body)
                 context = Context(caller, call.method, deadline)
                 if route.batch:
-                    reply = self._finish(entry, await self._serve_batch(route, request, context, entry))
-                    if self._audit.holds_calls:
-                        await self._audit.delivered(entry)
-                    return reply
+                    return await self._finish(entry, route, await self._serve_batch(route, request, context, entry))
                 route.validate.names(request)
                 route.validate.rest(request)
                 entry.name(request)
                 try:
-                    await self._policy.require(caller, route.rule, request)
+                    entry.allow(await self._policy.require(caller, route.rule, request))
                 except PermissionDenied as refused:
+                    entry.deny(refused)
                     await self._grants.require(refused, caller, route.rule, request, entry)
+                    entry.allow("")
                 if throttle.meters(method):
                     lease = throttle.admit_use(principal, route.rule, request, size)
                     if lease is not None:
@@ -180,12 +181,10 @@ class Chain:
                         response = await route.serve(request, context)
                     except NotFound as error:
                         raise await self._policy.disguise(error, caller, route.rule, request) from None
-                    reply = self._finish(entry, response)
-                    if self._audit.holds_calls:
-                        await self._audit.delivered(entry)
-                    return reply
+                    return await self._finish(entry, route, response)
                 # No deadline from here on: a mutation that began is finished and recorded, whoever still waits for it.
                 self._deadlines.leave(task)
+                self._audit.correlate(entry, request)
                 return await self._mutate(route, request, body or b"", context, entry)
             finally:
                 self._deadlines.leave(task)
@@ -242,7 +241,7 @@ class Chain:
                 except NotFound as error:
                     raise await self._policy.disguise(error, context.caller, route.rule, request) from None
                 answer = _body(entry, response)
-                receipt = await self._audit.durable_outcome(entry, "OK", "", len(answer))
+                receipt = await self._audit.mutation_outcome(entry, len(answer))
                 entry.outcome = ("OK", "", len(answer))
                 return Reply(answer, 0, "", _trailing(entry, receipt))
             except Exception as error:  # as in unary: the same mapping, inside the task that outlives the call
@@ -288,6 +287,7 @@ class Chain:
         names: list[Any] = []
         errors: dict[int, VaultdError] = {}
         verdicts: dict[Any, Any] = {}  # items that name the same keys share a decision
+        decided: dict[Any, str] = {}
         by_grants = GrantsOfBatch()
         name_of, validate = rule.names, route.validate.rest
         next_turn = ITEMS_PER_TURN
@@ -300,7 +300,7 @@ class Chain:
             name = name_of(item)
             verdict = verdicts.get(name, _UNDECIDED)
             if verdict is _UNDECIDED:
-                verdict = verdicts[name] = await self._verdict(route, caller, item)
+                verdict = verdicts[name] = await self._verdict(route, caller, item, name, decided)
             if verdict is not None and type(verdict) is not Granted:
                 errors[at] = verdict
                 continue
@@ -337,7 +337,9 @@ class Chain:
         trim(response, slots, errors)
         if len(items) > ITEMS_PER_TURN:
             await asyncio.sleep(0)
-        entry.name_items(names, versions, len(items), errors)
+        if self._audit.records_items:
+            await self._record_items(entry, items, verdicts, places, outcomes, errors)
+        entry.name_items(names, versions, len(items), errors, decided)
         by_grants.record(entry)
         self._remember_items(entry, name_of, items, errors)
         return response
@@ -361,14 +363,38 @@ class Chain:
                 refused.update(dict.fromkeys(members, error))
         return refused
 
-    async def _verdict(self, route: Route, caller: Caller, item: Any) -> VaultdError | Granted | None:
-        """Why items with these names are refused, or the grants that each of them uses, or None."""
+    async def _record_items(
+        self,
+        entry: Entry,
+        items: Any,
+        verdicts: Mapping[Any, Any],
+        places: list[int],
+        outcomes: list[Any],
+        errors: Mapping[int, VaultdError],
+    ) -> None:
+        """A record for each item, where the configuration asks for it."""
+        name_of = entry.route.rule.names if entry.route is not None else lambda item: None
+        versions = {at: outcome for at, outcome in zip(places, outcomes, strict=True) if isinstance(outcome, str)}
+        for at, item in enumerate(items):
+            if at % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
+                await asyncio.sleep(0)
+            name = name_of(item)
+            allowed = verdicts[name] is None or type(verdicts[name]) is Granted
+            error = errors.get(at)
+            self._audit.item(entry, at, name if allowed else None, versions.get(at, "") if error is None else "", error)
+
+    async def _verdict(
+        self, route: Route, caller: Caller, item: Any, name: Any, decided: dict[Any, str]
+    ) -> VaultdError | Granted | None:
+        """Why items with these names are refused, or the grants that each of them uses, or None.  Notes what allows them."""
         try:
             route.validate.names(item)
-            if self._policy.permits(caller, route.rule, item):
+            binding = self._policy.permits(caller, route.rule, item)
+            if binding is not None:
+                decided[name] = binding
                 return None
             try:
-                await self._policy.require(caller, route.rule, item)
+                decided[name] = await self._policy.require(caller, route.rule, item)
             except PermissionDenied as refused:
                 return await self._grants.look_up(refused, caller, route.rule, item)
         except VaultdError as error:
@@ -389,10 +415,15 @@ class Chain:
         entry.outcome = ("OK", "", 0)
         return Reply(response.SerializeToString(), 0, "", ((REQUEST_ID_KEY, entry.request_id),))
 
-    def _finish(self, entry: Entry, response: Any) -> Reply:
-        """Release the reply, once it is recorded."""
+    async def _finish(self, entry: Entry, route: Route, response: Any) -> Reply:
+        """Release the reply, once it is recorded; durably, where the configuration says so for this class."""
         body = _body(entry, response)
-        receipt = self._audit.outcome(entry, "OK", "", len(body))
+        if route.path in self._synced:
+            receipt: bytes | None = await self._audit.durable_outcome(entry, len(body))
+        else:
+            receipt = self._audit.outcome(entry, "OK", "", len(body))
+        if self._audit.holds_calls:
+            await self._audit.delivered(entry)
         entry.outcome = ("OK", "", len(body))
         return Reply(body, 0, "", _trailing(entry, receipt))
 
@@ -451,6 +482,7 @@ class Chain:
             route = entry.route = self._find(call.method)
             if route.rule.open:
                 return await self._stream_open(route, call, entry)
+            self._audit.require_room()
             entry.credential = self._identity.credential(call)
             caller = await self._identity.identify(call)
             principal = entry.principal = caller.principal
@@ -509,7 +541,11 @@ class Chain:
         route.validate.names(request)
         route.validate.rest(request)
         entry.name(request)
-        await self._policy.require(caller, rule, request)
+        try:
+            entry.allow(await self._policy.require(caller, rule, request))
+        except PermissionDenied as refused:
+            entry.deny(refused)
+            raise
         if throttle.meters(rule.method):
             lease = throttle.admit_use(principal, rule, request, size)
             if lease is not None:

@@ -306,6 +306,7 @@ class ItemSteps:
             entry.fields["stream"] = of_stream.request_id
             items.append(_Item(operation, entry, *session.slot(response, operation)))
         try:
+            self._audit.require_room()
             if route is stream.route:
                 raise InvalidArgument(
                     "OPERATION_MISSING", "the operation asks for nothing that this server knows", field="request"
@@ -339,7 +340,7 @@ class ItemSteps:
         items = [item for item in items if item.error is None]
         if not items:
             return
-        granted = await self._allow(route, caller, items[0].operation.request)
+        granted = await self._allow(route, caller, items)
         metered = throttle.meters(method)
         for item in items:
             request = item.operation.request
@@ -365,14 +366,21 @@ class ItemSteps:
         if items:
             await self._use(stream, route, items)
 
-    async def _allow(self, route: Route, caller: Caller, request: Any) -> Granted | None:
+    async def _allow(self, route: Route, caller: Caller, items: list[_Item]) -> Granted | None:
         """The decision about a group, all of which have the same names: raises, or says which grants give it."""
+        request = items[0].operation.request
         route.validate.names(request)
+        granted = None
+        binding = ""
         try:
-            await self._policy.require(caller, route.rule, request)
+            binding = await self._policy.require(caller, route.rule, request)
         except PermissionDenied as refused:
-            return await self._grants.look_up(refused, caller, route.rule, request)
-        return None
+            for item in items:
+                item.entry.deny(refused)
+            granted = await self._grants.look_up(refused, caller, route.rule, request)
+        for item in items:
+            item.entry.allow(binding)
+        return granted
 
     async def _use(self, stream: ItemStream, route: Route, items: list[_Item]) -> None:
         until = asyncio.get_running_loop().time() + self._operation_s
@@ -406,9 +414,18 @@ class ItemSteps:
     async def _close(self, stream: ItemStream, route: Route, items: list[_Item]) -> None:
         """Record each item; until that is done its result does not leave."""
         statuses: dict[tuple[str, str], Any] = {}
+        durably: dict[_Item, tuple[bytes | None, bool]] = {}
+        if route is not stream.route and self._audit.waits(route.rule):
+            served = [item for item in items if item.error is None]
+            recorded_all = await asyncio.gather(
+                *map(self._record_durably, served)
+            )  # they share what waits for the disk
+            durably = dict(zip(served, recorded_all, strict=True))
         for item in items:
             error, receipt = item.error, None
-            if error is None:
+            if item in durably:
+                receipt, recorded = durably[item]
+            elif error is None:
                 receipt, recorded = self._record(item, "OK", "", item.result.ByteSize())
             else:
                 if isinstance(error, NotFound):
@@ -448,5 +465,14 @@ class ItemSteps:
         self._ended(item.entry)
         try:
             return self._audit.outcome(item.entry, code, reason, bytes_out), True
+        except VaultdError:
+            return None, False
+
+    async def _record_durably(self, item: _Item) -> tuple[bytes | None, bool]:
+        bytes_out = item.result.ByteSize()
+        item.entry.outcome = ("OK", "", bytes_out)
+        self._ended(item.entry)
+        try:
+            return await self._audit.durable_outcome(item.entry, bytes_out), True
         except VaultdError:
             return None, False

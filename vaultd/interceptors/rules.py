@@ -285,6 +285,19 @@ _STREAMS: Final = (
 )
 
 
+def _audit(method: str, permission: str, cost: str) -> Rule:
+    access = (Access(f"audit.{permission}", _at(ROOT), f"audit.{permission}"),)
+    return Rule(f"/vaultd.v1.AdminService/{method}", access, cost, (), idempotent=True)
+
+
+_AUDIT: Final = (
+    _audit("GetInclusionProof", "get_proof", "read"),
+    _audit("GetConsistencyProof", "get_proof", "read"),
+    _audit("VerifyAudit", "verify", "admin"),
+    _audit("TailAudit", "tail", "admin"),
+)
+
+
 def _secrets(
     method: str,
     permission: str,
@@ -482,6 +495,7 @@ RULES: Final = (
     _policy("ReviewAccess", "get"),
     *_IDENTITIES,
     *_STREAMS,
+    *_AUDIT,
     *_SECRETS,
     _open("/grpc.health.v1.Health/Check"),
     _open("/grpc.health.v1.Health/List"),

@@ -43,6 +43,8 @@ MAX_TESTED: Final = 100
 MAX_CLAIMS_CHARS: Final = 16 * KIB
 MAX_KINDS: Final = 32
 MAX_HEARTBEAT_S: Final = 600
+MAX_SEQUENCE: Final = 2**62
+MAX_VERIFIED: Final = 1_000_000
 _RESOURCE_KINDS: Final = frozenset(ResourceKind.values())
 MAX_METADATA: Final = 8 * KIB
 MAX_CONTENT_TYPE_CHARS: Final = 128
@@ -322,6 +324,26 @@ def _heartbeat(value: Any, field: str) -> None:
         raise InvalidArgument("FIELD_RANGE", f"{field} must be 1 s to {MAX_HEARTBEAT_S} s", field=field)
 
 
+def _hash(size: int) -> Callable[[Any, str], None]:
+    def check(value: bytes, field: str) -> None:
+        if len(value) not in {0, size}:
+            raise InvalidArgument("FIELD_SIZE", f"{field} must be empty or {size} bytes", field=field)
+
+    return check
+
+
+def _texts(most: int, chars: int) -> Callable[[Any, str], None]:
+    def check(value: Any, field: str) -> None:
+        if len(value) > most or any(len(text) > chars or not text.isprintable() for text in value):
+            raise InvalidArgument(
+                "FIELD_RANGE",
+                f"{field} must be at most {most}, each of at most {chars} printable characters",
+                field=field,
+            )
+
+    return check
+
+
 _WATCHED: Final = _optional(_watched)
 _PLAIN: Final = _Size(MAX_PLAINTEXT)
 _CIPHER: Final = _Size(MAX_CIPHERTEXT)
@@ -580,6 +602,29 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "WatchRequest": {
         "resume_token": _chars(64),
         "filter": _resource({"resource_prefix": _WATCHED, "kinds": _kinds}),
+        "heartbeat_interval": _heartbeat,
+    },
+    "GetInclusionProofRequest": {
+        "sequence": _between(1, MAX_SEQUENCE),
+        "chain_id": _hash(16),
+        "leaf_hash": _hash(32),
+    },
+    "GetConsistencyProofRequest": {"tree_size": _between(1, MAX_SEQUENCE), "chain_id": _hash(16)},
+    "VerifyAuditRequest": {
+        "first_sequence": _between(0, MAX_SEQUENCE),
+        "max_records": _between(0, MAX_VERIFIED),
+    },
+    "TailAuditRequest": {
+        "after_sequence": _between(0, MAX_SEQUENCE),
+        "filter": _resource(
+            {
+                "events": _texts(32, 64),
+                "methods": _methods,
+                "principals": _texts(100, MAX_PRINCIPAL_CHARS),
+                "codes": _texts(32, 64),
+                "resource_prefix": _chars(256),
+            }
+        ),
         "heartbeat_interval": _heartbeat,
     },
     # grpc.health.v1 and reflection

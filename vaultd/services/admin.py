@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vaultd.engine.revocations import Revocations
     from vaultd.engine.seal import Seal
     from vaultd.engine.vaults import Vaults
+    from vaultd.services.audit import AuditCalls
     from vaultd.services.context import Context
     from vaultd.services.policy import PolicyCalls
     from vaultd.services.watch import WatchCalls
@@ -56,6 +57,7 @@ class AdminService:
         policy: PolicyCalls,
         revocations: Revocations,
         watch: WatchCalls,
+        audit: AuditCalls,
     ) -> None:
         self._seal = seal
         self._vaults = vaults
@@ -71,6 +73,10 @@ class AdminService:
         self.ReviewAccess = policy.ReviewAccess
         self._revocations = revocations
         self.Watch = watch.Watch
+        self.GetInclusionProof = audit.GetInclusionProof
+        self.GetConsistencyProof = audit.GetConsistencyProof
+        self.VerifyAudit = audit.VerifyAudit
+        self.TailAudit = audit.TailAudit
 
     async def _status(self) -> pb.Status:
         status = pb.Status(

@@ -111,6 +111,7 @@ METRICS: Final = {
         Metric("vaultd.audit.sink.lag", _G, "s", "Age of the oldest record that a sink does not have", ("sink",)),
         # Telemetry itself
         Metric("vaultd.spans", _C, "{span}", "Spans by what became of them", ("outcome",)),
+        Metric("vaultd.data_losses", _C, "{refusal}", "Uses of stored data that failed its integrity check"),
         Metric("vaultd.incidents", _C, "{incident}", "INTERNAL errors: faults of this program"),
     )
 }

@@ -112,6 +112,8 @@ class AsyncClient(AsyncMethods):
             trace=trace,
         )
 
+    reencrypt = AsyncMethods.re_encrypt  # as permissions and documents spell it
+
     async def __aenter__(self) -> Self:
         return self
 

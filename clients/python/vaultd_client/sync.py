@@ -113,6 +113,8 @@ class Client(SyncMethods):
             trace=trace,
         )
 
+    reencrypt = SyncMethods.re_encrypt  # as permissions and documents spell it
+
     def __enter__(self) -> Self:
         return self
 

@@ -46,6 +46,10 @@ _EVENTS: Final = {
     "load_shedding_began": Severity.WARNING,
     "recovered": Severity.CRITICAL,
     "segment_abandoned": Severity.CRITICAL,
+    "segment_restored": Severity.CRITICAL,
+    "restore_accepted": Severity.CRITICAL,
+    "checkpoint": Severity.INFO,
+    "open": Severity.INFO,
     "chain_started": Severity.CRITICAL,
 }
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 WAIT_S: Final = 2.0
 """How long one call waits for required sinks, all of its records together."""
+NOTHING: Final = 2**63
+"""Beyond every record."""
 LAST_RECORDS_S: Final = 2.0
 """How long a server that stops lets its sinks have the last records."""
 
@@ -67,13 +69,13 @@ class Shipper:
         """Plain numbers of each sink, in the order of the configuration."""
         return [worker.figures() for worker in self._workers]
 
-    def oldest_needed_sequence(self) -> int | None:
-        """The oldest record that pruning must leave in place; None when no sink needs any.
+    def oldest_needed_sequence(self) -> int:
+        """The oldest record that pruning must leave in place; NOTHING when no sink needs any.
 
         A sink that is further behind than its `hold_s` is not waited for.
         """
         needed = [sequence for worker in self._workers if (sequence := worker.oldest_needed_sequence()) is not None]
-        return min(needed, default=None)
+        return min(needed, default=NOTHING)
 
     def require_for_mutation(self) -> None:
         """Raise Unavailable when a sink that mutations need is known to be failing: nothing is begun then."""

@@ -9,6 +9,7 @@ from vaultd_client.method import AsyncCalls
 from vaultd_client.v1 import (
     admin_pb2,
     approval_pb2,
+    audit_pb2,
     crypto_pb2,
     grant_pb2,
     identity_pb2,
@@ -473,6 +474,74 @@ class AsyncMethods(AsyncCalls):
             heartbeat_interval=heartbeat_interval,
         )
         return self._server_stream(table.WATCH, request, timeout_s, info)
+
+    async def get_inclusion_proof(
+        self,
+        sequence: int,
+        chain_id: bytes = b"",
+        leaf_hash: bytes = b"",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> audit_pb2.InclusionProof:
+        """Proves that a record is in the signed log of this node: what an answer's receipt promised.
+
+        Caller needs `audit.get_proof`. Idempotent. A record that was removed as too old is NOT_FOUND, reason
+        AUDIT_RECORD_NOT_FOUND.
+        """
+        request = audit_pb2.GetInclusionProofRequest(sequence=sequence, chain_id=chain_id, leaf_hash=leaf_hash)
+        return await self._unary(table.GET_INCLUSION_PROOF, request, timeout_s, info)
+
+    async def get_consistency_proof(
+        self, tree_size: int, chain_id: bytes = b"", *, timeout_s: float | None = None, info: CallInfo | None = None
+    ) -> audit_pb2.ConsistencyProof:
+        """Proves that the newest signed tree begins with an earlier one: nothing was changed since.
+
+        Caller needs `audit.get_proof`. Idempotent.
+        """
+        request = audit_pb2.GetConsistencyProofRequest(tree_size=tree_size, chain_id=chain_id)
+        return await self._unary(table.GET_CONSISTENCY_PROOF, request, timeout_s, info)
+
+    async def verify_audit(
+        self,
+        first_sequence: int = 0,
+        max_records: int = 0,
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> audit_pb2.VerifyAuditResponse:
+        """Verifies a part of this node's audit log on disk: hashes, MACs, signatures and roots.
+
+        Caller needs `audit.verify`. Idempotent. A bad record is an answer and no error. Whoever does not trust the node
+        runs `vaultd audit verify` on a copy.
+        """
+        request = audit_pb2.VerifyAuditRequest(first_sequence=first_sequence, max_records=max_records)
+        return await self._unary(table.VERIFY_AUDIT, request, timeout_s, info)
+
+    def tail_audit(
+        self,
+        after_sequence: int | None = None,
+        start_time: datetime.datetime | timestamp_pb2.Timestamp | None = None,
+        filter: audit_pb2.AuditFilter | Mapping[str, Any] | None = None,
+        stop_at_end: bool = False,
+        heartbeat_interval: datetime.timedelta | duration_pb2.Duration | None = None,
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> AsyncIterator[audit_pb2.TailAuditResponse]:
+        """Sends records of this node's audit log, from one on or as they are written.
+
+        Caller needs `audit.tail`. Idempotent. Records that are not in the log any more are OUT_OF_RANGE, reason
+        AUDIT_PRUNED; its ErrorInfo names the oldest.
+        """
+        request = audit_pb2.TailAuditRequest(
+            after_sequence=after_sequence,
+            start_time=start_time,
+            filter=filter,
+            stop_at_end=stop_at_end,
+            heartbeat_interval=heartbeat_interval,
+        )
+        return self._server_stream(table.TAIL_AUDIT, request, timeout_s, info)
 
     async def encrypt(
         self,
@@ -1107,10 +1176,10 @@ class AsyncMethods(AsyncCalls):
         timeout_s: float | None = None,
         info: CallInfo | None = None,
     ) -> empty_pb2.Empty:
-        """Erases a soft-deleted key and all its material for ever; the name is never reused.
+        """Erases a soft-deleted key and all its material from the store for ever; the name is never used for another.
 
-        Caller needs `keys.purge` on the key. Not idempotent without request_id (a purged key is NOT_FOUND). Refused
-        before `purge_time` under purge protection.
+        What BackupKey gave before can bring it back. Caller needs `keys.purge` on the key. Not idempotent without
+        request_id (a purged key is NOT_FOUND). Refused before `purge_time` under purge protection.
         """
         request = keys_pb2.PurgeKeyRequest(name=name, etag=etag, request_id=request_id)
         return await self._unary(table.PURGE_KEY, request, timeout_s, info)

@@ -10,6 +10,7 @@ from vaultd_client.method import Method
 from vaultd_client.v1 import (
     admin_pb2,
     approval_pb2,
+    audit_pb2,
     crypto_pb2,
     grant_pb2,
     identity_pb2,
@@ -232,6 +233,30 @@ WATCH: Final[Method[watch_pb2.WatchRequest, watch_pb2.WatchResponse]] = Method(
     "/vaultd.v1.AdminService/Watch",
     watch_pb2.WatchRequest,
     watch_pb2.WatchResponse,
+    repeatable=False,
+)
+GET_INCLUSION_PROOF: Final[Method[audit_pb2.GetInclusionProofRequest, audit_pb2.InclusionProof]] = Method(
+    "/vaultd.v1.AdminService/GetInclusionProof",
+    audit_pb2.GetInclusionProofRequest,
+    audit_pb2.InclusionProof,
+    repeatable=True,
+)
+GET_CONSISTENCY_PROOF: Final[Method[audit_pb2.GetConsistencyProofRequest, audit_pb2.ConsistencyProof]] = Method(
+    "/vaultd.v1.AdminService/GetConsistencyProof",
+    audit_pb2.GetConsistencyProofRequest,
+    audit_pb2.ConsistencyProof,
+    repeatable=True,
+)
+VERIFY_AUDIT: Final[Method[audit_pb2.VerifyAuditRequest, audit_pb2.VerifyAuditResponse]] = Method(
+    "/vaultd.v1.AdminService/VerifyAudit",
+    audit_pb2.VerifyAuditRequest,
+    audit_pb2.VerifyAuditResponse,
+    repeatable=True,
+)
+TAIL_AUDIT: Final[Method[audit_pb2.TailAuditRequest, audit_pb2.TailAuditResponse]] = Method(
+    "/vaultd.v1.AdminService/TailAudit",
+    audit_pb2.TailAuditRequest,
+    audit_pb2.TailAuditResponse,
     repeatable=False,
 )
 ENCRYPT: Final[Method[crypto_pb2.EncryptRequest, crypto_pb2.EncryptResponse]] = Method(

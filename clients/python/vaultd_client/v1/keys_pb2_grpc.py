@@ -315,7 +315,8 @@ class KeysServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PurgeKey(self, request, context):
-        """Erases a soft-deleted key and all its material for ever; the name is never reused. Caller needs `keys.purge` on the key.
+        """Erases a soft-deleted key and all its material from the store for ever; the name is never used for another. What BackupKey gave
+        before can bring it back. Caller needs `keys.purge` on the key.
         Not idempotent without request_id (a purged key is NOT_FOUND). Refused before `purge_time` under purge protection.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
