@@ -89,6 +89,10 @@ reliability-watch: $(VENV)/.installed-dev ## 1,000 watchers x 10,000 changes: ea
 reliability-audit: $(VENV)/.installed-dev ## seven faults of the audit log and its sinks under load, 20 times each (a quarter of an hour)
 	$(PY) tests/reliability/audit_faults.py --faults 20 --seed 1
 
+reliability-rotation: $(VENV)/.installed-dev system-packages ## 50 rotations of PostgreSQL passwords under load, and 23 kills in one (minutes)
+	$(PY) tests/reliability/rotation.py load --rotations 50
+	$(PY) tests/reliability/rotation.py kills --rounds 1
+
 policy-campaign: $(VENV)/.installed-dev ## 100,000 random policies against a naive evaluator (minutes)
 	VAULTD_POLICIES=100000 $(PY) -m pytest -q -s --timeout=0 tests/unit/test_policy.py -k naive_evaluator
 
@@ -111,4 +115,4 @@ system-packages:
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install dev-install run generate generate-check lint types test test-clients reliability reliability-receipts reliability-hsm reliability-audit reliability-watch policy-campaign bench dist lock system-packages clean
+.PHONY: help install dev-install run generate generate-check lint types test test-clients reliability reliability-receipts reliability-hsm reliability-audit reliability-rotation reliability-watch policy-campaign bench dist lock system-packages clean
