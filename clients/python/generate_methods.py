@@ -1,8 +1,8 @@
 """Writes the SDK's methods, its table of RPCs and its service config from the descriptors of `protos/vaultd/v1`.
 
 A new RPC needs nothing here.  What the generator reads off the protos: a field whose comment begins `Required.` or `Required,` is
-an argument without a default; `X_crc32c` is the checksum of X and no argument; an RPC named `BatchX` or
-`BatchXs` whose request is a list `items` of X's requests, and whose results hold X's answers, is the batch of X; an RPC may be repeated as it is when its
+an argument without a default; `X_crc32c` is the checksum of X and no argument; an RPC named `BatchX` or `BatchXs` whose request
+is a list `items` of X's requests, and whose results hold X's answers, is the batch of X; an RPC may be repeated as it is when its
 comment says `Idempotent` or `safe to repeat`, and with a request id when its request has one.
 """
 
