@@ -64,6 +64,12 @@ reliability-hsm: $(VENV)/.installed-dev system-packages ## a SoftHSM token under
 	$(PY) tests/reliability/hsm.py faults
 	$(PY) tests/reliability/hsm.py lag
 
+reliability-watch: $(VENV)/.installed-dev ## 1,000 watchers x 10,000 changes: each once, in order (minutes)
+	$(PY) tests/reliability/watch.py --watchers 1000 --changes 10000
+
+reliability-audit: $(VENV)/.installed-dev ## seven faults of the audit log and its sinks under load, 20 times each (a quarter of an hour)
+	$(PY) tests/reliability/audit_faults.py --faults 20 --seed 1
+
 policy-campaign: $(VENV)/.installed-dev ## 100,000 random policies against a naive evaluator (minutes)
 	VAULTD_POLICIES=100000 $(PY) -m pytest -q -s --timeout=0 tests/unit/test_policy.py -k naive_evaluator
 
@@ -86,4 +92,4 @@ system-packages:
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install dev-install run generate generate-check lint types test reliability reliability-hsm policy-campaign bench dist lock system-packages clean
+.PHONY: help install dev-install run generate generate-check lint types test reliability reliability-hsm reliability-audit reliability-watch policy-campaign bench dist lock system-packages clean

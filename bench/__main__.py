@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cases import CASES, KEYS, WrongAnswer
+from bench.cases import CASES, KEYS, SECRETS, WrongAnswer
 from bench.floors import measure_floors
 from bench.measure import Plan, measure
 from bench.processes import StartFailed
@@ -66,6 +66,7 @@ def _run(cases: list[Case], token_cases: list[Case], options: Any) -> None:
     if cases:
         with Rig(options.scratch, options.clients, options.connections) as rig:
             rig.api.create_keys(KEYS)
+            rig.api.create_secrets(SECRETS)
             document |= _profile(rig, cases, options) if options.profile else _measure(rig, cases, options)
     if token_cases:
         # A vault of its own: the worker's process would otherwise be in every row.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 
 from vaultd_client.v1 import crypto_pb2 as pb
-from vaultd_client.v1 import crypto_pb2_grpc, keys_pb2, keys_pb2_grpc, resources_pb2
+from vaultd_client.v1 import crypto_pb2_grpc, keys_pb2, keys_pb2_grpc, resources_pb2, secrets_pb2, secrets_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,6 +25,8 @@ KEYS: Final = {
     "ed25519": ("SIGN", "ED25519"),
 }
 """Purpose and algorithm of the keys that CASES use."""
+SECRETS: Final = 100
+"""Secrets of 64 bytes that CASES use."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,22 @@ class Case:
     request: Callable[[Callable[[str], bytes]], Any]
     items: int = 1
     in_flight: int | None = None
+    service: str = "CryptoService"
 
     @property
     def path(self) -> str:
-        return f"/vaultd.v1.CryptoService/{self.method}"
+        return f"/vaultd.v1.{self.service}/{self.method}"
+
+    @property
+    def messages(self) -> Any:
+        """The module of its messages."""
+        return secrets_pb2 if self.service == "SecretsService" else pb
 
     def body(self, encrypt: Callable[[str], bytes]) -> bytes:
         """The serialised request."""
+        if self.service == "SecretsService":
+            request = access_many(self.items) if self.method.startswith("Batch") else self.request(encrypt)
+            return bytes(request.SerializeToString())
         request = self.request(encrypt)
         if self.method.startswith("Batch"):
             request = getattr(pb, f"{self.method}Request")(items=[request] * self.items)
@@ -73,6 +84,16 @@ def sign_with(key: str) -> Callable[[Any], Any]:
     return lambda encrypt: pb.SignRequest(name=key_name(key), message=DATA)
 
 
+def access(number: int = 0) -> secrets_pb2.AccessSecretVersionRequest:
+    """Asks for the version in service of one of our secrets."""
+    return secrets_pb2.AccessSecretVersionRequest(name=f"{VAULT}/secrets/s{number}")
+
+
+def access_many(items: int) -> secrets_pb2.BatchAccessSecretVersionsRequest:
+    """Asks for as many different secrets."""
+    return secrets_pb2.BatchAccessSecretVersionsRequest(items=[access(number) for number in range(items)])
+
+
 FEW: Final = 2
 """Calls in flight where each is milliseconds of work: more would only measure the queue."""
 
@@ -90,6 +111,15 @@ CASES: Final = (
     Case("BatchEncrypt AES x1000", "BatchEncrypt", encrypt_with("aes"), 1_000, FEW),
     Case("BatchEncrypt XAES x1000", "BatchEncrypt", encrypt_with("xaes"), 1_000, FEW),
     Case("BatchSign P-256 x100", "BatchSign", sign_with("p256"), 100, FEW),
+    Case("AccessSecretVersion 64 B", "AccessSecretVersion", lambda _: access(), service="SecretsService"),
+    Case(
+        "BatchAccessSecretVersions x100",
+        "BatchAccessSecretVersions",
+        lambda _: access(),
+        SECRETS,
+        FEW,
+        service="SecretsService",
+    ),
 )
 
 
@@ -121,6 +151,14 @@ class Api:
                 )
                 stub.CreateKey(keys_pb2.CreateKeyRequest(parent=VAULT, key_id=key_id, key=key), timeout=30)
 
+    def create_secrets(self, count: int) -> None:
+        """Make secrets that hold DATA."""
+        with self._channel("admin") as channel:
+            stub = secrets_pb2_grpc.SecretsServiceStub(channel)
+            for number in range(count):
+                request = secrets_pb2.CreateSecretRequest(parent=VAULT, secret_id=f"s{number}", payload=DATA)
+                stub.CreateSecret(request, timeout=30)
+
     def bodies(self, cases: list[Case]) -> dict[str, bytes]:
         """The request of each case, once the server has answered it as it should."""
         with self._channel("app") as channel:
@@ -133,13 +171,13 @@ class Api:
             bodies = {case.name: case.body(encrypt) for case in cases}
             for case in cases:
                 answer = channel.unary_unary(case.path)(bodies[case.name], timeout=30)
-                _check(case, getattr(pb, f"{case.method}Response").FromString(answer))
+                _check(case, getattr(case.messages, f"{case.method}Response").FromString(answer))
         return bodies
 
 
 def _check(case: Case, response: Any) -> None:
     if not case.method.startswith("Batch"):
-        good = bool(response.key_version)
+        good = bool(response.version if case.service == "SecretsService" else response.key_version)
     else:
         good = len(response.results) == case.items and all(result.HasField("result") for result in response.results)
     if not good:

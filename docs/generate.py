@@ -26,6 +26,7 @@ from vaultd.backends.software import SoftwareBackend  # noqa: E402
 from vaultd.engine import (  # noqa: E402
     access,
     approvals,
+    audit_witness,
     conditions,
     key_grants,
     leases,
@@ -38,7 +39,11 @@ from vaultd.engine import (  # noqa: E402
     quotas,
     refusals,
     revocations,
+    scheduler,
+    secret_payloads,
+    secrets,
     usage,
+    watch,
     weights,
 )
 from vaultd.engine.algorithms import ALGORITHMS, Algorithm, ProtectionLevel, Purpose, default_algorithm  # noqa: E402
@@ -46,10 +51,11 @@ from vaultd.engine.clock import DAY_US, SECOND_US  # noqa: E402
 from vaultd.engine.ledger import REPLAY_WINDOW_US  # noqa: E402
 from vaultd.engine.model import VersionState  # noqa: E402
 from vaultd.hosts import grpcio  # noqa: E402
-from vaultd.interceptors import chain, crl, jose, throttle, tokens, validate  # noqa: E402
+from vaultd.interceptors import chain, crl, items, jose, streams, throttle, tokens, validate  # noqa: E402
 from vaultd.interceptors.errors import Internal  # noqa: E402
 from vaultd.interceptors.rules import RULES, Access  # noqa: E402
-from vaultd.services import health  # noqa: E402
+from vaultd.services import crypto_stream, health  # noqa: E402
+from vaultd.telemetry.metrics import METRICS  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -79,19 +85,31 @@ NAME_CHECKS = {
     "_grant": "`vaults/{vault}/keys/{key}/grants/{grant}`",
     "_key_or_vault": "a key or a vault",
     "_approval": "`approvals/{approval}`",
+    "_import_job": "`vaults/{vault}/importJobs/{import_job}`",
     "_rules": f"at most {approvals.MAX_RULES}, together at most {approvals.MAX_RULES_CHARS // KIB} KiB",
     "_grantable": f"1 to {validate.MAX_GRANTED} permissions that can be granted, each once",
+    "_watched": "`/`, `vaults`, `vaults/{vault}`, its `keys` or `secrets`, one of them, its `versions`, or a version",
+    "_kinds": f"at most {validate.MAX_KINDS} known kinds",
+    "_heartbeat": f"1 s to {validate.MAX_HEARTBEAT_S} s",
     "_etag": "empty, or an etag that the server gave",
     "_request_id": "empty, or 1 to 64 of `[A-Za-z0-9-]`",
     "_labels": f"at most {validate.MAX_LABELS}; keys `[a-z][a-z0-9_-]{{0,62}}`, values `[a-zA-Z0-9._/-]{{0,63}}`",
     "_principal": "a principal in its one spelling",
     "_mask": f"1 to {validate.MAX_MASK_PATHS} paths, or `*`",
+    "_secret": "`vaults/{vault}/secrets/{secret}`",
+    "_secret_version": "`vaults/{vault}/secrets/{secret}/versions/{number}`",
+    "_secret_or_version": "a secret, or a version by number or alias",
+    "_states": f"at most {validate.MAX_STATES} states",
+    "_alias": "an alias: `[a-z]([a-z0-9-]{0,61}[a-z0-9])?`",
+    "_payload": f"at most {secret_payloads.MAX_PAYLOAD_BYTES // KIB} KiB",
+    "_filled_payload": f"1 byte to {secret_payloads.MAX_PAYLOAD_BYTES // KIB} KiB",
+    "_metadata": f"at most {validate.MAX_METADATA // KIB} KiB; finite numbers",
     "_quota": "`quotas/{quota}` or `vaults/{vault}/quotas/{quota}`",
     "_quota_parent": "`/` or `vaults/{vault}`",
     "_place": "`/`, `vaults/{vault}` or `vaults/{vault}/keys/{key}`",
     "_methods": f"at most {validate.MAX_METHODS} names of methods",
     "_policy_scope": "`/` or `vaults/{vault}`",
-    "_policy_resource": "`/`, `vaults`, `vaults/{vault}`, a key, a version, or `vaults/{vault}/secrets/{secret}`",
+    "_policy_resource": "`/`, `vaults`, `vaults/{vault}`, a key, a secret, or a version of one",
     "_permissions": f"1 to {validate.MAX_TESTED} permissions",
     "_principals": f"1 to 16, each at most {validate.MAX_PRINCIPAL_CHARS} characters",
 }
@@ -181,6 +199,8 @@ def resource_of(needed: Access) -> str:
     held = inspect.getclosurevars(needed.resource).nonlocals
     if "resource" in held:
         return f"`{held['resource']}`"
+    if needed.resource.__qualname__.startswith("_vault_of."):
+        return f"the vault of `{held['field']}`"
     if "field" in held:
         return f"`{held['field']}`, or `/`"
     return f"the vault of `{held['name'].__reduce__()[1][0]}`, or `/`"  # of a quota's name
@@ -195,6 +215,11 @@ def permission_rows() -> Iterator[Sequence[str]]:
             needs, on, hides = "listed under `operators`", "the server", ""
         elif rule.named:
             needs, on, hides = "named by the approval itself", "`name`", ""
+        elif rule.each:
+            needs, on, hides = "that of each operation's single call", "", ""
+        elif rule.some:
+            needs = " or ".join(f"`{permission}`" for permission in rule.some)
+            on, hides = "`filter.resource_prefix`, above or below it", ""
         else:
             needs = "<br>".join(f"`{a.permission}`{'' if a.when is None else ' (not always)'}" for a in rule.access)
             on = "<br>".join(resource_of(a) for a in rule.access)
@@ -238,18 +263,27 @@ def limit_of(check: Any) -> str:
         return f"at most {held['maximum']:,} characters"
     if maker == "_chars":
         return f"at most {held['maximum']} printable characters"
+    if maker == "_hash":
+        return f"empty, or {held['size']} bytes"
+    if maker == "_texts":
+        return f"at most {held['most']}, each of at most {held['chars']:,} printable characters"
     return NAME_CHECKS[maker]
+
+
+def limits_of(path: str, check: Any) -> Iterator[tuple[str, str]]:
+    """The fields that a check is about, at any depth, and their limits."""
+    if not getattr(check, "__qualname__", "").startswith("_resource."):
+        yield path, limit_of(check)
+        return
+    for name, one in inspect.getclosurevars(check).nonlocals["checks"].items():
+        yield from limits_of(f"{path}.{name}", one)
 
 
 def field_limits() -> str:
     rows = []
     for message, checks in validate.REQUESTS.items():
         for field, check in checks.items():
-            if getattr(check, "__qualname__", "").startswith("_resource."):
-                inner = inspect.getclosurevars(check).nonlocals["checks"]
-                rows += [(message, f"`{field}.{name}`", limit_of(one)) for name, one in inner.items()]
-            else:
-                rows.append((message, f"`{field}`", limit_of(check)))
+            rows += [(message, f"`{path}`", limit) for path, limit in limits_of(field, check)]
     return table(("Message", "Field", "Limit"), rows)
 
 
@@ -262,6 +296,10 @@ def fixed_limits() -> str:
         ("a page token", f"{validate.MAX_TOKEN_CHARS} characters"),
         ("how long a `request_id` is remembered", f"{REPLAY_WINDOW_US // SECOND_US // 3600} hours"),
         ("versions of a key", f"{lifecycle.MAX_VERSIONS:,}"),
+        ("versions of a secret, in its life", f"{secrets.MAX_VERSIONS:,}"),
+        ("`keep_versions` of a secret", f"1 to {secrets.MAX_KEPT}, {secrets.DEFAULT_KEPT} by default"),
+        ("aliases of a secret", f"{secrets.MAX_ALIASES}"),
+        ("`version_ttl` of a secret", "1 second to 100 years"),
         ("`rotation_period`", f"1 hour to {lifecycle.MAX_ROTATION_US // DAY_US:,} days"),
         ("`destroy_scheduled_duration`", f"at most {lifecycle.MAX_DESTROY_DELAY_US // DAY_US} days"),
         ("grants of a key, in all", f"{key_grants.MAX_GRANTS_PER_KEY:,}, {key_grants.MAX_GRANTS:,}"),
@@ -280,8 +318,17 @@ def fixed_limits() -> str:
         ("tokens of a durable window that are leased at a time", f"1/{leases.BLOCKS} of its burst"),
         ("refusals recorded one by one, per principal, reason and second", f"{folding.INDIVIDUAL_PER_SECOND}"),
         ("watchers of health", f"{health.MAX_WATCHED}"),
+        ("operations of a message of CryptoStream", f"1 to {crypto_stream.MAX_OPERATIONS:,}; so of ReEncryptStream"),
+        (
+            "operations of such a stream without answer, their bytes",
+            f"{items.MAX_UNANSWERED:,}, {size(items.MAX_UNANSWERED_BYTES)}: then no more is read",
+        ),
+        ("how far a Watch may fall behind", f"{watch.RING_EVENTS:,} changes"),
+        ("how far back the feed reaches", f"{scheduler.FEED_REVISIONS:,} revisions"),
+        ("a message that the reader of a stream does not take", f"{streams.STALLED_S:g} s"),
         ("a segment of the audit log", size(log.MAX_SEGMENT_BYTES)),
         ("time for the audit log to reach the disk", f"{log.SYNC_TIMEOUT_S:g} s"),
+        ("records after which a checkpoint is signed before its time", f"{audit_witness.MAX_UNSIGNED:,}"),
         ("a passphrase", f"{rootkeys.MIN_PASSPHRASE_BYTES} to {rootkeys.MAX_PASSPHRASE_BYTES:,} bytes"),
         ("the configuration file", size(config.MAX_FILE_BYTES)),
         ("a token", f"{jose.MAX_TOKEN_CHARS:,} characters"),
@@ -331,6 +378,22 @@ def weights_table() -> str:
     names = [name for name in ALGORITHMS if name in private or name in generate]
     rows = [(f"`{name}`", str(private.get(name, 1)), str(generate.get(name, 1))) for name in names]
     return table(("Algorithm", "Private-key operation", "Making a key"), rows)
+
+
+# -- metrics ------------------------------------------------------------------------------------------------------------
+
+
+def metrics_table() -> str:
+    rows = [
+        (
+            f"`{metric.prometheus}`",
+            metric.kind.value,
+            ", ".join(f"`{label}`" for label in metric.prometheus_labels),
+            f"{metric.text}{'' if metric.name.replace('.', '_') == metric.prometheus else f' (`{metric.name}`)'}",
+        )
+        for metric in METRICS.values()
+    ]
+    return table(("Metric", "Kind", "Labels", "What it says (and its name in OpenTelemetry)"), rows)
 
 
 # -- vectors ------------------------------------------------------------------------------------------------------------
@@ -429,6 +492,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/formats.md": {"vectors": vectors},
     "docs/hsm.md": {"softhsm-lacks": softhsm_lacks},
     "docs/quotas.md": {"weights": weights_table},
+    "docs/metrics.md": {"metrics": metrics_table},
 }
 
 

@@ -13,7 +13,7 @@ from vaultd.config import Settings
 from vaultd.devpki import create_dev_pki, issue_client_certificate
 from vaultd.engine.policy import seed_policy
 from vaultd.wiring import Server
-from vaultd_client.v1 import admin_pb2_grpc, crypto_pb2_grpc, keys_pb2_grpc
+from vaultd_client.v1 import admin_pb2_grpc, crypto_pb2_grpc, keys_pb2_grpc, secrets_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -70,6 +70,7 @@ class Client:
         self.channel = channel
         self.crypto = crypto_pb2_grpc.CryptoServiceStub(channel)
         self.keys = keys_pb2_grpc.KeysServiceStub(channel)
+        self.secrets = secrets_pb2_grpc.SecretsServiceStub(channel)
         self.admin = admin_pb2_grpc.AdminServiceStub(channel)
 
     def raw(self, method: str) -> Any:

@@ -13,6 +13,7 @@ from vaultd.errors import InvalidArgument
 
 ID = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 VERSION = r"[1-9][0-9]{0,8}"
+ALIAS = r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 MAX_NAME_CHARS = 256
 
 _ID = re.compile(ID)
@@ -20,8 +21,14 @@ _VAULT = re.compile(rf"vaults/({ID})")
 _KEY = re.compile(rf"vaults/({ID})/keys/({ID})(?:/versions/({VERSION}))?")
 _QUOTA = re.compile(rf"(?:vaults/({ID})/)?quotas/({ID})")
 _GRANT = re.compile(rf"(vaults/{ID}/keys/{ID})/grants/({ID})")
+_IMPORT_JOB = re.compile(rf"vaults/({ID})/importJobs/({ID})")
 _APPROVAL = re.compile(rf"approvals/({ID})")
-_POLICY_RESOURCE = re.compile(rf"/|vaults(?:/{ID}(?:/(?:keys/{ID}(?:/versions/{VERSION})?|secrets/{ID}))?)?")
+_ALIAS = re.compile(ALIAS)
+_SECRET = re.compile(rf"vaults/({ID})/secrets/({ID})(?:/versions/(?:({VERSION})|({ALIAS})))?")
+_POLICY_RESOURCE = re.compile(
+    rf"/|vaults(?:/{ID}(?:/(?:keys/{ID}(?:/versions/{VERSION})?|secrets/{ID}(?:/versions/(?:{VERSION}|{ALIAS}))?))?)?"
+)
+_WATCHED = re.compile(rf"/|vaults(?:/{ID}(?:/(?:keys|secrets)(?:/{ID}(?:/versions(?:/{VERSION})?)?)?)?)?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
@@ -42,6 +49,25 @@ class KeyRef:
         return f"{self.key_name}/versions/{self.version}" if self.version else self.key_name
 
 
+@dataclass(frozen=True, slots=True)
+class SecretRef:
+    """A secret (version 0, no alias), or one of its versions by number or by alias."""
+
+    vault: str
+    secret: str
+    version: int = 0
+    alias: str = ""
+
+    @property
+    def secret_name(self) -> str:
+        """`vaults/{vault}/secrets/{secret}`."""
+        return f"vaults/{self.vault}/secrets/{self.secret}"
+
+    def __str__(self) -> str:
+        version = self.alias or self.version
+        return f"{self.secret_name}/versions/{version}" if version else self.secret_name
+
+
 def vault_name(vault: str) -> str:
     """`vaults/{vault}`."""
     return f"vaults/{vault}"
@@ -52,9 +78,24 @@ def version_name(vault: str, key: str, version: int) -> str:
     return f"vaults/{vault}/keys/{key}/versions/{version}"
 
 
+def secret_name(vault: str, secret: str) -> str:
+    """`vaults/{vault}/secrets/{secret}`."""
+    return f"vaults/{vault}/secrets/{secret}"
+
+
+def secret_version_name(vault: str, secret: str, version: int) -> str:
+    """`vaults/{vault}/secrets/{secret}/versions/{version}`."""
+    return f"vaults/{vault}/secrets/{secret}/versions/{version}"
+
+
 def quota_name(vault: str, quota: str) -> str:
     """`vaults/{vault}/quotas/{quota}`, or `quotas/{quota}` for the server's."""
     return f"vaults/{vault}/quotas/{quota}" if vault else f"quotas/{quota}"
+
+
+def import_job_name(vault: str, job: str) -> str:
+    """`vaults/{vault}/importJobs/{import_job}`."""
+    return f"vaults/{vault}/importJobs/{job}"
 
 
 def parse_id(value: str, field: str) -> str:
@@ -108,6 +149,49 @@ def parse_version_name(value: str, field: str = "name") -> KeyRef:
     return ref
 
 
+@lru_cache(maxsize=65_536)
+def _secret_ref(value: str) -> SecretRef | None:
+    match = _SECRET.fullmatch(value) if len(value) <= MAX_NAME_CHARS else None
+    return SecretRef(match[1], match[2], int(match[3] or 0), match[4] or "") if match else None
+
+
+def parse_secret_or_version_name(value: str, field: str = "name") -> SecretRef:
+    """Parse the name of a secret or of a version, or raise InvalidArgument.  Cached: the same string gives the same object."""
+    ref = _secret_ref(value)
+    if ref is None:
+        raise InvalidArgument(
+            "INVALID_NAME",
+            f"{field} must be vaults/{{vault}}/secrets/{{secret}}, or that and /versions/{{number or alias}}",
+            field=field,
+        )
+    return ref
+
+
+def parse_secret_name(value: str, field: str = "name") -> SecretRef:
+    """Parse the name of a secret without a version, or raise InvalidArgument."""
+    ref = _secret_ref(value)
+    if ref is None or ref.version or ref.alias:
+        raise InvalidArgument("INVALID_NAME", f"{field} must be vaults/{{vault}}/secrets/{{secret}}", field=field)
+    return ref
+
+
+def parse_secret_version_name(value: str, field: str = "name") -> SecretRef:
+    """Parse the name of a version by its number, or raise InvalidArgument."""
+    ref = _secret_ref(value)
+    if ref is None or not ref.version:
+        raise InvalidArgument(
+            "INVALID_NAME", f"{field} must be vaults/{{vault}}/secrets/{{secret}}/versions/{{number}}", field=field
+        )
+    return ref
+
+
+def parse_alias(value: str, field: str = "alias") -> str:
+    """Return an alias of a secret's version, or raise InvalidArgument."""
+    if not _ALIAS.fullmatch(value):
+        raise InvalidArgument("INVALID_NAME", f"{field} must match [a-z]([a-z0-9-]{{0,61}}[a-z0-9])?", field=field)
+    return value
+
+
 def parse_quota_name(value: str, field: str = "name") -> tuple[str, str]:
     """The vault id (empty for the server's) and the quota id of a quota's name, or raise InvalidArgument."""
     match = _QUOTA.fullmatch(value)
@@ -153,6 +237,16 @@ def parse_grant_name(value: str, field: str = "name") -> tuple[KeyRef, str]:
     return parse_key_name(match[1], field), match[2]
 
 
+def parse_import_job_name(value: str, field: str = "name") -> tuple[str, str]:
+    """Return the ids of vault and job of `vaults/{vault}/importJobs/{import_job}`, or raise InvalidArgument."""
+    match = _IMPORT_JOB.fullmatch(value) if len(value) <= MAX_NAME_CHARS else None
+    if match is None:
+        raise InvalidArgument(
+            "INVALID_NAME", f"{field} must be vaults/{{vault}}/importJobs/{{import_job}}", field=field
+        )
+    return match[1], match[2]
+
+
 def parse_approval_name(value: str, field: str = "name") -> str:
     """Return the id of `approvals/{approval}`, or raise InvalidArgument."""
     match = _APPROVAL.fullmatch(value)
@@ -186,7 +280,18 @@ def parse_policy_resource(value: str, field: str = "resource") -> str:
     if len(value) > MAX_NAME_CHARS or not _POLICY_RESOURCE.fullmatch(value):
         raise InvalidArgument(
             "INVALID_NAME",
-            f"{field} must be /, vaults, vaults/{{vault}}, a key, a key version or vaults/{{vault}}/secrets/{{secret}}",
+            f"{field} must be /, vaults, vaults/{{vault}}, a key, a secret, or a version of one",
+            field=field,
+        )
+    return value
+
+
+def parse_watched_prefix(value: str, field: str = "filter.resource_prefix") -> str:
+    """Return a resource, or a collection of vaults, keys or secrets, that may be watched, or raise InvalidArgument."""
+    if len(value) > MAX_NAME_CHARS or not _WATCHED.fullmatch(value):
+        raise InvalidArgument(
+            "INVALID_NAME",
+            f"{field} must be /, vaults, vaults/{{vault}}, or vaults/{{vault}}/keys or /secrets and whole segments below",
             field=field,
         )
     return value

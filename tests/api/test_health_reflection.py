@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-SERVICES = ["vaultd.v1.AdminService", "vaultd.v1.CryptoService", "vaultd.v1.KeysService"]
+SERVICES = ["vaultd.v1.AdminService", "vaultd.v1.CryptoService", "vaultd.v1.KeysService", "vaultd.v1.SecretsService"]
 NAMES = ["", "storage", "audit", "seal", *SERVICES]
 REFLECTION = {
     version: f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")
@@ -64,7 +64,7 @@ async def test_health_answers_an_identity_that_may_do_nothing_else(server):
     assert await check(server.add_identity("stranger", uri="spiffe://dev.vaultd/stranger").channel, "") == SERVING
 
 
-@pytest.mark.parametrize("name", ["nothing", "Storage", "vaultd.v1.SecretsService", "hsm"])
+@pytest.mark.parametrize("name", ["nothing", "Storage", "vaultd.v1.CertificatesService", "hsm"])
 async def test_an_unknown_name_is_not_found_by_check(server, name):
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await check(server.admin.channel, name)

@@ -86,7 +86,9 @@ def fault(document: object) -> str:
 
 def test_the_permissions_are_those_that_the_protos_name() -> None:
     text = "".join(path.read_text() for path in PROTOS.glob("*.proto"))
-    assert PERMISSIONS == set(re.findall(r"`((?:crypto|keys|vaults|policy|admin|quotas|approvals)\.[a-z_]+)`", text))
+    assert PERMISSIONS == set(
+        re.findall(r"`((?:crypto|keys|secrets|vaults|policy|admin|quotas|approvals)\.[a-z_]+)`", text)
+    )
 
 
 def test_built_in_roles_hold_only_permissions_that_exist() -> None:
@@ -104,19 +106,28 @@ def test_a_crypto_user_may_use_keys_and_not_look_at_them() -> None:
     assert others == {"keys.get_public_key", "keys.get_capabilities", "quotas.get_own"}
 
 
-def test_a_vault_operator_steers_keys_and_never_uses_them() -> None:
-    keys = {p for p in PERMISSIONS if p.startswith(("keys.", "quotas."))} - {"keys.adopt"}
+def test_a_vault_operator_steers_keys_and_secrets_and_never_uses_them() -> None:
+    keys = {p for p in PERMISSIONS if p.startswith(("keys.", "quotas.", "secrets."))}
+    keys -= {"keys.adopt", "keys.export", "keys.import", "keys.restore", "secrets.access"}
     others = {"vaults.get", "vaults.update", "policy.get", "policy.set"}
     assert BUILT_IN_ROLES["vault-operator"] == keys | others
 
 
 def test_an_auditor_only_reads_metadata() -> None:
-    reads = {f"{kind}.{verb}" for kind in ("keys", "vaults", "quotas") for verb in ("get", "list")}
+    reads = {f"{kind}.{verb}" for kind in ("keys", "secrets", "vaults", "quotas") for verb in ("get", "list")}
     others = {
         *("admin.get_status", "admin.list_revoked_identities"),
         *("approvals.get_rules", "approvals.list", "keys.list_grants", "policy.get"),
     }
     assert BUILT_IN_ROLES["auditor"] == reads | others
+
+
+def test_only_readers_and_administrators_of_all_read_secrets() -> None:
+    assert {role for role, held in BUILT_IN_ROLES.items() if "secrets.access" in held} == {"admin", "secret-reader"}
+
+
+def test_a_writer_of_secrets_destroys_nothing() -> None:
+    assert BUILT_IN_ROLES["secret-writer"].isdisjoint({"secrets.destroy", "secrets.delete", "secrets.purge"})
 
 
 def test_a_granter_holds_nothing_that_could_be_granted() -> None:
@@ -224,7 +235,7 @@ def test_an_unknown_group_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "permission", ["crypto.*", "*", "crypto.Encrypt", "crypto.encrypt ", "keys", "", "secrets.get", "admin.init"]
+    "permission", ["crypto.*", "*", "crypto.Encrypt", "crypto.encrypt ", "keys", "", "secrets.read", "admin.init"]
 )
 def test_an_unknown_permission_is_refused(permission: str) -> None:
     role = {"name": "a", "permissions": ["keys.get", permission]}

@@ -68,7 +68,9 @@ REPLAY_MARGIN_US: Final = 3600 * SECOND_US
 """An answer that is stored for less than this does not pass for one: it might be forgotten before the ledger looks for it."""
 
 _RULE_ID = re.compile(ID)
-_RULE_RESOURCE = re.compile(rf"/|vaults(?:/{ID}(?:/keys/{ID})?)?")
+_RULE_RESOURCE = re.compile(rf"/|vaults(?:/{ID}(?:/(?:keys|secrets)/{ID})?)?")
+_SERVICES = {"keys": "/vaultd.v1.KeysService/", "secrets": "/vaultd.v1.SecretsService/"}
+"""Whose methods can be about a resource of a vault, by its collection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -502,9 +504,13 @@ def check_rules(rules: Sequence[ApprovalRule], methods: Mapping[str, int]) -> No
 
 def _check_resource(rule: ApprovalRule, path: str, methods: Mapping[str, int]) -> None:
     if not _RULE_RESOURCE.fullmatch(rule.resource):
-        raise _invalid(f"{path}.resource", "must be /, vaults, vaults/{vault} or vaults/{vault}/keys/{key}")
+        raise _invalid(
+            f"{path}.resource",
+            "must be /, vaults, vaults/{vault}, vaults/{vault}/keys/{key} or vaults/{vault}/secrets/{secret}",
+        )
     depth = 0 if rule.resource == "/" else rule.resource.count("/") + 1
-    if any(depth > methods[method] for method in rule.methods):
+    service = _SERVICES.get(rule.resource.split("/")[2], "") if depth > 2 else ""
+    if any(depth > methods[method] or not method.startswith(service) for method in rule.methods):
         raise _invalid(
             f"{path}.resource", "is below what some of the methods are about, so the rule would not cover them"
         )

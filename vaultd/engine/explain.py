@@ -11,7 +11,7 @@ from vaultd.engine.quotas import place_of
 from vaultd.engine.refusals import refusal_not_found
 from vaultd.engine.tester import Circumstances
 from vaultd.errors import InvalidArgument, VaultdError
-from vaultd.names import parse_key_or_version_name
+from vaultd.names import parse_key_or_version_name, parse_secret_or_version_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from vaultd.engine.policy import PolicyEngine
     from vaultd.engine.quota_store import Quotas
     from vaultd.engine.refusals import Refusal, RefusalLog
+    from vaultd.engine.secret_access import SecretAccess
 
 GET_POLICY: Final = "policy.get"
 GET_KEY: Final = "keys.get"
+SEE_SECRETS: Final = "secrets.get"
 GET_QUOTA: Final = "quotas.get"
 
 
@@ -49,6 +51,7 @@ class Explanation:
     missing: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     key_state: str = ""
+    secret_state: str = ""
     quota_left: Mapping[str, int] = field(default_factory=dict)
     advice: tuple[str, ...] = ()
 
@@ -69,6 +72,7 @@ class Explainer:
         clock: Clock,
         methods: Mapping[str, MethodNeeds],
         quotas: Quotas,
+        secrets: SecretAccess,
     ) -> None:
         self._authority = authority
         self._decider = decider
@@ -78,6 +82,7 @@ class Explainer:
         self._methods = methods
         self._by_name = {path.rpartition("/")[2]: needs for path, needs in methods.items()}
         self._quotas = quotas
+        self._secrets = secrets
 
     def method(self, name: str, field: str = "method") -> MethodNeeds:
         """The method of a full path or a bare name; raises InvalidArgument."""
@@ -156,6 +161,7 @@ class Explainer:
             missing=() if operator else missing,
             roles=tuple(roles) if needs.permissions else (),
             key_state=await self._key_state(caller, called, resources[0]),
+            secret_state=await self._secret_state(caller, called, resources[0]),
             quota_left=await self._quota_left(caller, called, principal, needs, resources[0]),
             advice=tuple(dict.fromkeys(advice)) if not allowed or refusal is not None else (),
         )
@@ -197,6 +203,16 @@ class Explainer:
         if loaded.expire_us is not None and loaded.expire_us <= self._clock.now_us():
             return "KEY_EXPIRED: the key protects nothing new; it still opens and verifies what it protected"
         return f"{loaded.key.state.value}, version {version.version.number} {version.version.state.value}"
+
+    async def _secret_state(self, caller: Caller, called: str, resource: str) -> str:
+        """Whether the secret's state would refuse access; nothing for callers that may not look at the secret."""
+        try:
+            ref = parse_secret_or_version_name(resource)
+        except InvalidArgument:
+            return ""
+        if not (await self._decider.decide(caller, called, SEE_SECRETS, resource)).allowed:
+            return ""
+        return await self._secrets.explain(ref)
 
 
 def _asked(permissions: Sequence[str], resources: Sequence[str]) -> list[tuple[str, str]]:

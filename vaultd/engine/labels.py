@@ -1,4 +1,4 @@
-"""Labels of keys and vaults in memory, for conditions of the policy.
+"""Labels of keys, secrets and vaults in memory, for conditions of the policy.
 
 Staleness as of the catalog: a change made by this process is seen by the next call, one by another process within one poll of the
 feed.  What does not exist has no labels, and that is remembered too, so that the second question costs the same for a key
@@ -33,8 +33,9 @@ class LabelBook:
         ledger.subscribe(self.forget_changed)
 
     async def of(self, resource: str) -> Mapping[str, str]:
-        """The labels of a resource by its name: of a version those of its key; none of the server, `vaults`, and what is not there.
+        """The labels of a resource by its name: of a version those of its key or secret.
 
+        None of the server, `vaults`, and what is not there.
         Raises DataLoss and Unavailable, as reading does.
         """
         at = _row_of(resource)
@@ -54,7 +55,7 @@ class LabelBook:
     def forget_changed(self, changes: Iterable[Change]) -> None:
         """Drop what a change touched."""
         for change in changes:
-            if change.key.kind in {"key", "vault"}:
+            if change.key.kind in {"key", "secret", "vault"}:
                 self._changes += 1
                 self._known.pop(change.key, None)
 
@@ -70,4 +71,6 @@ def _row_of(resource: str) -> RowKey | None:
         return RowKey("vault", "", segments[1], 0)
     if len(segments) >= 4 and segments[2] == "keys":
         return RowKey("key", segments[1], segments[3], 0)
+    if len(segments) >= 4 and segments[2] == "secrets":
+        return RowKey("secret", segments[1], segments[3], 0)
     return None

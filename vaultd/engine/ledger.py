@@ -131,13 +131,20 @@ class Changes:
     ) -> R:
         """Write a resource as the row that it is, and return it with this change's revision."""
         written: Any = replace(resource, revision=self.revision)  # type: ignore[type-var]  # R is one of Resource
+        await self._put(kind, written, secret=secret, keep_secret=keep_secret)
+        result: R = written
+        return result
+
+    async def keep_books(self, kind: str, resource: Any) -> None:
+        """Write a resource whose change is of no concern to callers: its etag stays what it was."""
+        await self._put(kind, resource, secret=None, keep_secret=False)
+
+    async def _put(self, kind: str, written: Any, *, secret: Secret | None, keep_secret: bool) -> None:
         scope, id, version, state, due = _columns(kind, written)
         values = encode_resource(written)
         await self.put(
             RowKey(kind, scope, id, version), written.uid, state, due, values, secret=secret, keep_secret=keep_secret
         )
-        result: R = written
-        return result
 
     async def delete(self, key: RowKey) -> None:
         """Delete a row that exists."""
@@ -230,6 +237,8 @@ class Ledger:
         self._sealer: Sealer | None = None
         self._listeners: list[Callable[[Iterable[Change]], None]] = []
         self.own_revisions: set[int] = set()
+        self.revision = 0
+        """Of the newest change that this process committed; 0 before the first."""
 
     @property
     def sealer(self) -> Sealer:
@@ -284,6 +293,7 @@ class Ledger:
             self.own_revisions.discard(revision)
             raise
         failpoints.hit("ledger.committed")
+        self.revision = max(self.revision, revision)
         self.publish(changes.feed)
 
     async def mutate(self, intent: Intent, body: Callable[[Changes], Awaitable[R]]) -> R:
@@ -349,6 +359,13 @@ class Ledger:
                 "KEY_RING_CHANGED", "another node changed the key ring just now: try again", retry_after_s=0.2
             ) from error
 
+    async def fingerprint(self) -> tuple[int, bytes]:
+        """The newest revision, and 16 bytes that name all rows as of it, for who holds the key ring; raises DataLoss."""
+        async with self.store.snapshot() as snapshot:
+            total = _open_digest(self.sealer, snapshot.digests.get(ALL_SCOPES))
+            revision = snapshot.revision
+        return revision, self.sealer.token_mac("fingerprint", revision, total.dump())
+
     async def check(self, *, deep: bool = False) -> int:
         """Compare all rows with their digests; `deep` also opens every blob.  Returns the rows seen; raises DataLoss."""
         try:
@@ -392,8 +409,10 @@ def _columns(kind: str, resource: Any) -> tuple[str, str, int, str, int | None]:
         return "", resource.id, 0, "ACTIVE", None
     if kind == "quota":
         return "", resource.row_id, 0, "ACTIVE", None
-    if kind == "key":
+    if kind in {"key", "secret", "import_job", "rotation"}:
         return resource.vault, resource.id, 0, resource.state.value, resource.due_us
+    if kind == "secret_version":
+        return resource.vault, resource.secret, resource.number, resource.state.value, None
     return resource.vault, resource.key, resource.number, resource.state.value, resource.due_us
 
 

@@ -3,6 +3,8 @@
     version: ENABLED <-> DISABLED -> DESTROY_SCHEDULED -> DESTROYED        (RestoreKeyVersion: DESTROY_SCHEDULED -> DISABLED)
     key:     ACTIVE <-> DELETED -> PURGED                                  (PURGED keeps the name taken for ever)
 
+A purged key comes back only as itself, from a backup (key_backups.py).
+
 Every mutation is atomic and durable when it returns, and safe to retry with a request id.
 """
 
@@ -14,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from vaultd.engine.algorithms import Algorithm, ProtectionLevel, Purpose, choose_algorithm
-from vaultd.engine.catalog import key_not_found, no_backend, version_not_found
+from vaultd.engine.catalog import below_minimum, key_not_found, no_backend, version_not_found
 from vaultd.engine.clock import DAY_US, SECOND_US
 from vaultd.engine.key_grants import drop_grants
 from vaultd.engine.model import Key, KeyState, KeyVersion, VersionState
@@ -24,7 +26,6 @@ from vaultd.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
-    Unavailable,
     VaultdError,
 )
 from vaultd.names import KeyRef, version_name
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
     from vaultd.backends.base import Backend, Material, TokenKey
     from vaultd.engine.clock import Clock
     from vaultd.engine.ledger import Changes, Intent, Ledger
+    from vaultd.engine.scrubbing import Scrubber
     from vaultd.engine.tokens import TokenObjects
+    from vaultd.secret import Secret
 
 R = TypeVar("R")
 MIN_ROTATION_US: Final = 3600 * SECOND_US
@@ -68,6 +71,9 @@ class KeySpec:
     exportable: bool = False
     destroy_delay_us: int | None = None
     purge_protection: bool = False
+    import_only: bool = False
+    min_decrypt: int = 0
+    skip_initial_version: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +100,14 @@ class KeyLifecycle:
         tokens: TokenObjects,
         clock: Clock,
         limits: LifecycleLimits,
+        scrubber: Scrubber,
     ) -> None:
         self._ledger = ledger
         self._backends = backends
         self._tokens = tokens
         self._clock = clock
         self._limits = limits
-        self._scrub_pending = True  # a crash may have come between a destruction and its scrub
+        self._scrubber = scrubber
 
     # -- reading --------------------------------------------------------------------------------------------------------
 
@@ -150,7 +157,8 @@ class KeyLifecycle:
     ) -> Key:
         """Create a key and its first version.  Raises AlreadyExists for a name that is or ever was.
 
-        With `adopted` the first version is a key that a token holds already; nothing is made in the token.
+        With `adopted` the first version is a key that a token holds already; nothing is made in the token.  A key that is
+        made for import has no version yet.
         """
         # Before the checks: a retry gets its answer even when a time in the request has passed meanwhile.
         known, answer = await self._ledger.answered(intent)
@@ -166,11 +174,15 @@ class KeyLifecycle:
         rotation = self._rotation(algorithm, spec.rotation_period_us, spec.next_rotation_us, now_us)
         if spec.expire_us is not None and spec.expire_us <= now_us:
             raise InvalidArgument("EXPIRE_TIME_PAST", "expire_time must be in the future", field="key.expire_time")
+        if spec.import_only and rotation[0] is not None:
+            raise _rotates_by_import("key.rotation_period")
         await self._require_vault(vault)
         if await self._ledger.read(RowKey("key", vault, key_id, 0)) is not None:
             raise _key_exists()
+        first = 0 if adopted is None and (spec.import_only or spec.skip_initial_version) else 1
+        _check_minimum(spec.min_decrypt, first)
 
-        async def body(changes: Changes, material: Material) -> Key:
+        async def body(changes: Changes, material: Material | None) -> Key:
             at = RowKey("key", vault, key_id, 0)
             if await changes.get(at) is not None:
                 raise _key_exists()
@@ -191,40 +203,57 @@ class KeyLifecycle:
                 destroy_delay_us=destroy_delay_us,
                 purge_protection=spec.purge_protection,
                 state=KeyState.ACTIVE,
-                primary=1,
-                newest=1,
+                primary=first,
+                newest=first,
                 create_us=changes.now_us,
                 update_us=changes.now_us,
+                import_only=spec.import_only,
+                min_decrypt=spec.min_decrypt,
             )
-            await self._put_version(changes, key, 1, material, adopted=adopted is not None)
+            if material is not None:
+                await self._put_version(changes, key, 1, material, adopted=adopted is not None)
             return await changes.put_resource("key", key)
 
         if adopted is not None:
             taken = await backend.adopt(algorithm.name, adopted)
             return await self._ledger.mutate(intent, lambda changes: body(changes, taken))
-        return await self._with_new_material(intent, algorithm, spec.protection_level, (vault, key_id, 1), body)
+        if not first:
+            return await self._ledger.mutate(intent, lambda changes: body(changes, None))
+        make = self._generator(backend, algorithm, version_name(vault, key_id, 1))
+        return await self._with_new_material(intent, spec.protection_level, make, body)
+
+    @staticmethod
+    def _generator(backend: Backend, algorithm: Algorithm, label: str) -> Callable[[bytes], Awaitable[Material]]:
+        return lambda reference: backend.generate(algorithm.name, label, reference)
 
     async def _with_new_material(
         self,
         intent: Intent,
-        algorithm: Algorithm,
         level: ProtectionLevel,
-        version: tuple[str, str, int],
+        make: Callable[[bytes], Awaitable[Material]],
         body: Callable[[Changes, Material], Awaitable[R]],
     ) -> R:
-        """Make material for a version, and mutate with it; what the change did not take is destroyed.
+        """Make material for a version, of the reference that `make` gets, and mutate with it; what the change did not take is
+        destroyed.
 
         What it did take stays claimed, whatever became of the commit: an object nobody uses is better than a lost key.
         """
         reference = await self._tokens.reserve(level)
         try:
-            material = await self._backend(level).generate(algorithm.name, version_name(*version), reference)
+            material = await make(reference)
             return await self._ledger.mutate(intent, lambda changes: body(changes, material))
         finally:
             await self._tokens.abandon(reference, level)
 
     async def _put_version(
-        self, changes: Changes, key: Key, number: int, material: Material, *, adopted: bool = False
+        self,
+        changes: Changes,
+        key: Key,
+        number: int,
+        material: Material,
+        *,
+        adopted: bool = False,
+        imported: bool = False,
     ) -> KeyVersion:
         await self._tokens.claim(changes, material.reference, key.protection_level, adopted=adopted)
         version = KeyVersion(
@@ -237,7 +266,7 @@ class KeyLifecycle:
             protection_level=key.protection_level,
             public_key=material.public_key,
             reference=material.reference,
-            imported=adopted,
+            imported=adopted or imported,
             create_us=changes.now_us,
             attestation=material.attestation,
         )
@@ -298,15 +327,15 @@ class KeyLifecycle:
     async def _active_key_in(self, changes: Changes, ref: KeyRef) -> Key:
         key = await self._key_in(changes, ref)
         if key.state is not KeyState.ACTIVE:
-            raise FailedPrecondition("KEY_DELETED", "the key is deleted; call UndeleteKey first")
+            raise key_deleted()
         return key
 
     async def update_key(self, intent: Intent, ref: KeyRef, update: KeyUpdate) -> Key:
-        """Change labels, rotation, expiry, purge protection."""
+        """Change labels, rotation, expiry, purge protection, the minimum version."""
 
         def change(key: Key, now_us: int) -> Key:
             if key.state is not KeyState.ACTIVE:
-                raise FailedPrecondition("KEY_DELETED", "the key is deleted; call UndeleteKey first")
+                raise key_deleted()
             fields = dict(update.fields)
             if key.purge_protection and fields.get("purge_protection") is False:
                 raise FailedPrecondition(
@@ -321,8 +350,13 @@ class KeyLifecycle:
                 due = None if unchanged else fields.get("next_rotation_us")
                 keep = period == key.rotation_period_us and (unchanged or "next_rotation_us" not in fields)
                 if not keep:
+                    if key.import_only and period is not None:
+                        raise _rotates_by_import("key.rotation_period")
                     period, due = self._rotation(key.algorithm, period, due, now_us)
                     fields |= {"rotation_period_us": period, "next_rotation_us": due}
+            minimum = fields.get("min_decrypt", key.min_decrypt)
+            if minimum != key.min_decrypt:
+                _check_minimum(minimum, key.primary or key.newest)
             return replace(key, **fields)
 
         return await self._change_key(intent, ref, update.etag, change)
@@ -397,15 +431,8 @@ class KeyLifecycle:
                 with suppress(VaultdError):  # the scheduler tries again, and records why it cannot
                     await self._tokens.erase(version.reference)
         if versions:
-            self._scrub_pending = True
-            await self.scrub_pending()
-
-    async def scrub_pending(self) -> None:
-        """Erase what destroyed material left in the store's journals.  Tried again later while a reader is in the way."""
-        if self._scrub_pending:
-            with suppress(Unavailable):
-                await self._ledger.store.scrub()
-                self._scrub_pending = False
+            self._scrubber.note()
+            await self._scrubber.run()
 
     # -- versions -------------------------------------------------------------------------------------------------------
 
@@ -430,28 +457,81 @@ class KeyLifecycle:
         async def body(changes: Changes, material: Material) -> KeyVersion:
             key = await self._active_key_in(changes, ref)
             check_etag(etag, key.etag)
+            if key.import_only:
+                raise FailedPrecondition("IMPORT_ONLY", "the key's versions are imported; call ImportKeyVersion")
             if due_before_us is not None and (key.next_rotation_us is None or key.next_rotation_us > due_before_us):
                 found = await changes.get(RowKey("key_version", key.vault, key.id, key.newest))
                 return found.resource() if found else None  # type: ignore[return-value]  # the scheduler ignores the answer
-            if key.newest >= MAX_VERSIONS:
-                raise FailedPrecondition(
-                    "TOO_MANY_VERSIONS", f"a key has at most {MAX_VERSIONS} versions; create another key"
-                )
-            number = key.newest + 1
-            version = await self._put_version(changes, key, number, material)
-            next_us = changes.now_us + key.rotation_period_us if key.rotation_period_us is not None else None
-            rotated = replace(
-                key,
-                newest=number,
-                primary=key.primary if keep_primary and key.primary else number,
-                next_rotation_us=next_us,
-                update_us=changes.now_us,
+            return await self._add_version(changes, key, material, keep_primary=keep_primary)
+
+        backend = self._backend(before.protection_level)
+        make = self._generator(backend, before.algorithm, version_name(ref.vault, ref.key, before.newest + 1))
+        return await self._with_new_material(intent, before.protection_level, make, body)
+
+    async def _add_version(
+        self, changes: Changes, key: Key, material: Material, *, keep_primary: bool, imported: bool = False
+    ) -> KeyVersion:
+        if key.newest >= MAX_VERSIONS:
+            raise FailedPrecondition(
+                "TOO_MANY_VERSIONS", f"a key has at most {MAX_VERSIONS} versions; create another key"
             )
-            await changes.put_resource("key", rotated)
+        number = key.newest + 1
+        version = await self._put_version(changes, key, number, material, imported=imported)
+        next_us = changes.now_us + key.rotation_period_us if key.rotation_period_us is not None else None
+        rotated = replace(
+            key,
+            newest=number,
+            primary=key.primary if keep_primary and key.primary else number,
+            next_rotation_us=next_us,
+            update_us=changes.now_us,
+        )
+        await changes.put_resource("key", rotated)
+        return version
+
+    async def import_version(
+        self,
+        intent: Intent,
+        ref: KeyRef,
+        etag: str,
+        algorithm: str,
+        take_out: Callable[[], Awaitable[Secret]],
+        account: Callable[[Changes, Key, int], Awaitable[None]],
+        *,
+        keep_primary: bool,
+    ) -> KeyVersion:
+        """Make a version of material from outside, primary unless keep_primary.
+
+        `take_out` unwraps it, once all else is in order; `account` writes down, in the same change, what it did elsewhere.
+        Raises what they raise; InvalidArgument, MATERIAL_MISMATCH, for what is no sound key of the algorithm.
+        """
+        known, answer = await self._ledger.answered(intent)
+        if known:
+            return answer  # type: ignore[no-any-return]  # what import_version stored
+        before = await self.get_key(ref)
+        if before.state is not KeyState.ACTIVE:
+            raise key_deleted()
+        check_etag(etag, before.etag)
+        if before.algorithm.name != algorithm:
+            raise InvalidArgument(
+                "ALGORITHM_MISMATCH", f"the key's algorithm is {before.algorithm.name}", field="algorithm"
+            )
+        level, label = before.protection_level, version_name(ref.vault, ref.key, before.newest + 1)
+        backend = self._backend(level)
+        reason = backend.unsupported(algorithm)
+        if reason is not None:
+            raise FailedPrecondition("ALGORITHM_UNAVAILABLE", reason, field="algorithm")
+        secret = await take_out()
+
+        async def body(changes: Changes, material: Material) -> KeyVersion:
+            key = await self._active_key_in(changes, ref)
+            check_etag(etag, key.etag)
+            version = await self._add_version(changes, key, material, keep_primary=keep_primary, imported=True)
+            await account(changes, key, version.number)
             return version
 
-        next_version = (ref.vault, ref.key, before.newest + 1)
-        return await self._with_new_material(intent, before.algorithm, before.protection_level, next_version, body)
+        return await self._with_new_material(
+            intent, level, lambda reference: backend.import_material(algorithm, secret, label, reference), body
+        )
 
     async def set_primary(self, intent: Intent, ref: KeyRef, etag: str) -> Key:
         """Make an ENABLED version the primary one."""
@@ -464,6 +544,8 @@ class KeyLifecycle:
                 raise FailedPrecondition(
                     f"KEY_VERSION_{version.state.value}", "only an ENABLED version can be primary; enable it first"
                 )
+            if version.number < key.min_decrypt:
+                raise below_minimum()
             if key.primary == version.number:
                 return key
             changed = replace(key, primary=version.number, update_us=changes.now_us)
@@ -571,6 +653,26 @@ class KeyLifecycle:
 
 def _key_exists() -> AlreadyExists:
     return AlreadyExists("KEY_EXISTS", "a key of this name exists or existed; names are never reused", field="key_id")
+
+
+def key_deleted() -> FailedPrecondition:
+    """The error of a call that a soft-deleted key does not permit."""
+    return FailedPrecondition("KEY_DELETED", "the key is deleted; call UndeleteKey first")
+
+
+def _rotates_by_import(field: str) -> InvalidArgument:
+    return InvalidArgument(
+        "IMPORT_ONLY_ROTATION", "a key whose versions are imported cannot rotate by itself", field=field
+    )
+
+
+def _check_minimum(minimum: int, most: int) -> None:
+    if not 0 <= minimum <= most:
+        raise InvalidArgument(
+            "MIN_DECRYPT_VERSION_RANGE",
+            "min_decrypt_version must be 0 to the number of the primary version",
+            field="key.min_decrypt_version",
+        )
 
 
 def _require_not_destroying(version: KeyVersion, advice: str) -> None:

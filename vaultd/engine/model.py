@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vaultd.engine.algorithms import ALGORITHMS, Algorithm, ProtectionLevel
 from vaultd.engine.buckets import Window
-from vaultd.names import quota_name, vault_name, version_name
+from vaultd.engine.rotation_model import KIND as ROTATION
+from vaultd.engine.rotation_model import Rotation, decode_rotation, encode_rotation
+from vaultd.names import import_job_name, quota_name, secret_name, secret_version_name, vault_name, version_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -82,6 +84,9 @@ class Key:
     delete_us: int | None = None
     purge_us: int | None = None
     revision: int = 0
+    import_only: bool = False
+    min_decrypt: int = 0
+    """Versions with a lower number are out of use."""
 
     @property
     def name(self) -> str:
@@ -129,6 +134,49 @@ class KeyVersion:
     def due_us(self) -> int | None:
         """When the scheduler must look at this version again."""
         return self.destroy_us if self.state is VersionState.DESTROY_SCHEDULED else None
+
+
+class ImportJobState(Enum):
+    """Life of an import job."""
+
+    ACTIVE = "ACTIVE"
+    EXPIRED = "EXPIRED"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportJob:
+    """A key pair to which key material is wrapped; its private half is stored beside it, sealed."""
+
+    vault: str
+    id: str
+    uid: bytes
+    method: str
+    public_key: bytes
+    state: ImportJobState
+    create_us: int
+    expire_us: int
+    forget_us: int
+    """When the row of an expired job goes."""
+    revision: int = 0
+
+    @property
+    def name(self) -> str:
+        return import_job_name(self.vault, self.id)
+
+    @property
+    def due_us(self) -> int:
+        """When the scheduler must look at this job again."""
+        return self.expire_us if self.state is ImportJobState.ACTIVE else self.forget_us
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedKey:
+    """A version's material, wrapped to a recipient's public key."""
+
+    version_name: str
+    algorithm: Algorithm
+    method: str
+    wrapped: bytes
 
 
 EACH_PRINCIPAL: Final = "*"
@@ -293,22 +341,144 @@ class RevokedIdentity:
     revoke_us: int
 
 
-Resource = Vault | Key | KeyVersion | Quota | Grant | ApprovalRules | Approval | PolicyPart | RevokedIdentity
+class SecretState(Enum):
+    """Life of a secret.  PURGED is a tombstone that keeps the name taken; callers never see it."""
+
+    ACTIVE = "ACTIVE"
+    DELETED = "DELETED"
+    PURGED = "PURGED"
+
+
+class SecretVersionState(Enum):
+    """Life of a version of a secret."""
+
+    ENABLED = "ENABLED"
+    DISABLED = "DISABLED"
+    DESTROYED = "DESTROYED"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSecret:
+    """A secret's rules, and which versions its aliases name; 0 for none.
+
+    live: number of each version that is not destroyed, ascending, and since when no alias names it; 0 while one does.
+    """
+
+    vault: str
+    id: str
+    uid: bytes
+    labels: Mapping[str, str]
+    owner: str
+    metadata: Mapping[str, Any]
+    keep_versions: int
+    version_ttl_us: int | None
+    purge_protection: bool
+    state: SecretState
+    create_us: int
+    update_us: int
+    latest: int = 0
+    current: int = 0
+    previous: int = 0
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    live: tuple[tuple[int, int], ...] = ()
+    delete_us: int | None = None
+    purge_us: int | None = None
+    revision: int = 0
+
+    @property
+    def name(self) -> str:
+        return secret_name(self.vault, self.id)
+
+    @property
+    def etag(self) -> str:
+        return etag_of(self.revision)
+
+    @property
+    def retention_due_us(self) -> int | None:
+        """When the next version is to be destroyed because no alias has named it for so long."""
+        ttl_us = self.version_ttl_us
+        if ttl_us is None:
+            return None
+        return min((since_us + ttl_us for _, since_us in self.live if since_us), default=None)
+
+    @property
+    def due_us(self) -> int | None:
+        """When the scheduler must look at this secret again."""
+        return self.purge_us if self.state is SecretState.DELETED else self.retention_due_us
+
+
+@dataclass(frozen=True, slots=True)
+class SecretVersion:
+    """One version of a secret; its sealed payload is stored beside it and never in here."""
+
+    vault: str
+    secret: str
+    uid: bytes
+    number: int
+    state: SecretVersionState
+    content_type: str
+    metadata: Mapping[str, Any]
+    payload_bytes: int
+    payload_crc32c: int
+    create_us: int
+    expire_us: int | None = None
+    destroyed_us: int | None = None
+    revision: int = 0
+
+    @property
+    def name(self) -> str:
+        return secret_version_name(self.vault, self.secret, self.number)
+
+    @property
+    def etag(self) -> str:
+        return etag_of(self.revision)
+
+
+Resource = (
+    Vault
+    | Key
+    | KeyVersion
+    | ImportJob
+    | ExportedKey
+    | Quota
+    | Grant
+    | ApprovalRules
+    | Approval
+    | PolicyPart
+    | RevokedIdentity
+    | StoredSecret
+    | SecretVersion
+    | Rotation
+)
 _TYPES: dict[str, type[Any]] = {
     "vault": Vault,
     "key": Key,
     "key_version": KeyVersion,
+    "import_job": ImportJob,
+    "exported_key": ExportedKey,
     "quota": Quota,
     "grant": Grant,
     "approval_rules": ApprovalRules,
     "approval": Approval,
     "policy": PolicyPart,
     "revoked_identity": RevokedIdentity,
+    "secret": StoredSecret,
+    "secret_version": SecretVersion,
+}
+_STATES: dict[type[Any], type[Enum]] = {
+    Key: KeyState,
+    KeyVersion: VersionState,
+    ImportJob: ImportJobState,
+    Approval: ApprovalState,
+    StoredSecret: SecretState,
+    SecretVersion: SecretVersionState,
 }
 
 
 def encode_resource(resource: Resource) -> dict[str, Any]:
     """Turn a resource into JSON-ready values."""
+    if isinstance(resource, Rotation):
+        return encode_rotation(resource)
     kind = next(name for name, cls in _TYPES.items() if isinstance(resource, cls))
     values: dict[str, Any] = {"type": kind}
     for name, value in ((name, getattr(resource, name)) for name in resource.__dataclass_fields__):
@@ -318,7 +488,7 @@ def encode_resource(resource: Resource) -> dict[str, Any]:
             values[name] = value.value
         elif isinstance(value, Algorithm):
             values[name] = value.name
-        elif name in {"labels", "attestation"}:
+        elif name in {"labels", "attestation", "metadata", "aliases"}:
             values[name] = dict(value)
         elif name == "windows":
             values[name] = [(window.count, window.period_us, window.burst) for window in value]
@@ -333,6 +503,7 @@ _DECODERS: dict[str, Any] = {
     "uid": b64decode,
     "public_key": b64decode,
     "reference": b64decode,
+    "wrapped": b64decode,
     "algorithm": ALGORITHMS.__getitem__,
     "protection_level": ProtectionLevel,
     "classes": tuple,
@@ -341,6 +512,7 @@ _DECODERS: dict[str, Any] = {
     "permissions": tuple,
     "resources": tuple,
     "consents": lambda values: tuple((principal, at_us) for principal, at_us in values),
+    "live": lambda values: tuple((number, since_us) for number, since_us in values),
     "rules": lambda values: tuple(_rule(rule) for rule in values),
 }
 
@@ -352,15 +524,13 @@ def _rule(values: Mapping[str, Any]) -> ApprovalRule:
 
 def decode_resource(values: Mapping[str, Any]) -> Any:
     """Rebuild what encode_resource took apart.  Fields that a later release added take their defaults."""
+    if values["type"] == ROTATION:
+        return decode_rotation(values)
     cls = _TYPES[values["type"]]
     fields = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
     for name in fields:
         if name in _DECODERS:
             fields[name] = _DECODERS[name](fields[name])
-    if cls is Key:
-        fields["state"] = KeyState(fields["state"])
-    elif cls is KeyVersion:
-        fields["state"] = VersionState(fields["state"])
-    elif cls is Approval:
-        fields["state"] = ApprovalState(fields["state"])
+    if cls in _STATES:
+        fields["state"] = _STATES[cls](fields["state"])
     return cls(**fields)

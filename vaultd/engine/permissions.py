@@ -34,11 +34,14 @@ CRYPTO: Final = frozenset(
 )
 KEYS: Final = frozenset(
     {
+        "keys.backup",
         "keys.create",
+        "keys.create_import_job",
         "keys.delete",
         "keys.destroy",
         "keys.get",
         "keys.get_capabilities",
+        "keys.get_import_job",
         "keys.get_public_key",
         "keys.grant",
         "keys.list",
@@ -50,8 +53,29 @@ KEYS: Final = frozenset(
     }
 )
 GRANTING: Final = frozenset({"keys.grant", "keys.list_grants", "keys.revoke_grant"})
+MATERIAL: Final = frozenset({"keys.export", "keys.import", "keys.restore"})
+"""Not for those who administer keys and do not use them: who exports or imports a key knows it, and who restores one undoes what
+others decided."""
 TOKENS: Final = frozenset({"keys.adopt"})
 """Not for those who administer a vault: a token's objects belong to all vaults."""
+SECRETS: Final = frozenset(
+    {
+        "secrets.access",
+        "secrets.add_version",
+        "secrets.create",
+        "secrets.delete",
+        "secrets.destroy",
+        "secrets.get",
+        "secrets.list",
+        "secrets.purge",
+        "secrets.rotate",
+        "secrets.set_alias",
+        "secrets.set_rotation",
+        "secrets.update",
+    }
+)
+SECRETS_UNSEEN: Final = SECRETS - {"secrets.access"}
+"""For those who administer secrets: all but reading what is in them."""
 VAULTS: Final = frozenset({"vaults.create", "vaults.delete", "vaults.get", "vaults.list", "vaults.update"})
 POLICY: Final = frozenset({"policy.get", "policy.set"})
 IDENTITIES: Final = frozenset({"admin.list_revoked_identities", "admin.restore_identity", "admin.revoke_identity"})
@@ -62,7 +86,11 @@ OWN_QUOTAS: Final = frozenset({"quotas.get_own"})
 APPROVALS: Final = frozenset({"approvals.get_rules", "approvals.list", "approvals.set_rules"})
 """Approving itself needs no permission: the rule names its approvers."""
 
-PERMISSIONS: Final = CRYPTO | KEYS | TOKENS | VAULTS | POLICY | ADMIN | QUOTAS | OWN_QUOTAS | APPROVALS
+AUDIT: Final = frozenset({"audit.get_proof", "audit.tail", "audit.verify"})
+
+PERMISSIONS: Final = (
+    AUDIT | CRYPTO | KEYS | MATERIAL | TOKENS | SECRETS | VAULTS | POLICY | ADMIN | QUOTAS | OWN_QUOTAS | APPROVALS
+)
 GRANTABLE: Final = (CRYPTO - {"crypto.generate_random"}) | {"keys.get_public_key"}
 """What a grant may give: use of one key.  Random bytes come from a vault; and nothing here lets a grantee pass anything on."""
 
@@ -72,8 +100,24 @@ BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
         "admin": PERMISSIONS,
         # The delegated administrator of a vault: hands on what is in this role, and nothing else.
-        "vault-operator": KEYS | POLICY | QUOTAS | OWN_QUOTAS | {"vaults.get", "vaults.update"},
+        "vault-operator": KEYS | SECRETS_UNSEEN | POLICY | QUOTAS | OWN_QUOTAS | {"vaults.get", "vaults.update"},
         "key-admin": KEYS,
+        "secret-admin": SECRETS_UNSEEN,
+        # Puts values in and promotes them; neither reads nor destroys.
+        "secret-writer": frozenset(
+            {
+                "quotas.get_own",
+                "secrets.add_version",
+                "secrets.create",
+                "secrets.get",
+                "secrets.list",
+                "secrets.set_alias",
+                "secrets.update",
+            }
+        ),
+        "secret-reader": frozenset({"quotas.get_own", "secrets.access", "secrets.get", "secrets.list"}),
+        "key-importer": frozenset({"keys.create_import_job", "keys.get", "keys.get_import_job", "keys.import"}),
+        "key-exporter": frozenset({"keys.export", "keys.get"}),
         "quota-admin": QUOTAS | OWN_QUOTAS,
         # Beside a role of use: whoever grants must hold what is granted.
         "granter": GRANTING,
@@ -106,7 +150,8 @@ BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "verifier": frozenset({"crypto.verify", "crypto.verify_mac", "keys.get_public_key", "quotas.get_own"}),
         "wrapper": frozenset({"crypto.wrap", "quotas.get_own"}),
         "unwrapper": frozenset({"crypto.unwrap", "quotas.get_own"}),
-        "auditor": frozenset(
+        "auditor": AUDIT
+        | frozenset(
             {
                 "admin.get_status",
                 "admin.list_revoked_identities",
@@ -118,6 +163,8 @@ BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
                 "policy.get",
                 "quotas.get",
                 "quotas.list",
+                "secrets.get",
+                "secrets.list",
                 "vaults.get",
                 "vaults.list",
             }

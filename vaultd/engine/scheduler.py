@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Final
 from vaultd.engine.approvals import KIND as APPROVAL
 from vaultd.engine.clock import SECOND_US
 from vaultd.engine.key_grants import KIND as GRANTS
+from vaultd.engine.key_import import KIND as IMPORT_JOB
 from vaultd.engine.leases import KIND as QUOTA_STATE
 from vaultd.engine.ledger import Intent
-from vaultd.engine.model import ApprovalState, KeyState, VersionState
+from vaultd.engine.model import ApprovalState, ImportJobState, KeyState, SecretState, VersionState
+from vaultd.engine.rotation_model import KIND as ROTATION
 from vaultd.engine.seal import SealState
+from vaultd.engine.secrets import KIND as SECRET
 from vaultd.engine.tokens import KIND as TOKEN_OBJECT
 from vaultd.errors import VaultdError
-from vaultd.names import KeyRef
+from vaultd.names import KeyRef, SecretRef, import_job_name, secret_version_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,11 +29,15 @@ if TYPE_CHECKING:
     from vaultd.engine.approvals import Approvals
     from vaultd.engine.clock import Clock
     from vaultd.engine.key_grants import Grants
+    from vaultd.engine.key_import import KeyImport
     from vaultd.engine.leases import LeaseBook
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
     from vaultd.engine.quota_store import Quotas
+    from vaultd.engine.rotation_runner import RotationRunner
+    from vaultd.engine.scrubbing import Scrubber
     from vaultd.engine.seal import Seal
+    from vaultd.engine.secrets import Secrets
     from vaultd.engine.tokens import TokenObjects
     from vaultd.engine.usage import BudgetBook, UsageBook
     from vaultd.store.base import Row, RowKey
@@ -65,6 +72,10 @@ class Scheduler:
         grants: Grants,
         approvals: Approvals,
         access: AccessBook,
+        secrets: Secrets,
+        scrubber: Scrubber,
+        rotation_runner: RotationRunner,
+        imports: KeyImport,
         clock: Clock,
         on_intent: Callable[[str, str], Awaitable[None]],
         on_event: Callable[[str, str, str], None],
@@ -83,6 +94,10 @@ class Scheduler:
         self._on_intent = on_intent
         self._on_event = on_event
         self._access = access
+        self._secrets = secrets
+        self._scrubber = scrubber
+        self._rotation_runner = rotation_runner
+        self._imports = imports
         self._retry_at: dict[RowKey, int] = {}
         self._offset_us = self._clock_offset()
         self._replays_dropped_us = 0
@@ -101,7 +116,7 @@ class Scheduler:
         for spent in list(self._budgets.low):
             self._budgets.low.discard(spent)
             await self._rotate_spent(spent)
-        await self._lifecycle.scrub_pending()
+        await self._scrubber.run()
         await self._usage.flush()
         await self._leases.settle()
         await self._access.flush()
@@ -138,9 +153,15 @@ class Scheduler:
         key = row.key
         ref = KeyRef(key.scope, key.id, key.version)
         intent = Intent(PRINCIPAL, "scheduler")
-        event = ""
+        event, name = "", str(ref)
         try:
-            if key.kind == "key_version" and row.state == VersionState.DESTROY_SCHEDULED.value:
+            if key.kind == SECRET:
+                event, name = "retire_secret", str(SecretRef(key.scope, key.id))
+                await self._attempt_secret(row, now_us)
+            elif key.kind == ROTATION:
+                if self.clock_trusted:
+                    self._rotation_runner.offer(key)  # targets take their time: it says itself how it went
+            elif key.kind == "key_version" and row.state == VersionState.DESTROY_SCHEDULED.value:
                 event = "destroy"
                 if self.clock_trusted:
                     await self._on_intent(event, str(ref))
@@ -162,6 +183,13 @@ class Scheduler:
                 await self._on_intent(event, key.id)
                 await self._tokens.erase_if_due(key, now_us)
                 self._on_event(event, key.id, "")
+            elif key.kind == IMPORT_JOB:
+                ends = row.state == ImportJobState.ACTIVE.value
+                event, name = "expire_import_job" if ends else "forget_import_job", import_job_name(key.scope, key.id)
+                if self.clock_trusted:
+                    await self._on_intent(event, name)
+                    await self._imports.expire_if_due(key, now_us)
+                    self._on_event(event, name, "")
             elif key.kind == QUOTA_STATE:
                 event = "drop_quota_state"
                 await self._leases.drop_if_full(key)
@@ -181,13 +209,29 @@ class Scheduler:
             self._retry_at.pop(key, None)
         except VaultdError as error:
             self._retry_at[key] = now_us + RETRY_US
-            self._on_event(f"{event}_failed", str(ref), error.reason)
+            self._on_event(f"{event}_failed", name, error.reason)
+
+    async def _attempt_secret(self, row: Row, now_us: int) -> None:
+        """Purge a deleted secret; of others destroy the versions that no alias names any more."""
+        ref = SecretRef(row.key.scope, row.key.id)
+        purges = row.state == SecretState.DELETED.value
+        event = "purge" if purges else "destroy_old_versions"
+        intent = Intent(PRINCIPAL, "scheduler")
+        if not self.clock_trusted:
+            return
+        await self._on_intent(event, str(ref))
+        if purges:
+            await self._secrets.purge_if_due(intent, ref, now_us)
+            self._on_event(event, str(ref), "")
+            return
+        for number in await self._secrets.destroy_old_if_due(intent, ref, now_us):
+            self._on_event("destroy", secret_version_name(ref.vault, ref.secret, number), "")
 
     async def _rotate_spent(self, spent: RowKey) -> None:
         ref = KeyRef(spent.scope, spent.id, spent.version)
         try:
             key = await self._lifecycle.get_key(ref)
-            if key.state is KeyState.ACTIVE and key.primary == ref.version:
+            if key.state is KeyState.ACTIVE and key.primary == ref.version and not key.import_only:
                 await self._on_intent("rotate", str(ref))
                 await self._lifecycle.rotate_key(Intent(PRINCIPAL, "scheduler"), KeyRef(ref.vault, ref.key, 0))
                 self._on_event("rotate", str(ref), "MESSAGE_BUDGET")

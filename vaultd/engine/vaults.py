@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from vaultd.engine.lifecycle import check_etag
-from vaultd.engine.model import KeyState, Vault, encode_resource
+from vaultd.engine.model import KeyState, SecretState, Vault, encode_resource
 from vaultd.errors import AlreadyExists, FailedPrecondition, NotFound
 from vaultd.store.base import RowKey
 
@@ -21,11 +21,13 @@ _ACTIVE: Final = "ACTIVE"
 _GONE: Final = "GONE"
 
 
-def _at(vault: str) -> RowKey:
+def vault_key(vault: str) -> RowKey:
+    """Where the row of a vault is."""
     return RowKey("vault", "", vault, 0)
 
 
-def _vault_in(found: OpenRow | None) -> Vault:
+def vault_in(found: OpenRow | None) -> Vault:
+    """The vault of a row; raises NotFound when there is none, or it was deleted."""
     if found is None or found.row.state != _ACTIVE:
         raise NotFound("VAULT_NOT_FOUND", "no such vault; ListVaults shows the vaults")
     return found.resource()  # type: ignore[no-any-return]  # a row of kind `vault` holds a Vault
@@ -33,7 +35,7 @@ def _vault_in(found: OpenRow | None) -> Vault:
 
 async def put_new_vault(changes: Changes, vault: str, display_name: str, labels: Mapping[str, str]) -> Vault:
     """Write a vault that must not have existed before; raises AlreadyExists."""
-    if await changes.get(_at(vault)) is not None:
+    if await changes.get(vault_key(vault)) is not None:
         raise AlreadyExists(
             "VAULT_EXISTS", "a vault of this name exists or existed; names are never reused", field="vault_id"
         )
@@ -57,7 +59,7 @@ class Vaults:
 
     async def get(self, vault: str) -> Vault:
         """Read a vault; raises NotFound."""
-        return _vault_in(await self._ledger.read(_at(vault)))
+        return vault_in(await self._ledger.read(vault_key(vault)))
 
     async def list(self, after: str, limit: int) -> list[Vault]:
         """Read vaults by id, after an id."""
@@ -67,7 +69,7 @@ class Vaults:
         """Change display name or labels; raises NotFound, Aborted."""
 
         async def body(changes: Changes) -> Vault:
-            old = _vault_in(await changes.get(_at(vault)))
+            old = vault_in(await changes.get(vault_key(vault)))
             check_etag(etag, old.etag)
             new = replace(old, **fields)
             if new == old:
@@ -77,15 +79,18 @@ class Vaults:
         return await self._ledger.mutate(intent, body)
 
     async def delete(self, intent: Intent, vault: str, etag: str) -> None:
-        """Delete a vault whose keys are all purged; raises NotFound, FailedPrecondition."""
+        """Delete a vault whose keys and secrets are all purged; raises NotFound, FailedPrecondition."""
 
         async def body(changes: Changes) -> None:
-            old = _vault_in(await changes.get(_at(vault)))
+            old = vault_in(await changes.get(vault_key(vault)))
             check_etag(etag, old.etag)
             for state in (KeyState.ACTIVE, KeyState.DELETED):
                 if await changes.any_row("key", vault, state.value):
                     raise FailedPrecondition("VAULT_NOT_EMPTY", "the vault has keys; delete and purge them first")
+            for secrets in (SecretState.ACTIVE, SecretState.DELETED):
+                if await changes.any_row("secret", vault, secrets.value):
+                    raise FailedPrecondition("VAULT_NOT_EMPTY", "the vault has secrets; delete and purge them first")
             gone = replace(old, display_name="", labels={}, revision=changes.revision)
-            await changes.put(_at(vault), old.uid, _GONE, None, encode_resource(gone))
+            await changes.put(vault_key(vault), old.uid, _GONE, None, encode_resource(gone))
 
         await self._ledger.mutate(intent, body)

@@ -5,10 +5,12 @@ A service cannot forget to authorise, throttle or audit: it never does those its
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
+
+from vaultd.engine.watched import SHOWING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,7 +40,11 @@ class Rule:
     cost: class of the rate limit.  audited: request fields, validated names only, that the record may carry.  mutation: its
     intent is recorded, durably, before the act.  told: numbers of the answer that the record carries.  operator: principals
     under `operators` may call it whatever policy says; operator_only: nobody else may.  named: the resource itself names who
-    may, and the engine asks it.  open: answers without an identity and is not recorded; for the server's own health only.
+    may, and the engine asks it.  some, where: the caller needs one of these permissions on the resource that `where` finds,
+    above it or below it; what of it is shown, the engine asks for each.  each: messages of a stream are decided about one by one,
+    by the rules of what they ask for.  open: answers without an identity and is not recorded; for the server's own health only.
+    repeats: of a batch, the method that it makes for each of its items, which are authorised and fail by themselves.  used: the
+    field of the answer that names the version that was used.
     """
 
     method: str
@@ -50,8 +56,13 @@ class Rule:
     operator: bool = False
     operator_only: bool = False
     named: bool = False
+    some: tuple[str, ...] = ()
+    where: Callable[[Any], str] = lambda request: ROOT
+    each: bool = False
     open: bool = False
     told: tuple[str, ...] = ()
+    repeats: str = ""
+    used: str = "key_version"
 
     @property
     def names(self) -> Callable[[Any], Any]:
@@ -61,7 +72,7 @@ class Rule:
     @property
     def batch(self) -> bool:
         """Whether the request is a list of items, each of which is authorised and fails by itself."""
-        return self.method.startswith("/vaultd.v1.CryptoService/Batch")
+        return self.repeats != ""
 
 
 def _on(field: str) -> Callable[[Any], str]:
@@ -79,17 +90,23 @@ def _at(resource: str) -> Callable[[Any], str]:
 def _crypto(method: str, permission: str, cost: str, *, idempotent: bool, batch: bool = True) -> list[Rule]:
     access = (Access(f"crypto.{permission}", _on("name"), "keys.get"),)
     single = Rule(f"/vaultd.v1.CryptoService/{method}", access, cost, ("name",), idempotent)
-    if not batch:
-        return [single]
-    return [single, Rule(f"/vaultd.v1.CryptoService/Batch{method}", access, cost, ("name",), idempotent)]
+    return [single, _batch_of(single, f"Batch{method}")] if batch else [single]
 
 
-def _reencrypt(method: str) -> Rule:
+def _batch_of(single: Rule, method: str) -> Rule:
+    """The rule of a batch of calls: that of one call, for each item."""
+    service = single.method.rpartition("/")[0]
+    return replace(single, method=f"{service}/{method}", repeats=single.method)
+
+
+def _reencrypt() -> list[Rule]:
     access = (
         Access("crypto.reencrypt_from", _on("source_name"), "keys.get"),
         Access("crypto.reencrypt_to", _on("destination_name"), "keys.get"),
     )
-    return Rule(f"/vaultd.v1.CryptoService/{method}", access, "symmetric", ("source_name", "destination_name"), False)
+    audited = ("source_name", "destination_name")
+    single = Rule("/vaultd.v1.CryptoService/ReEncrypt", access, "symmetric", audited, False)
+    return [single, _batch_of(single, "BatchReEncrypt")]
 
 
 def _keys(
@@ -177,8 +194,8 @@ def _approval(method: str, *, mutation: bool, idempotent: bool = True) -> Rule:
 class Impact:
     """That a method can be put under approval.
 
-    depth: segments of the deepest resource that a rule about it may name: 0 for the server, 2 for a vault, 4 for a key.  shown:
-    the fields of its request that approvers may see; nothing that is secret.
+    depth: segments of the deepest resource that a rule about it may name: 0 for the server, 2 for a vault, 4 for a key or a
+    secret.  shown: the fields of its request that approvers may see; nothing that is secret.
     """
 
     depth: int
@@ -191,13 +208,24 @@ HIGH_IMPACT: Final[Mapping[str, Impact]] = MappingProxyType(
         "/vaultd.v1.KeysService/DeleteKey": Impact(4, ("name", "etag")),
         "/vaultd.v1.KeysService/DestroyKeyVersion": Impact(4, ("name", "etag")),
         "/vaultd.v1.KeysService/PurgeKey": Impact(4, ("name", "etag")),
+        "/vaultd.v1.SecretsService/DeleteSecret": Impact(4, ("name", "etag")),
+        "/vaultd.v1.SecretsService/DestroySecretVersion": Impact(4, ("name", "etag")),
+        "/vaultd.v1.SecretsService/PurgeSecret": Impact(4, ("name", "etag")),
+        "/vaultd.v1.KeysService/ImportKeyVersion": Impact(
+            4, ("parent", "import_job", "algorithm", "keep_primary", "prior_messages", "etag")
+        ),
+        "/vaultd.v1.KeysService/ExportKeyVersion": Impact(
+            4, ("name", "wrapping_method", "public_key_pem", "public_key_raw")
+        ),
+        "/vaultd.v1.KeysService/RestoreKeyBackup": Impact(2, ("parent",)),
         "/vaultd.v1.AdminService/DeleteVault": Impact(2, ("name", "etag")),
         "/vaultd.v1.AdminService/RotateRootKey": Impact(0, ()),
         "/vaultd.v1.AdminService/SetPolicy": Impact(2, ("resource", "policy", "etag")),
         "/vaultd.v1.AdminService/SetApprovalRules": Impact(0, ("rules", "etag")),
     }
 )
-"""Calls that destroy, delegate, or change who decides.  Not Seal: an emergency stop waits for nobody."""
+"""Calls that destroy, delegate, give key material away or put it in place, or change who decides.  Not Seal: an emergency stop
+waits for nobody."""
 
 
 def _policy(method: str, permission: str, *access: Access, mutation: bool = False) -> Rule:
@@ -238,6 +266,142 @@ _IDENTITIES: Final = (
 )
 
 
+def _watched(request: Any) -> str:
+    return request.filter.resource_prefix or ROOT
+
+
+_STREAMS: Final = (
+    Rule(
+        "/vaultd.v1.AdminService/Watch",
+        (),
+        "read",
+        ("filter.resource_prefix",),
+        idempotent=True,
+        some=SHOWING,
+        where=_watched,
+    ),
+    Rule("/vaultd.v1.CryptoService/CryptoStream", (), "symmetric", (), idempotent=False, each=True),
+    Rule("/vaultd.v1.CryptoService/ReEncryptStream", (), "symmetric", (), idempotent=False, each=True),
+)
+
+
+def _audit(method: str, permission: str, cost: str) -> Rule:
+    access = (Access(f"audit.{permission}", _at(ROOT), f"audit.{permission}"),)
+    return Rule(f"/vaultd.v1.AdminService/{method}", access, cost, (), idempotent=True)
+
+
+_AUDIT: Final = (
+    _audit("GetInclusionProof", "get_proof", "read"),
+    _audit("GetConsistencyProof", "get_proof", "read"),
+    _audit("VerifyAudit", "verify", "admin"),
+    _audit("TailAudit", "tail", "admin"),
+)
+
+
+def _secrets(
+    method: str,
+    permission: str,
+    *more: Access,
+    field: str = "name",
+    visible_by: str = "secrets.get",
+    audited: tuple[str, ...] = (),
+    mutation: bool = True,
+    idempotent: bool = True,
+    used: str = "",
+) -> Rule:
+    access = (Access(f"secrets.{permission}", _on(field), visible_by), *more)
+    cost = "mutation" if mutation else "read"
+    path = f"/vaultd.v1.SecretsService/{method}"
+    return Rule(path, access, cost, (field, *audited), idempotent, mutation=mutation, used=used)
+
+
+def _changes_retention(request: Any) -> bool:
+    """Whether versions may be destroyed by it."""
+    return not {"*", "keep_versions", "version_ttl"}.isdisjoint(request.update_mask.paths)
+
+
+# A use, like those of keys: callers make thousands a second, and it is answered from memory.
+_ACCESS: Final = replace(_secrets("AccessSecretVersion", "access", mutation=False, used="version"), cost="symmetric")
+_SECRETS: Final = (
+    _secrets(
+        "CreateSecret",
+        "create",
+        field="parent",
+        visible_by="vaults.get",
+        audited=("secret_id",),
+        idempotent=False,
+    ),
+    _secrets("GetSecret", "get", mutation=False),
+    _secrets("ListSecrets", "list", field="parent", visible_by="vaults.get", mutation=False),
+    _secrets(
+        "UpdateSecret",
+        "update",
+        Access("secrets.destroy", _on("secret.name"), "secrets.get", _changes_retention),
+        field="secret.name",
+    ),
+    _secrets("AddSecretVersion", "add_version", field="parent", idempotent=False, used="version"),
+    _ACCESS,
+    _batch_of(_ACCESS, "BatchAccessSecretVersions"),
+    _secrets("ListSecretVersions", "get", field="parent", mutation=False),
+    _secrets("GetSecretVersion", "get", mutation=False),
+    _secrets("EnableSecretVersion", "update"),
+    _secrets("DisableSecretVersion", "update"),
+    _secrets("DestroySecretVersion", "destroy"),
+    _secrets("SetAlias", "set_alias", audited=("alias", "version")),
+    _secrets("DeleteSecret", "delete"),
+    _secrets("UndeleteSecret", "delete"),
+    _secrets("PurgeSecret", "purge", idempotent=False),
+    _secrets("SetRotationPolicy", "set_rotation", audited=("policy.target",)),
+    _secrets("DeleteRotationPolicy", "set_rotation", idempotent=False),
+    _secrets("GetRotation", "get", mutation=False),
+    _secrets("ListRotations", "list", field="parent", visible_by="vaults.get", mutation=False),
+    _secrets("RotateSecret", "rotate", idempotent=False),
+    _secrets("CancelRotation", "rotate"),
+)
+
+
+def _vault_of(field: str) -> Callable[[Any], str]:
+    """The vault of a name in a field."""
+
+    def vault(request: Any) -> str:
+        return "/".join(getattr(request, field).split("/")[:2])
+
+    return vault
+
+
+_TRANSFER: Final = (
+    Rule(
+        "/vaultd.v1.KeysService/CreateImportJob",
+        (Access("keys.create_import_job", _on("parent"), "vaults.get"),),
+        "mutation",
+        ("parent", "import_job_id"),
+        idempotent=False,
+        mutation=True,
+    ),
+    Rule(
+        "/vaultd.v1.KeysService/GetImportJob",
+        (Access("keys.get_import_job", _vault_of("name"), "keys.get_import_job"),),
+        "read",
+        ("name",),
+        idempotent=True,
+    ),
+    _keys("ListImportJobs", "get_import_job", field="parent", visible_by="vaults.get"),
+    Rule(
+        "/vaultd.v1.KeysService/ImportKeyVersion",
+        (Access("keys.import", _on("parent"), "keys.get"),),
+        "mutation",
+        ("parent", "import_job"),
+        idempotent=False,
+        mutation=True,
+    ),
+    # Not mutations of a row.  Their intent is durable all the same before material leaves, sealed or wrapped.
+    _keys("ExportKeyVersion", "export", mutation=True),
+    _keys("BackupKey", "backup", mutation=True),
+    _keys("RestoreKeyBackup", "restore", field="parent", visible_by="vaults.get", mutation=True, idempotent=False),
+)
+"""Key material that comes in, goes out, or is kept elsewhere."""
+
+
 def _open(method: str) -> Rule:
     return Rule(method, (), "read", (), idempotent=True, open=True)
 
@@ -245,8 +409,7 @@ def _open(method: str) -> Rule:
 RULES: Final = (
     *_crypto("Encrypt", "encrypt", "symmetric", idempotent=False),
     *_crypto("Decrypt", "decrypt", "symmetric", idempotent=True),
-    _reencrypt("ReEncrypt"),
-    _reencrypt("BatchReEncrypt"),
+    *_reencrypt(),
     *_crypto("Sign", "sign", "asymmetric", idempotent=True),
     *_crypto("Verify", "verify", "asymmetric", idempotent=True),
     *_crypto("GenerateMac", "generate_mac", "symmetric", idempotent=True),
@@ -295,6 +458,7 @@ RULES: Final = (
     _keys("GetGrant", "list_grants", visible_by="keys.list_grants"),
     _keys("ListGrants", "list_grants", field="parent"),
     _keys("RevokeGrant", "revoke_grant", visible_by="keys.list_grants", mutation=True, idempotent=False),
+    *_TRANSFER,
     _admin("GetStatus", "get_status", mutation=False, operator=True),
     _admin("Init", None, mutation=True, operator=True, idempotent=False),
     _admin("Seal", "seal", mutation=True),
@@ -330,6 +494,9 @@ RULES: Final = (
     _policy("ExplainAccess", "get", Access("policy.get", _or_root("resource"), "policy.get", _asks_no_incident)),
     _policy("ReviewAccess", "get"),
     *_IDENTITIES,
+    *_STREAMS,
+    *_AUDIT,
+    *_SECRETS,
     _open("/grpc.health.v1.Health/Check"),
     _open("/grpc.health.v1.Health/List"),
     _open("/grpc.health.v1.Health/Watch"),

@@ -31,7 +31,7 @@ Lease = asyncio.Future[None]
 def quota_methods(rules: Iterable[Rule]) -> dict[str, Method]:
     """What quotas know of each method; of the server's own health they know nothing."""
     return {
-        rule.method: Method(rule.method.removeprefix("/vaultd.v1.").replace("/Batch", "/").replace("/", "."), rule.cost)
+        rule.method: Method((rule.repeats or rule.method).removeprefix("/vaultd.v1.").replace("/", "."), rule.cost)
         for rule in rules
         if not rule.open
     }

@@ -5,6 +5,7 @@ A request type is one row of REQUESTS: its checks by field.  A request message w
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -13,13 +14,17 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from vaultd import names
 from vaultd.engine.approvals import MAX_RULES
+from vaultd.engine.key_backups import MAX_BACKUP_BYTES
 from vaultd.engine.key_grants import MAX_USES
 from vaultd.engine.permissions import GRANTABLE, PERMISSIONS
 from vaultd.engine.policy import is_principal
+from vaultd.engine.secret_payloads import MAX_PAYLOAD_BYTES, X25519_BYTES
+from vaultd.engine.secrets import MAX_KEPT
 from vaultd.errors import InvalidArgument
+from vaultd_client.v1.watch_pb2 import ResourceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from google.protobuf.message import Message
 
@@ -36,6 +41,16 @@ MAX_METHOD_CHARS: Final = 256
 MAX_GRANTED: Final = 32
 MAX_TESTED: Final = 100
 MAX_CLAIMS_CHARS: Final = 16 * KIB
+MAX_KINDS: Final = 32
+MAX_HEARTBEAT_S: Final = 600
+MAX_SEQUENCE: Final = 2**62
+MAX_VERIFIED: Final = 1_000_000
+_RESOURCE_KINDS: Final = frozenset(ResourceKind.values())
+MAX_METADATA: Final = 8 * KIB
+MAX_CONTENT_TYPE_CHARS: Final = 128
+MAX_OWNER_CHARS: Final = 256
+MAX_EXCLUDED_CHARS: Final = 94
+MAX_STATES: Final = 6
 
 _LABEL_KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE: Final = re.compile(r"[a-zA-Z0-9._/-]{0,63}")
@@ -136,6 +151,10 @@ def _key_or_vault(value: str, field: str) -> None:
     names.parse_key_or_vault_name(value, field)
 
 
+def _import_job(value: str, field: str) -> None:
+    names.parse_import_job_name(value, field)
+
+
 def _approval(value: str, field: str) -> None:
     names.parse_approval_name(value, field)
 
@@ -182,10 +201,12 @@ def _principal(value: str, field: str) -> None:
 
 
 def _known_enum(message: Message, field: str) -> Callable[[Any, str], None]:
+    """For an enum field, or a repeated one."""
     enum: Any = message.DESCRIPTOR.fields_by_name[field].enum_type
+    known = frozenset(enum.values_by_number)
 
-    def check(value: int, path: str) -> None:
-        if value not in enum.values_by_number:
+    def check(value: Any, path: str) -> None:
+        if not (value in known if isinstance(value, int) else known.issuperset(value)):
             raise InvalidArgument("ENUM_UNKNOWN", f"{path} has a value that this server does not know", field=path)
 
     return check
@@ -207,6 +228,60 @@ def _mask(value: Any, field: str) -> None:
 def _principals(value: Any, field: str) -> None:
     if not 1 <= len(value) <= 16 or any(len(text) > MAX_PRINCIPAL_CHARS for text in value):
         raise InvalidArgument("FIELD_RANGE", f"{field} must be 1 to 16 principals", field=field)
+
+
+def _secret(value: str, field: str) -> None:
+    names.parse_secret_name(value, field)
+
+
+def _secret_version(value: str, field: str) -> None:
+    names.parse_secret_version_name(value, field)
+
+
+def _secret_or_version(value: str, field: str) -> None:
+    names.parse_secret_or_version_name(value, field)
+
+
+def _states(value: Any, field: str) -> None:
+    if len(value) > MAX_STATES:
+        raise InvalidArgument("FIELD_RANGE", f"{field} must be at most {MAX_STATES}", field=field)
+
+
+def _alias(value: str, field: str) -> None:
+    names.parse_alias(value, field)
+
+
+def _payload(value: bytes, field: str) -> None:
+    if len(value) > MAX_PAYLOAD_BYTES:
+        raise InvalidArgument(
+            "PAYLOAD_TOO_LARGE",
+            f"{field} must be at most {MAX_PAYLOAD_BYTES // KIB} KiB; encrypt larger data with a data key of "
+            "GenerateDataKey, keep it where it is, and store that key here (envelope encryption)",
+            field=field,
+        )
+
+
+def _filled_payload(value: bytes, field: str) -> None:
+    if not value:
+        raise InvalidArgument("FIELD_SIZE", f"{field} must not be empty", field=field)
+    _payload(value, field)
+
+
+def _metadata(value: Any, field: str) -> None:
+    if value.ByteSize() > MAX_METADATA:
+        raise InvalidArgument("FIELD_SIZE", f"{field} must be at most {MAX_METADATA // KIB} KiB", field=field)
+    if not all(math.isfinite(number) for number in _numbers(value)):
+        raise InvalidArgument("FIELD_RANGE", f"{field} must hold finite numbers only", field=field)
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """The numbers in a Struct, at any depth: the parser has bounded that."""
+    for inner in value.fields.values() if value.DESCRIPTOR.name == "Struct" else value.values:
+        kind = inner.WhichOneof("kind")
+        if kind == "number_value":
+            yield inner.number_value
+        elif kind in {"struct_value", "list_value"}:
+            yield from _numbers(getattr(inner, kind))
 
 
 def _quota(value: str, field: str) -> None:
@@ -233,6 +308,43 @@ def _permissions(value: Any, field: str) -> None:
         )
 
 
+def _watched(value: str, field: str) -> None:
+    names.parse_watched_prefix(value, field)
+
+
+def _kinds(value: Any, field: str) -> None:
+    if len(value) > MAX_KINDS or any(kind == 0 or kind not in _RESOURCE_KINDS for kind in value):
+        raise InvalidArgument(
+            "ENUM_UNKNOWN", f"{field} must be at most {MAX_KINDS} kinds that this server knows", field=field
+        )
+
+
+def _heartbeat(value: Any, field: str) -> None:
+    if value.ByteSize() and not 1 <= value.seconds <= MAX_HEARTBEAT_S:
+        raise InvalidArgument("FIELD_RANGE", f"{field} must be 1 s to {MAX_HEARTBEAT_S} s", field=field)
+
+
+def _hash(size: int) -> Callable[[Any, str], None]:
+    def check(value: bytes, field: str) -> None:
+        if len(value) not in {0, size}:
+            raise InvalidArgument("FIELD_SIZE", f"{field} must be empty or {size} bytes", field=field)
+
+    return check
+
+
+def _texts(most: int, chars: int) -> Callable[[Any, str], None]:
+    def check(value: Any, field: str) -> None:
+        if len(value) > most or any(len(text) > chars or not text.isprintable() for text in value):
+            raise InvalidArgument(
+                "FIELD_RANGE",
+                f"{field} must be at most {most}, each of at most {chars} printable characters",
+                field=field,
+            )
+
+    return check
+
+
+_WATCHED: Final = _optional(_watched)
 _PLAIN: Final = _Size(MAX_PLAINTEXT)
 _CIPHER: Final = _Size(MAX_CIPHERTEXT)
 _TOKEN: Final = _chars(MAX_TOKEN_CHARS)
@@ -240,10 +352,19 @@ _PASSPHRASE: Final = _Size(KIB)
 _LABELED: Final = {"labels": _labels}
 _OPTIONAL_SCOPE: Final = _optional(_policy_scope)
 _OPTIONAL_RESOURCE: Final = _optional(_policy_resource)
+_OPTIONAL_SECRET_NAME: Final = _optional(_secret_or_version)
 _NAMES: Final = (
     *(_id, _key, _version, _key_or_version, _vault, _quota, _quota_parent, _place, _grant, _key_or_vault, _approval),
+    _import_job,
     *(_policy_scope, _policy_resource, _OPTIONAL_SCOPE, _OPTIONAL_RESOURCE, _principal),
+    *(_secret, _secret_version, _secret_or_version, _OPTIONAL_SECRET_NAME, _alias),
 )
+_SECRET_FIELDS: Final = {
+    "labels": _labels,
+    "owner": _chars(MAX_OWNER_CHARS),
+    "metadata": _metadata,
+    "keep_versions": _between(0, MAX_KEPT),
+}
 _CIRCUMSTANCES: Final = {"method": _chars(MAX_METHOD_CHARS), "claims": _text(MAX_CLAIMS_CHARS), "labels": _labels}
 
 
@@ -284,6 +405,8 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "DeriveSharedSecretRequest": {"name": _key_or_version, "peer_public_key": _Size(KIB, 1)},
     "GenerateRandomBytesRequest": {"parent": _vault, "length_bytes": _between(1, 65_536)},
     "InspectCiphertextRequest": {"name": _key_or_version, "ciphertext": _CIPHER},
+    "CryptoStreamRequest": {},
+    "ReEncryptStreamRequest": {},
     # KeysService
     "CreateKeyRequest": {
         "parent": _vault,
@@ -328,6 +451,91 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "GetGrantRequest": {"name": _grant},
     "ListGrantsRequest": {"parent": _key_or_vault, "grantee": _chars(MAX_PRINCIPAL_CHARS), "page_token": _TOKEN},
     "RevokeGrantRequest": {"name": _grant, "request_id": _request_id},
+    # SecretsService
+    "CreateSecretRequest": {
+        "parent": _vault,
+        "secret_id": _id,
+        "secret": _resource(_SECRET_FIELDS),
+        "payload": _payload,
+        "content_type": _chars(MAX_CONTENT_TYPE_CHARS),
+        "version_metadata": _metadata,
+        "request_id": _request_id,
+    },
+    "GetSecretRequest": {"name": _secret},
+    "ListSecretsRequest": {"parent": _vault, "page_token": _TOKEN},
+    "UpdateSecretRequest": {
+        "secret": _resource({"name": _secret, **_SECRET_FIELDS, "etag": _etag}),
+        "update_mask": _mask,
+        "etag": _etag,
+        "request_id": _request_id,
+    },
+    "AddSecretVersionRequest": {
+        "parent": _secret,
+        "payload": _filled_payload,
+        "expected_etag": _etag,
+        "content_type": _chars(MAX_CONTENT_TYPE_CHARS),
+        "metadata": _metadata,
+        "request_id": _request_id,
+    },
+    "AccessSecretVersionRequest": {
+        "name": _secret_or_version,
+        # Their forms are looked at by the service, where they are given at all: a batch has thousands without them.
+        "if_version_not": _Size(names.MAX_NAME_CHARS),
+        "recipient_public_key": _Size(X25519_BYTES),
+        "recipient_context": _Size(KIB),
+    },
+    "ListSecretVersionsRequest": {"parent": _secret, "page_token": _TOKEN},
+    "GetSecretVersionRequest": {"name": _secret_or_version},
+    "EnableSecretVersionRequest": _versioned(_secret_version),
+    "DisableSecretVersionRequest": _versioned(_secret_version),
+    "DestroySecretVersionRequest": _versioned(_secret_version),
+    "SetAliasRequest": {
+        "name": _secret,
+        "alias": _alias,
+        "version": _OPTIONAL_SECRET_NAME,
+        "etag": _etag,
+        "request_id": _request_id,
+    },
+    "DeleteSecretRequest": _versioned(_secret),
+    "UndeleteSecretRequest": _versioned(_secret),
+    "PurgeSecretRequest": _versioned(_secret),
+    "SetRotationPolicyRequest": {
+        "name": _secret,
+        "policy": _resource(
+            {"target": _optional(_id), "password": _resource({"excluded_characters": _chars(MAX_EXCLUDED_CHARS)})}
+        ),
+        "etag": _etag,
+        "request_id": _request_id,
+    },
+    "DeleteRotationPolicyRequest": _versioned(_secret),
+    "GetRotationRequest": {"name": _secret},
+    "ListRotationsRequest": {"parent": _vault, "states": _states, "page_token": _TOKEN},
+    "RotateSecretRequest": {"name": _secret, "request_id": _request_id},
+    "CancelRotationRequest": {"name": _secret, "request_id": _request_id},
+    # KeysService: material that comes in, goes out, or is kept elsewhere
+    "CreateImportJobRequest": {"parent": _vault, "import_job_id": _id, "request_id": _request_id},
+    "GetImportJobRequest": {"name": _import_job},
+    "ListImportJobsRequest": {"parent": _vault, "page_token": _TOKEN},
+    "ImportKeyVersionRequest": {
+        "parent": _key,
+        "import_job": _import_job,
+        "wrapped_key": _Size(16 * KIB, 1),
+        "prior_messages": _between(0, 2**62),
+        "etag": _etag,
+        "request_id": _request_id,
+    },
+    "ExportKeyVersionRequest": {
+        "name": _key_or_version,
+        "public_key_pem": _text(4 * KIB),
+        "public_key_raw": _Size(2 * KIB),
+        "request_id": _request_id,
+    },
+    "BackupKeyRequest": {"name": _key},
+    "RestoreKeyBackupRequest": {
+        "parent": _vault,
+        "backup": _Size(MAX_BACKUP_BYTES, 1),
+        "request_id": _request_id,
+    },
     # AdminService
     "GetStatusRequest": {},
     "InitRequest": {"admin_principals": _principals, "passphrase": _PASSPHRASE},
@@ -391,6 +599,34 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "RevokeIdentityRequest": {"principal": _principal, "reason": _chars(256), "request_id": _request_id},
     "ListRevokedIdentitiesRequest": {"page_token": _TOKEN},
     "RestoreIdentityRequest": {"principal": _principal, "request_id": _request_id},
+    "WatchRequest": {
+        "resume_token": _chars(64),
+        "filter": _resource({"resource_prefix": _WATCHED, "kinds": _kinds}),
+        "heartbeat_interval": _heartbeat,
+    },
+    "GetInclusionProofRequest": {
+        "sequence": _between(1, MAX_SEQUENCE),
+        "chain_id": _hash(16),
+        "leaf_hash": _hash(32),
+    },
+    "GetConsistencyProofRequest": {"tree_size": _between(1, MAX_SEQUENCE), "chain_id": _hash(16)},
+    "VerifyAuditRequest": {
+        "first_sequence": _between(0, MAX_SEQUENCE),
+        "max_records": _between(0, MAX_VERIFIED),
+    },
+    "TailAuditRequest": {
+        "after_sequence": _between(0, MAX_SEQUENCE),
+        "filter": _resource(
+            {
+                "events": _texts(32, 64),
+                "methods": _methods,
+                "principals": _texts(100, MAX_PRINCIPAL_CHARS),
+                "codes": _texts(32, 64),
+                "resource_prefix": _chars(256),
+            }
+        ),
+        "heartbeat_interval": _heartbeat,
+    },
     # grpc.health.v1 and reflection
     "HealthCheckRequest": {"service": _chars(256)},
     "HealthListRequest": {},
@@ -407,6 +643,7 @@ _CHECKSUMS: Final = {
     "mac_crc32c": ("mac",),
     "key_material_crc32c": ("key_material",),
     "wrapped_key_crc32c": ("wrapped_key",),
+    "payload_crc32c": ("payload",),
 }
 
 

@@ -83,6 +83,8 @@ def key_message(key: Key) -> pb.Key:
         primary_version=f"{key.name}/versions/{key.primary}" if key.primary else "",
         newest_version=key.newest,
         etag=key.etag,
+        import_only=key.import_only,
+        min_decrypt_version=key.min_decrypt,
     )
     if key.rotation_period_us is not None:
         message.rotation_period.FromMicroseconds(key.rotation_period_us)
@@ -235,6 +237,7 @@ def explanation_message(found: Explanation) -> policy_pb2.ExplainAccessResponse:
         missing_permissions=found.missing,
         roles=found.roles,
         key_state=found.key_state,
+        secret_state=found.secret_state,
         quota_left=found.quota_left,
         advice=found.advice,
     )

@@ -9,19 +9,24 @@ from vaultd_client.method import SyncCalls
 from vaultd_client.v1 import (
     admin_pb2,
     approval_pb2,
+    audit_pb2,
     crypto_pb2,
     grant_pb2,
     identity_pb2,
+    key_transfer_pb2,
     keys_pb2,
     policy_pb2,
     quota_pb2,
+    rotation_pb2,
+    secrets_pb2,
+    watch_pb2,
 )
 
 if TYPE_CHECKING:
     import datetime
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from google.protobuf import duration_pb2, empty_pb2, field_mask_pb2
+    from google.protobuf import duration_pb2, empty_pb2, field_mask_pb2, struct_pb2, timestamp_pb2
 
     from vaultd_client.info import CallInfo
     from vaultd_client.v1 import resources_pb2
@@ -444,6 +449,100 @@ class SyncMethods(SyncCalls):
         request = identity_pb2.RestoreIdentityRequest(principal=principal, request_id=request_id)
         return self._unary(table.RESTORE_IDENTITY, request, timeout_s, info)
 
+    def watch(
+        self,
+        resume_token: str = "",
+        filter: watch_pb2.WatchFilter | Mapping[str, Any] | None = None,
+        after_revision: int | None = None,
+        heartbeat_interval: datetime.timedelta | duration_pb2.Duration | None = None,
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> Iterator[watch_pb2.WatchResponse]:
+        """Sends changes of resources as they are committed, by this node or by another on the same store.
+
+        Caller needs, on the filter's resource, above or below it, a permission that shows some kind of resource; each
+        change is shown only to a caller who may get the resource, as the policy then says. Resumable: OUT_OF_RANGE,
+        reason COMPACTED, when the feed no longer reaches back so far. A reader that falls too far behind gets ABORTED,
+        reason WATCHER_TOO_SLOW; every status that the server ends a watch with has the resume_token in its ErrorInfo.
+        Idempotent.
+        """
+        request = watch_pb2.WatchRequest(
+            resume_token=resume_token,
+            filter=filter,
+            after_revision=after_revision,
+            heartbeat_interval=heartbeat_interval,
+        )
+        return self._server_stream(table.WATCH, request, timeout_s, info)
+
+    def get_inclusion_proof(
+        self,
+        sequence: int,
+        chain_id: bytes = b"",
+        leaf_hash: bytes = b"",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> audit_pb2.InclusionProof:
+        """Proves that a record is in the signed log of this node: what an answer's receipt promised.
+
+        Caller needs `audit.get_proof`. Idempotent. A record that was removed as too old is NOT_FOUND, reason
+        AUDIT_RECORD_NOT_FOUND.
+        """
+        request = audit_pb2.GetInclusionProofRequest(sequence=sequence, chain_id=chain_id, leaf_hash=leaf_hash)
+        return self._unary(table.GET_INCLUSION_PROOF, request, timeout_s, info)
+
+    def get_consistency_proof(
+        self, tree_size: int, chain_id: bytes = b"", *, timeout_s: float | None = None, info: CallInfo | None = None
+    ) -> audit_pb2.ConsistencyProof:
+        """Proves that the newest signed tree begins with an earlier one: nothing was changed since.
+
+        Caller needs `audit.get_proof`. Idempotent.
+        """
+        request = audit_pb2.GetConsistencyProofRequest(tree_size=tree_size, chain_id=chain_id)
+        return self._unary(table.GET_CONSISTENCY_PROOF, request, timeout_s, info)
+
+    def verify_audit(
+        self,
+        first_sequence: int = 0,
+        max_records: int = 0,
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> audit_pb2.VerifyAuditResponse:
+        """Verifies a part of this node's audit log on disk: hashes, MACs, signatures and roots.
+
+        Caller needs `audit.verify`. Idempotent. A bad record is an answer and no error. Whoever does not trust the node
+        runs `vaultd audit verify` on a copy.
+        """
+        request = audit_pb2.VerifyAuditRequest(first_sequence=first_sequence, max_records=max_records)
+        return self._unary(table.VERIFY_AUDIT, request, timeout_s, info)
+
+    def tail_audit(
+        self,
+        after_sequence: int | None = None,
+        start_time: datetime.datetime | timestamp_pb2.Timestamp | None = None,
+        filter: audit_pb2.AuditFilter | Mapping[str, Any] | None = None,
+        stop_at_end: bool = False,
+        heartbeat_interval: datetime.timedelta | duration_pb2.Duration | None = None,
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> Iterator[audit_pb2.TailAuditResponse]:
+        """Sends records of this node's audit log, from one on or as they are written.
+
+        Caller needs `audit.tail`. Idempotent. Records that are not in the log any more are OUT_OF_RANGE, reason
+        AUDIT_PRUNED; its ErrorInfo names the oldest.
+        """
+        request = audit_pb2.TailAuditRequest(
+            after_sequence=after_sequence,
+            start_time=start_time,
+            filter=filter,
+            stop_at_end=stop_at_end,
+            heartbeat_interval=heartbeat_interval,
+        )
+        return self._server_stream(table.TAIL_AUDIT, request, timeout_s, info)
+
     def encrypt(
         self,
         name: str,
@@ -814,22 +913,54 @@ class SyncMethods(SyncCalls):
         request = crypto_pb2.BatchUnwrapKeyRequest(items=items)
         return self._unary(table.BATCH_UNWRAP_KEY, request, timeout_s, info)
 
+    def crypto_stream(
+        self,
+        requests: Iterable[crypto_pb2.CryptoStreamRequest],
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> Iterator[crypto_pb2.CryptoStreamResponse]:
+        """Operations with ids in, results with ids out, in any order.
+
+        Each operation is throttled, authorised, granted and recorded as the single call is, caller needs its
+        permission, and it fails by itself. Idempotent as the single calls are.
+        """
+        return self._bidi_stream(table.CRYPTO_STREAM, requests, timeout_s, info)
+
+    def re_encrypt_stream(
+        self,
+        requests: Iterable[crypto_pb2.ReEncryptStreamRequest],
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> Iterator[crypto_pb2.ReEncryptStreamResponse]:
+        """Ciphertexts in, ciphertexts on the newest version out, and a report of what is left.
+
+        Caller needs `crypto.reencrypt_from` on the source and `crypto.reencrypt_to` on the destination; each item is
+        recorded as ReEncrypt is. Resumable: send again what was not answered, or everything, since what is on the
+        newest version already is only counted. Idempotent in effect.
+        """
+        return self._bidi_stream(table.RE_ENCRYPT_STREAM, requests, timeout_s, info)
+
     def create_key(
         self,
         parent: str,
         key_id: str,
         key: resources_pb2.Key | Mapping[str, Any],
         request_id: str = "",
+        skip_initial_version: bool = False,
         *,
         timeout_s: float | None = None,
         info: CallInfo | None = None,
     ) -> resources_pb2.Key:
-        """Creates a key and its first version, which becomes primary.
+        """Creates a key and, unless it is to be imported, its first version, which becomes primary.
 
         Caller needs `keys.create` on the vault. Idempotent with request_id. A name that exists, or ever existed, is
         ALREADY_EXISTS.
         """
-        request = keys_pb2.CreateKeyRequest(parent=parent, key_id=key_id, key=key, request_id=request_id)
+        request = keys_pb2.CreateKeyRequest(
+            parent=parent, key_id=key_id, key=key, request_id=request_id, skip_initial_version=skip_initial_version
+        )
         return self._unary(table.CREATE_KEY, request, timeout_s, info)
 
     def adopt_key(
@@ -886,7 +1017,7 @@ class SyncMethods(SyncCalls):
         timeout_s: float | None = None,
         info: CallInfo | None = None,
     ) -> resources_pb2.Key:
-        """Changes labels, rotation, expiry or purge protection.
+        """Changes labels, rotation, expiry, purge protection or the minimum version.
 
         Caller needs `keys.update` on the key. Idempotent.
         """
@@ -1043,10 +1174,10 @@ class SyncMethods(SyncCalls):
         timeout_s: float | None = None,
         info: CallInfo | None = None,
     ) -> empty_pb2.Empty:
-        """Erases a soft-deleted key and all its material for ever; the name is never reused.
+        """Erases a soft-deleted key and all its material from the store for ever; the name is never used for another.
 
-        Caller needs `keys.purge` on the key. Not idempotent without request_id (a purged key is NOT_FOUND). Refused
-        before `purge_time` under purge protection.
+        What BackupKey gave before can bring it back. Caller needs `keys.purge` on the key. Not idempotent without
+        request_id (a purged key is NOT_FOUND). Refused before `purge_time` under purge protection.
         """
         request = keys_pb2.PurgeKeyRequest(name=name, etag=etag, request_id=request_id)
         return self._unary(table.PURGE_KEY, request, timeout_s, info)
@@ -1134,3 +1265,501 @@ class SyncMethods(SyncCalls):
         """
         request = grant_pb2.RevokeGrantRequest(name=name, request_id=request_id)
         return self._unary(table.REVOKE_GRANT, request, timeout_s, info)
+
+    def create_import_job(
+        self,
+        parent: str,
+        import_job_id: str,
+        import_job: key_transfer_pb2.ImportJob | Mapping[str, Any] | None = None,
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> key_transfer_pb2.ImportJob:
+        """Makes a key pair to wrap key material to.
+
+        Caller needs `keys.create_import_job` on the vault. Idempotent with request_id. At most 100 jobs of a vault are
+        ACTIVE at a time.
+        """
+        request = key_transfer_pb2.CreateImportJobRequest(
+            parent=parent, import_job_id=import_job_id, import_job=import_job, request_id=request_id
+        )
+        return self._unary(table.CREATE_IMPORT_JOB, request, timeout_s, info)
+
+    def get_import_job(
+        self, name: str, *, timeout_s: float | None = None, info: CallInfo | None = None
+    ) -> key_transfer_pb2.ImportJob:
+        """Returns an import job. Caller needs `keys.get_import_job` on the vault. Idempotent."""
+        request = key_transfer_pb2.GetImportJobRequest(name=name)
+        return self._unary(table.GET_IMPORT_JOB, request, timeout_s, info)
+
+    def list_import_jobs(
+        self,
+        parent: str,
+        page_size: int = 0,
+        page_token: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> key_transfer_pb2.ListImportJobsResponse:
+        """Lists the import jobs of a vault by name.
+
+        Caller needs `keys.get_import_job` on the vault. Idempotent.
+        """
+        request = key_transfer_pb2.ListImportJobsRequest(parent=parent, page_size=page_size, page_token=page_token)
+        return self._unary(table.LIST_IMPORT_JOBS, request, timeout_s, info)
+
+    def import_key_version(
+        self,
+        parent: str,
+        import_job: str,
+        algorithm: resources_pb2.Algorithm | str,
+        wrapped_key: bytes,
+        keep_primary: bool = False,
+        prior_messages: int | None = None,
+        etag: str = "",
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> resources_pb2.KeyVersion:
+        """Makes a new version of wrapped material, primary unless keep_primary.
+
+        Caller needs `keys.import` on the key. Idempotent with request_id. The material is checked to be a sound key of
+        the key's algorithm. What does not unwrap is refused with reason UNWRAP_FAILED, whatever is wrong with it; what
+        unwraps and does not fit, with reason MATERIAL_MISMATCH.
+        """
+        request = key_transfer_pb2.ImportKeyVersionRequest(
+            parent=parent,
+            import_job=import_job,
+            algorithm=algorithm,
+            wrapped_key=wrapped_key,
+            keep_primary=keep_primary,
+            prior_messages=prior_messages,
+            etag=etag,
+            request_id=request_id,
+        )
+        return self._unary(table.IMPORT_KEY_VERSION, request, timeout_s, info)
+
+    def export_key_version(
+        self,
+        name: str,
+        wrapping_method: key_transfer_pb2.WrappingMethod | str,
+        public_key_pem: str = "",
+        public_key_raw: bytes = b"",
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> key_transfer_pb2.ExportKeyVersionResponse:
+        """Returns the material of a version, wrapped to the recipient's public key.
+
+        Caller needs `keys.export` on the key, which must be `exportable`. Idempotent, though each wrapping is another
+        one; with request_id the same answer is given again. A key in a token is refused with reason
+        HSM_KEY_NOT_EXPORTABLE.
+        """
+        request = key_transfer_pb2.ExportKeyVersionRequest(
+            name=name,
+            wrapping_method=wrapping_method,
+            public_key_pem=public_key_pem,
+            public_key_raw=public_key_raw,
+            request_id=request_id,
+        )
+        return self._unary(table.EXPORT_KEY_VERSION, request, timeout_s, info)
+
+    def backup_key(
+        self, name: str, *, timeout_s: float | None = None, info: CallInfo | None = None
+    ) -> key_transfer_pb2.BackupKeyResponse:
+        """Returns a key with all its versions and their states, sealed.
+
+        Caller needs `keys.backup` on the key. Idempotent. A key in a token is refused with reason
+        HSM_KEY_NOT_EXPORTABLE.
+        """
+        request = key_transfer_pb2.BackupKeyRequest(name=name)
+        return self._unary(table.BACKUP_KEY, request, timeout_s, info)
+
+    def restore_key_backup(
+        self,
+        parent: str,
+        backup: bytes,
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> resources_pb2.Key:
+        """Puts a key back under the name that it had, after every version in the backup was opened and checked.
+
+        Caller needs `keys.restore` on the vault. Not idempotent without request_id (a key that is there is
+        ALREADY_EXISTS). A key that was purged comes back as it was when it was backed up; versions of algorithms whose
+        messages are counted decrypt, and encrypt nothing more.
+        """
+        request = key_transfer_pb2.RestoreKeyBackupRequest(parent=parent, backup=backup, request_id=request_id)
+        return self._unary(table.RESTORE_KEY_BACKUP, request, timeout_s, info)
+
+    def create_secret(
+        self,
+        parent: str,
+        secret_id: str,
+        secret: secrets_pb2.Secret | Mapping[str, Any] | None = None,
+        payload: bytes = b"",
+        content_type: str = "",
+        version_metadata: struct_pb2.Struct | Mapping[str, Any] | None = None,
+        expire_time: datetime.datetime | timestamp_pb2.Timestamp | None = None,
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> secrets_pb2.Secret:
+        """Creates a secret, with its first version when a payload is given.
+
+        Caller needs `secrets.create` on the vault. Idempotent with request_id. A name that exists, or ever existed, is
+        ALREADY_EXISTS.
+        """
+        request = secrets_pb2.CreateSecretRequest(
+            parent=parent,
+            secret_id=secret_id,
+            secret=secret,
+            payload=payload,
+            content_type=content_type,
+            version_metadata=version_metadata,
+            expire_time=expire_time,
+            request_id=request_id,
+        )
+        return self._unary(table.CREATE_SECRET, request, timeout_s, info)
+
+    def get_secret(
+        self, name: str, *, timeout_s: float | None = None, info: CallInfo | None = None
+    ) -> secrets_pb2.Secret:
+        """Returns a secret, also a soft-deleted one, without payloads.
+
+        Caller needs `secrets.get` on the secret. Idempotent.
+        """
+        request = secrets_pb2.GetSecretRequest(name=name)
+        return self._unary(table.GET_SECRET, request, timeout_s, info)
+
+    def list_secrets(
+        self,
+        parent: str,
+        page_size: int = 0,
+        page_token: str = "",
+        show_deleted: bool = False,
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> secrets_pb2.ListSecretsResponse:
+        """Lists the secrets of a vault by name. Caller needs `secrets.list` on the vault. Idempotent."""
+        request = secrets_pb2.ListSecretsRequest(
+            parent=parent, page_size=page_size, page_token=page_token, show_deleted=show_deleted
+        )
+        return self._unary(table.LIST_SECRETS, request, timeout_s, info)
+
+    def update_secret(
+        self,
+        secret: secrets_pb2.Secret | Mapping[str, Any],
+        update_mask: field_mask_pb2.FieldMask | Mapping[str, Any],
+        etag: str = "",
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> secrets_pb2.Secret:
+        """Changes labels, owner, metadata, retention or purge protection.
+
+        Caller needs `secrets.update` on the secret, and `secrets.destroy` to change `keep_versions` or `version_ttl`,
+        since versions are destroyed by them. Idempotent.
+        """
+        request = secrets_pb2.UpdateSecretRequest(
+            secret=secret, update_mask=update_mask, etag=etag, request_id=request_id
+        )
+        return self._unary(table.UPDATE_SECRET, request, timeout_s, info)
+
+    def add_secret_version(
+        self,
+        parent: str,
+        payload: bytes,
+        expected_etag: str = "",
+        keep_current: bool = False,
+        content_type: str = "",
+        metadata: struct_pb2.Struct | Mapping[str, Any] | None = None,
+        expire_time: datetime.datetime | timestamp_pb2.Timestamp | None = None,
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> secrets_pb2.AddSecretVersionResponse:
+        """Adds a version, which is in service (`current`) at once unless keep_current.
+
+        Caller needs `secrets.add_version` on the secret. Idempotent with request_id. Versions beyond `keep_versions`
+        are destroyed in the same transaction.
+        """
+        request = secrets_pb2.AddSecretVersionRequest(
+            parent=parent,
+            payload=payload,
+            expected_etag=expected_etag,
+            keep_current=keep_current,
+            content_type=content_type,
+            metadata=metadata,
+            expire_time=expire_time,
+            request_id=request_id,
+        )
+        return self._unary(table.ADD_SECRET_VERSION, request, timeout_s, info)
+
+    def access_secret_version(
+        self,
+        name: str,
+        if_version_not: str = "",
+        recipient_public_key: bytes = b"",
+        recipient_context: bytes = b"",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> secrets_pb2.AccessSecretVersionResponse:
+        """Returns the payload of a version, or that it is the one that the caller has, or the payload sealed to a public
+        key of the caller.
+
+        Caller needs `secrets.access` on the secret. Idempotent. Refused for a version that is DISABLED, DESTROYED or
+        expired, and for a secret that is deleted.
+        """
+        request = secrets_pb2.AccessSecretVersionRequest(
+            name=name,
+            if_version_not=if_version_not,
+            recipient_public_key=recipient_public_key,
+            recipient_context=recipient_context,
+        )
+        return self._unary(table.ACCESS_SECRET_VERSION, request, timeout_s, info)
+
+    def batch_access_secret_versions(
+        self,
+        items: Iterable[secrets_pb2.AccessSecretVersionRequest | Mapping[str, Any]],
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> secrets_pb2.BatchAccessSecretVersionsResponse:
+        """AccessSecretVersion for each item.
+
+        Caller needs `secrets.access` on the secret of each item. Idempotent.
+        """
+        request = secrets_pb2.BatchAccessSecretVersionsRequest(items=items)
+        return self._unary(table.BATCH_ACCESS_SECRET_VERSIONS, request, timeout_s, info)
+
+    def list_secret_versions(
+        self,
+        parent: str,
+        page_size: int = 0,
+        page_token: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> secrets_pb2.ListSecretVersionsResponse:
+        """Lists the versions of a secret, oldest first, without payloads.
+
+        Caller needs `secrets.get` on the secret. Idempotent.
+        """
+        request = secrets_pb2.ListSecretVersionsRequest(parent=parent, page_size=page_size, page_token=page_token)
+        return self._unary(table.LIST_SECRET_VERSIONS, request, timeout_s, info)
+
+    def get_secret_version(
+        self, name: str, *, timeout_s: float | None = None, info: CallInfo | None = None
+    ) -> secrets_pb2.SecretVersion:
+        """Returns a version without its payload. Caller needs `secrets.get` on the secret. Idempotent."""
+        request = secrets_pb2.GetSecretVersionRequest(name=name)
+        return self._unary(table.GET_SECRET_VERSION, request, timeout_s, info)
+
+    def enable_secret_version(
+        self,
+        name: str,
+        etag: str = "",
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> secrets_pb2.SecretVersion:
+        """Lets a DISABLED version be accessed again. Caller needs `secrets.update` on the secret. Idempotent."""
+        request = secrets_pb2.EnableSecretVersionRequest(name=name, etag=etag, request_id=request_id)
+        return self._unary(table.ENABLE_SECRET_VERSION, request, timeout_s, info)
+
+    def disable_secret_version(
+        self,
+        name: str,
+        etag: str = "",
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> secrets_pb2.SecretVersion:
+        """Stops all access to a version.
+
+        Caller needs `secrets.update` on the secret. Idempotent. In force on this node when it returns.
+        """
+        request = secrets_pb2.DisableSecretVersionRequest(name=name, etag=etag, request_id=request_id)
+        return self._unary(table.DISABLE_SECRET_VERSION, request, timeout_s, info)
+
+    def destroy_secret_version(
+        self,
+        name: str,
+        etag: str = "",
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> secrets_pb2.SecretVersion:
+        """Erases the payload of a version for ever, at once.
+
+        Caller needs `secrets.destroy` on the secret. Idempotent.
+        """
+        request = secrets_pb2.DestroySecretVersionRequest(name=name, etag=etag, request_id=request_id)
+        return self._unary(table.DESTROY_SECRET_VERSION, request, timeout_s, info)
+
+    def set_alias(
+        self,
+        name: str,
+        alias: str,
+        version: str = "",
+        etag: str = "",
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> secrets_pb2.Secret:
+        """Lets an alias name an ENABLED version that is not expired, or removes an alias.
+
+        Caller needs `secrets.set_alias` on the secret. Idempotent. Moving `current` moves `previous` to where `current`
+        was.
+        """
+        request = secrets_pb2.SetAliasRequest(name=name, alias=alias, version=version, etag=etag, request_id=request_id)
+        return self._unary(table.SET_ALIAS, request, timeout_s, info)
+
+    def delete_secret(
+        self,
+        name: str,
+        etag: str = "",
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> secrets_pb2.Secret:
+        """Soft-deletes a secret: no access from now on, purged at `purge_time`.
+
+        Caller needs `secrets.delete` on the secret. Idempotent. Reverse with UndeleteSecret before `purge_time`.
+        """
+        request = secrets_pb2.DeleteSecretRequest(name=name, etag=etag, request_id=request_id)
+        return self._unary(table.DELETE_SECRET, request, timeout_s, info)
+
+    def undelete_secret(
+        self,
+        name: str,
+        etag: str = "",
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> secrets_pb2.Secret:
+        """Brings a soft-deleted secret back as it was.
+
+        Caller needs `secrets.delete` on the secret. Idempotent.
+        """
+        request = secrets_pb2.UndeleteSecretRequest(name=name, etag=etag, request_id=request_id)
+        return self._unary(table.UNDELETE_SECRET, request, timeout_s, info)
+
+    def purge_secret(
+        self,
+        name: str,
+        etag: str = "",
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> empty_pb2.Empty:
+        """Erases a soft-deleted secret and all its payloads for ever; the name is never reused.
+
+        Caller needs `secrets.purge` on the secret. Not idempotent without request_id (a purged secret is NOT_FOUND).
+        Refused before `purge_time` under purge protection.
+        """
+        request = secrets_pb2.PurgeSecretRequest(name=name, etag=etag, request_id=request_id)
+        return self._unary(table.PURGE_SECRET, request, timeout_s, info)
+
+    def set_rotation_policy(
+        self,
+        name: str,
+        policy: rotation_pb2.RotationPolicy | Mapping[str, Any],
+        etag: str = "",
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> rotation_pb2.Rotation:
+        """Sets when a secret rotates, with what, and at which target.
+
+        Caller needs `secrets.set_rotation` on the secret; the target must be one that the server's configuration allows
+        for this secret. Idempotent.
+        """
+        request = rotation_pb2.SetRotationPolicyRequest(name=name, policy=policy, etag=etag, request_id=request_id)
+        return self._unary(table.SET_ROTATION_POLICY, request, timeout_s, info)
+
+    def delete_rotation_policy(
+        self,
+        name: str,
+        etag: str = "",
+        request_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> empty_pb2.Empty:
+        """Forgets the policy: the secret rotates no more.
+
+        Caller needs `secrets.set_rotation` on the secret. Not idempotent without request_id. Refused while a run is
+        under way.
+        """
+        request = rotation_pb2.DeleteRotationPolicyRequest(name=name, etag=etag, request_id=request_id)
+        return self._unary(table.DELETE_ROTATION_POLICY, request, timeout_s, info)
+
+    def get_rotation(
+        self, name: str, *, timeout_s: float | None = None, info: CallInfo | None = None
+    ) -> rotation_pb2.Rotation:
+        """Returns the rotation of a secret: its policy, and how far the newest run is.
+
+        Caller needs `secrets.get` on the secret. Idempotent.
+        """
+        request = rotation_pb2.GetRotationRequest(name=name)
+        return self._unary(table.GET_ROTATION, request, timeout_s, info)
+
+    def list_rotations(
+        self,
+        parent: str,
+        states: Iterable[rotation_pb2.RotationState | str] = (),
+        page_size: int = 0,
+        page_token: str = "",
+        *,
+        timeout_s: float | None = None,
+        info: CallInfo | None = None,
+    ) -> rotation_pb2.ListRotationsResponse:
+        """Lists the rotations of a vault: which are due, under way, or failed, and why.
+
+        Caller needs `secrets.list` on the vault. Idempotent.
+        """
+        request = rotation_pb2.ListRotationsRequest(
+            parent=parent, states=states, page_size=page_size, page_token=page_token
+        )
+        return self._unary(table.LIST_ROTATIONS, request, timeout_s, info)
+
+    def rotate_secret(
+        self, name: str, request_id: str = "", *, timeout_s: float | None = None, info: CallInfo | None = None
+    ) -> rotation_pb2.Rotation:
+        """Rotates a secret now.
+
+        Without a target the new version is in service when this returns. With one, the run is due when this returns,
+        durably, and goes on by itself: GetRotation and Watch say how far it is. A run that waits to try again tries at
+        once. Caller needs `secrets.rotate` on the secret. Idempotent with request_id.
+        """
+        request = rotation_pb2.RotateSecretRequest(name=name, request_id=request_id)
+        return self._unary(table.ROTATE_SECRET, request, timeout_s, info)
+
+    def cancel_rotation(
+        self, name: str, request_id: str = "", *, timeout_s: float | None = None, info: CallInfo | None = None
+    ) -> rotation_pb2.Rotation:
+        """Calls off a run whose version is not in service yet, and undoes what it did; of a run that failed, the retries.
+
+        Caller needs `secrets.rotate` on the secret. Idempotent: where there is nothing to call off nothing changes.
+        """
+        request = rotation_pb2.CancelRotationRequest(name=name, request_id=request_id)
+        return self._unary(table.CANCEL_ROTATION, request, timeout_s, info)

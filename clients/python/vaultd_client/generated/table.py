@@ -10,13 +10,18 @@ from vaultd_client.method import Method
 from vaultd_client.v1 import (
     admin_pb2,
     approval_pb2,
+    audit_pb2,
     crypto_pb2,
     grant_pb2,
     identity_pb2,
+    key_transfer_pb2,
     keys_pb2,
     policy_pb2,
     quota_pb2,
     resources_pb2,
+    rotation_pb2,
+    secrets_pb2,
+    watch_pb2,
 )
 
 if TYPE_CHECKING:
@@ -224,6 +229,36 @@ RESTORE_IDENTITY: Final[Method[identity_pb2.RestoreIdentityRequest, empty_pb2.Em
     repeatable=False,
     has_request_id=True,
 )
+WATCH: Final[Method[watch_pb2.WatchRequest, watch_pb2.WatchResponse]] = Method(
+    "/vaultd.v1.AdminService/Watch",
+    watch_pb2.WatchRequest,
+    watch_pb2.WatchResponse,
+    repeatable=False,
+)
+GET_INCLUSION_PROOF: Final[Method[audit_pb2.GetInclusionProofRequest, audit_pb2.InclusionProof]] = Method(
+    "/vaultd.v1.AdminService/GetInclusionProof",
+    audit_pb2.GetInclusionProofRequest,
+    audit_pb2.InclusionProof,
+    repeatable=True,
+)
+GET_CONSISTENCY_PROOF: Final[Method[audit_pb2.GetConsistencyProofRequest, audit_pb2.ConsistencyProof]] = Method(
+    "/vaultd.v1.AdminService/GetConsistencyProof",
+    audit_pb2.GetConsistencyProofRequest,
+    audit_pb2.ConsistencyProof,
+    repeatable=True,
+)
+VERIFY_AUDIT: Final[Method[audit_pb2.VerifyAuditRequest, audit_pb2.VerifyAuditResponse]] = Method(
+    "/vaultd.v1.AdminService/VerifyAudit",
+    audit_pb2.VerifyAuditRequest,
+    audit_pb2.VerifyAuditResponse,
+    repeatable=True,
+)
+TAIL_AUDIT: Final[Method[audit_pb2.TailAuditRequest, audit_pb2.TailAuditResponse]] = Method(
+    "/vaultd.v1.AdminService/TailAudit",
+    audit_pb2.TailAuditRequest,
+    audit_pb2.TailAuditResponse,
+    repeatable=False,
+)
 ENCRYPT: Final[Method[crypto_pb2.EncryptRequest, crypto_pb2.EncryptResponse]] = Method(
     "/vaultd.v1.CryptoService/Encrypt",
     crypto_pb2.EncryptRequest,
@@ -333,6 +368,18 @@ INSPECT_CIPHERTEXT: Final[Method[crypto_pb2.InspectCiphertextRequest, crypto_pb2
     crypto_pb2.InspectCiphertextRequest,
     crypto_pb2.InspectCiphertextResponse,
     repeatable=True,
+)
+CRYPTO_STREAM: Final[Method[crypto_pb2.CryptoStreamRequest, crypto_pb2.CryptoStreamResponse]] = Method(
+    "/vaultd.v1.CryptoService/CryptoStream",
+    crypto_pb2.CryptoStreamRequest,
+    crypto_pb2.CryptoStreamResponse,
+    repeatable=False,
+)
+RE_ENCRYPT_STREAM: Final[Method[crypto_pb2.ReEncryptStreamRequest, crypto_pb2.ReEncryptStreamResponse]] = Method(
+    "/vaultd.v1.CryptoService/ReEncryptStream",
+    crypto_pb2.ReEncryptStreamRequest,
+    crypto_pb2.ReEncryptStreamResponse,
+    repeatable=False,
 )
 CREATE_KEY: Final[Method[keys_pb2.CreateKeyRequest, resources_pb2.Key]] = Method(
     "/vaultd.v1.KeysService/CreateKey",
@@ -486,6 +533,204 @@ REVOKE_GRANT: Final[Method[grant_pb2.RevokeGrantRequest, empty_pb2.Empty]] = Met
     repeatable=False,
     has_request_id=True,
 )
+CREATE_IMPORT_JOB: Final[Method[key_transfer_pb2.CreateImportJobRequest, key_transfer_pb2.ImportJob]] = Method(
+    "/vaultd.v1.KeysService/CreateImportJob",
+    key_transfer_pb2.CreateImportJobRequest,
+    key_transfer_pb2.ImportJob,
+    repeatable=False,
+    has_request_id=True,
+)
+GET_IMPORT_JOB: Final[Method[key_transfer_pb2.GetImportJobRequest, key_transfer_pb2.ImportJob]] = Method(
+    "/vaultd.v1.KeysService/GetImportJob",
+    key_transfer_pb2.GetImportJobRequest,
+    key_transfer_pb2.ImportJob,
+    repeatable=True,
+)
+LIST_IMPORT_JOBS: Final[Method[key_transfer_pb2.ListImportJobsRequest, key_transfer_pb2.ListImportJobsResponse]] = (
+    Method(
+        "/vaultd.v1.KeysService/ListImportJobs",
+        key_transfer_pb2.ListImportJobsRequest,
+        key_transfer_pb2.ListImportJobsResponse,
+        repeatable=True,
+    )
+)
+IMPORT_KEY_VERSION: Final[Method[key_transfer_pb2.ImportKeyVersionRequest, resources_pb2.KeyVersion]] = Method(
+    "/vaultd.v1.KeysService/ImportKeyVersion",
+    key_transfer_pb2.ImportKeyVersionRequest,
+    resources_pb2.KeyVersion,
+    repeatable=False,
+    has_request_id=True,
+    checksums=(("wrapped_key_crc32c", ("wrapped_key",)),),
+)
+EXPORT_KEY_VERSION: Final[
+    Method[key_transfer_pb2.ExportKeyVersionRequest, key_transfer_pb2.ExportKeyVersionResponse]
+] = Method(
+    "/vaultd.v1.KeysService/ExportKeyVersion",
+    key_transfer_pb2.ExportKeyVersionRequest,
+    key_transfer_pb2.ExportKeyVersionResponse,
+    repeatable=True,
+    has_request_id=True,
+)
+BACKUP_KEY: Final[Method[key_transfer_pb2.BackupKeyRequest, key_transfer_pb2.BackupKeyResponse]] = Method(
+    "/vaultd.v1.KeysService/BackupKey",
+    key_transfer_pb2.BackupKeyRequest,
+    key_transfer_pb2.BackupKeyResponse,
+    repeatable=True,
+)
+RESTORE_KEY_BACKUP: Final[Method[key_transfer_pb2.RestoreKeyBackupRequest, resources_pb2.Key]] = Method(
+    "/vaultd.v1.KeysService/RestoreKeyBackup",
+    key_transfer_pb2.RestoreKeyBackupRequest,
+    resources_pb2.Key,
+    repeatable=False,
+    has_request_id=True,
+)
+CREATE_SECRET: Final[Method[secrets_pb2.CreateSecretRequest, secrets_pb2.Secret]] = Method(
+    "/vaultd.v1.SecretsService/CreateSecret",
+    secrets_pb2.CreateSecretRequest,
+    secrets_pb2.Secret,
+    repeatable=False,
+    has_request_id=True,
+    checksums=(("payload_crc32c", ("payload",)),),
+)
+GET_SECRET: Final[Method[secrets_pb2.GetSecretRequest, secrets_pb2.Secret]] = Method(
+    "/vaultd.v1.SecretsService/GetSecret",
+    secrets_pb2.GetSecretRequest,
+    secrets_pb2.Secret,
+    repeatable=True,
+)
+LIST_SECRETS: Final[Method[secrets_pb2.ListSecretsRequest, secrets_pb2.ListSecretsResponse]] = Method(
+    "/vaultd.v1.SecretsService/ListSecrets",
+    secrets_pb2.ListSecretsRequest,
+    secrets_pb2.ListSecretsResponse,
+    repeatable=True,
+)
+UPDATE_SECRET: Final[Method[secrets_pb2.UpdateSecretRequest, secrets_pb2.Secret]] = Method(
+    "/vaultd.v1.SecretsService/UpdateSecret",
+    secrets_pb2.UpdateSecretRequest,
+    secrets_pb2.Secret,
+    repeatable=True,
+    has_request_id=True,
+)
+ADD_SECRET_VERSION: Final[Method[secrets_pb2.AddSecretVersionRequest, secrets_pb2.AddSecretVersionResponse]] = Method(
+    "/vaultd.v1.SecretsService/AddSecretVersion",
+    secrets_pb2.AddSecretVersionRequest,
+    secrets_pb2.AddSecretVersionResponse,
+    repeatable=False,
+    has_request_id=True,
+    checksums=(("payload_crc32c", ("payload",)),),
+)
+ACCESS_SECRET_VERSION: Final[
+    Method[secrets_pb2.AccessSecretVersionRequest, secrets_pb2.AccessSecretVersionResponse]
+] = Method(
+    "/vaultd.v1.SecretsService/AccessSecretVersion",
+    secrets_pb2.AccessSecretVersionRequest,
+    secrets_pb2.AccessSecretVersionResponse,
+    repeatable=True,
+    answer_checksums=(("payload_crc32c", ("payload",)), ("sealed_payload_crc32c", ("sealed_payload",))),
+)
+LIST_SECRET_VERSIONS: Final[Method[secrets_pb2.ListSecretVersionsRequest, secrets_pb2.ListSecretVersionsResponse]] = (
+    Method(
+        "/vaultd.v1.SecretsService/ListSecretVersions",
+        secrets_pb2.ListSecretVersionsRequest,
+        secrets_pb2.ListSecretVersionsResponse,
+        repeatable=True,
+    )
+)
+GET_SECRET_VERSION: Final[Method[secrets_pb2.GetSecretVersionRequest, secrets_pb2.SecretVersion]] = Method(
+    "/vaultd.v1.SecretsService/GetSecretVersion",
+    secrets_pb2.GetSecretVersionRequest,
+    secrets_pb2.SecretVersion,
+    repeatable=True,
+)
+ENABLE_SECRET_VERSION: Final[Method[secrets_pb2.EnableSecretVersionRequest, secrets_pb2.SecretVersion]] = Method(
+    "/vaultd.v1.SecretsService/EnableSecretVersion",
+    secrets_pb2.EnableSecretVersionRequest,
+    secrets_pb2.SecretVersion,
+    repeatable=True,
+    has_request_id=True,
+)
+DISABLE_SECRET_VERSION: Final[Method[secrets_pb2.DisableSecretVersionRequest, secrets_pb2.SecretVersion]] = Method(
+    "/vaultd.v1.SecretsService/DisableSecretVersion",
+    secrets_pb2.DisableSecretVersionRequest,
+    secrets_pb2.SecretVersion,
+    repeatable=True,
+    has_request_id=True,
+)
+DESTROY_SECRET_VERSION: Final[Method[secrets_pb2.DestroySecretVersionRequest, secrets_pb2.SecretVersion]] = Method(
+    "/vaultd.v1.SecretsService/DestroySecretVersion",
+    secrets_pb2.DestroySecretVersionRequest,
+    secrets_pb2.SecretVersion,
+    repeatable=True,
+    has_request_id=True,
+)
+SET_ALIAS: Final[Method[secrets_pb2.SetAliasRequest, secrets_pb2.Secret]] = Method(
+    "/vaultd.v1.SecretsService/SetAlias",
+    secrets_pb2.SetAliasRequest,
+    secrets_pb2.Secret,
+    repeatable=True,
+    has_request_id=True,
+)
+DELETE_SECRET: Final[Method[secrets_pb2.DeleteSecretRequest, secrets_pb2.Secret]] = Method(
+    "/vaultd.v1.SecretsService/DeleteSecret",
+    secrets_pb2.DeleteSecretRequest,
+    secrets_pb2.Secret,
+    repeatable=True,
+    has_request_id=True,
+)
+UNDELETE_SECRET: Final[Method[secrets_pb2.UndeleteSecretRequest, secrets_pb2.Secret]] = Method(
+    "/vaultd.v1.SecretsService/UndeleteSecret",
+    secrets_pb2.UndeleteSecretRequest,
+    secrets_pb2.Secret,
+    repeatable=True,
+    has_request_id=True,
+)
+PURGE_SECRET: Final[Method[secrets_pb2.PurgeSecretRequest, empty_pb2.Empty]] = Method(
+    "/vaultd.v1.SecretsService/PurgeSecret",
+    secrets_pb2.PurgeSecretRequest,
+    empty_pb2.Empty,
+    repeatable=False,
+    has_request_id=True,
+)
+SET_ROTATION_POLICY: Final[Method[rotation_pb2.SetRotationPolicyRequest, rotation_pb2.Rotation]] = Method(
+    "/vaultd.v1.SecretsService/SetRotationPolicy",
+    rotation_pb2.SetRotationPolicyRequest,
+    rotation_pb2.Rotation,
+    repeatable=True,
+    has_request_id=True,
+)
+DELETE_ROTATION_POLICY: Final[Method[rotation_pb2.DeleteRotationPolicyRequest, empty_pb2.Empty]] = Method(
+    "/vaultd.v1.SecretsService/DeleteRotationPolicy",
+    rotation_pb2.DeleteRotationPolicyRequest,
+    empty_pb2.Empty,
+    repeatable=False,
+    has_request_id=True,
+)
+GET_ROTATION: Final[Method[rotation_pb2.GetRotationRequest, rotation_pb2.Rotation]] = Method(
+    "/vaultd.v1.SecretsService/GetRotation",
+    rotation_pb2.GetRotationRequest,
+    rotation_pb2.Rotation,
+    repeatable=True,
+)
+LIST_ROTATIONS: Final[Method[rotation_pb2.ListRotationsRequest, rotation_pb2.ListRotationsResponse]] = Method(
+    "/vaultd.v1.SecretsService/ListRotations",
+    rotation_pb2.ListRotationsRequest,
+    rotation_pb2.ListRotationsResponse,
+    repeatable=True,
+)
+ROTATE_SECRET: Final[Method[rotation_pb2.RotateSecretRequest, rotation_pb2.Rotation]] = Method(
+    "/vaultd.v1.SecretsService/RotateSecret",
+    rotation_pb2.RotateSecretRequest,
+    rotation_pb2.Rotation,
+    repeatable=False,
+    has_request_id=True,
+)
+CANCEL_ROTATION: Final[Method[rotation_pb2.CancelRotationRequest, rotation_pb2.Rotation]] = Method(
+    "/vaultd.v1.SecretsService/CancelRotation",
+    rotation_pb2.CancelRotationRequest,
+    rotation_pb2.Rotation,
+    repeatable=True,
+    has_request_id=True,
+)
 BATCH_ENCRYPT: Final[Method[crypto_pb2.BatchEncryptRequest, crypto_pb2.BatchEncryptResponse]] = Method(
     "/vaultd.v1.CryptoService/BatchEncrypt",
     crypto_pb2.BatchEncryptRequest,
@@ -549,6 +794,15 @@ BATCH_UNWRAP_KEY: Final[Method[crypto_pb2.BatchUnwrapKeyRequest, crypto_pb2.Batc
     repeatable=True,
     single=UNWRAP_KEY,
 )
+BATCH_ACCESS_SECRET_VERSIONS: Final[
+    Method[secrets_pb2.BatchAccessSecretVersionsRequest, secrets_pb2.BatchAccessSecretVersionsResponse]
+] = Method(
+    "/vaultd.v1.SecretsService/BatchAccessSecretVersions",
+    secrets_pb2.BatchAccessSecretVersionsRequest,
+    secrets_pb2.BatchAccessSecretVersionsResponse,
+    repeatable=True,
+    single=ACCESS_SECRET_VERSION,
+)
 BATCHES: Final[Mapping[Method[Any, Any], Method[Any, Any]]] = {
     ENCRYPT: BATCH_ENCRYPT,
     DECRYPT: BATCH_DECRYPT,
@@ -559,5 +813,6 @@ BATCHES: Final[Mapping[Method[Any, Any], Method[Any, Any]]] = {
     VERIFY_MAC: BATCH_VERIFY_MAC,
     WRAP_KEY: BATCH_WRAP_KEY,
     UNWRAP_KEY: BATCH_UNWRAP_KEY,
+    ACCESS_SECRET_VERSION: BATCH_ACCESS_SECRET_VERSIONS,
 }
 """The batch of each RPC that has one: concurrent calls of these travel together."""

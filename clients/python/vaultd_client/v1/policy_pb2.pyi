@@ -162,7 +162,7 @@ class ExplainAccessRequest(_message.Message):
     def __init__(self, principal: _Optional[str] = ..., method: _Optional[str] = ..., resource: _Optional[str] = ..., incident_id: _Optional[str] = ..., circumstances: _Optional[_Union[Circumstances, _Mapping]] = ...) -> None: ...
 
 class ExplainAccessResponse(_message.Message):
-    __slots__ = ("refusal", "decisions", "allowed", "missing_permissions", "roles", "key_state", "quota_left", "advice")
+    __slots__ = ("refusal", "decisions", "allowed", "missing_permissions", "roles", "key_state", "quota_left", "advice", "secret_state")
     class QuotaLeftEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -178,6 +178,7 @@ class ExplainAccessResponse(_message.Message):
     KEY_STATE_FIELD_NUMBER: _ClassVar[int]
     QUOTA_LEFT_FIELD_NUMBER: _ClassVar[int]
     ADVICE_FIELD_NUMBER: _ClassVar[int]
+    SECRET_STATE_FIELD_NUMBER: _ClassVar[int]
     refusal: Refusal
     decisions: _containers.RepeatedCompositeFieldContainer[PolicyDecision]
     allowed: bool
@@ -186,7 +187,8 @@ class ExplainAccessResponse(_message.Message):
     key_state: str
     quota_left: _containers.ScalarMap[str, int]
     advice: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, refusal: _Optional[_Union[Refusal, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[PolicyDecision, _Mapping]]] = ..., allowed: bool = ..., missing_permissions: _Optional[_Iterable[str]] = ..., roles: _Optional[_Iterable[str]] = ..., key_state: _Optional[str] = ..., quota_left: _Optional[_Mapping[str, int]] = ..., advice: _Optional[_Iterable[str]] = ...) -> None: ...
+    secret_state: str
+    def __init__(self, refusal: _Optional[_Union[Refusal, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[PolicyDecision, _Mapping]]] = ..., allowed: bool = ..., missing_permissions: _Optional[_Iterable[str]] = ..., roles: _Optional[_Iterable[str]] = ..., key_state: _Optional[str] = ..., quota_left: _Optional[_Mapping[str, int]] = ..., advice: _Optional[_Iterable[str]] = ..., secret_state: _Optional[str] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("request_id", "principal", "method", "resources", "code", "reason", "time")

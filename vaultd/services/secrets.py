@@ -1,0 +1,322 @@
+"""SecretsService: message to engine call and back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import google_crc32c
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.json_format import MessageToDict
+
+from vaultd.engine.model import SecretState, SecretVersionState
+from vaultd.engine.paging import page_length, page_limit, page_start, page_token
+from vaultd.engine.secret_access import AccessItem
+from vaultd.engine.secret_payloads import X25519_BYTES
+from vaultd.engine.secrets import NewVersion, SecretSpec
+from vaultd.errors import InvalidArgument, VaultdError
+from vaultd.names import (
+    parse_secret_name,
+    parse_secret_or_version_name,
+    parse_secret_version_name,
+    parse_vault_name,
+    secret_version_name,
+)
+from vaultd.secret import Secret
+from vaultd.services.convert import duration_us, one_etag, set_time, time_us, update_paths
+from vaultd_client.v1 import secrets_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from vaultd.engine.ledger import Ledger
+    from vaultd.engine.model import SecretVersion, StoredSecret
+    from vaultd.engine.secret_access import Accessed, SecretAccess
+    from vaultd.engine.secrets import Secrets
+    from vaultd.services.context import Context
+    from vaultd.services.rotations import RotationCalls
+
+UPDATABLE: Final = ("labels", "owner", "metadata", "keep_versions", "version_ttl", "purge_protection")
+STATES: Final[dict[SecretState, Any]] = {
+    state: pb.SecretState.Value(f"SECRET_STATE_{state.value}")
+    for state in SecretState
+    if state is not SecretState.PURGED
+}
+VERSION_STATES: Final[dict[SecretVersionState, Any]] = {
+    state: pb.SecretVersionState.Value(f"SECRET_VERSION_STATE_{state.value}") for state in SecretVersionState
+}
+MAX_TTL_US: Final = 36_525 * 86_400 * 1_000_000
+MIN_TTL_US: Final = 1_000_000
+ITEMS_PER_TURN: Final = 1000
+"""Items of a batch that are converted between two turns of the event loop."""
+_new_item: Final = tuple.__new__  # as in the crypto service: a batch makes thousands
+
+
+def secret_message(secret: StoredSecret) -> pb.Secret:
+    """A secret as the wire has it."""
+
+    def named(number: int) -> str:
+        return secret_version_name(secret.vault, secret.id, number) if number else ""
+
+    message = pb.Secret(
+        name=secret.name,
+        uid=secret.uid,
+        labels=secret.labels,
+        owner=secret.owner,
+        keep_versions=secret.keep_versions,
+        purge_protection=secret.purge_protection,
+        state=STATES[secret.state],
+        latest_version=named(secret.latest),
+        current_version=named(secret.current),
+        previous_version=named(secret.previous),
+        aliases=secret.aliases,
+        etag=secret.etag,
+    )
+    if secret.metadata:
+        message.metadata.update(secret.metadata)
+    if secret.version_ttl_us is not None:
+        message.version_ttl.FromMicroseconds(secret.version_ttl_us)
+    set_time(message.create_time, secret.create_us)
+    set_time(message.update_time, secret.update_us)
+    set_time(message.delete_time, secret.delete_us)
+    set_time(message.purge_time, secret.purge_us)
+    return message
+
+
+def version_message(version: SecretVersion) -> pb.SecretVersion:
+    """A version as the wire has it."""
+    message = pb.SecretVersion(
+        name=version.name,
+        state=VERSION_STATES[version.state],
+        content_type=version.content_type,
+        payload_bytes=version.payload_bytes,
+        etag=version.etag,
+    )
+    if version.metadata:
+        message.metadata.update(version.metadata)
+    set_time(message.create_time, version.create_us)
+    set_time(message.expire_time, version.expire_us)
+    set_time(message.destroy_time, version.destroyed_us)
+    return message
+
+
+def _metadata(message: Any, field: str) -> Mapping[str, Any]:
+    return MessageToDict(getattr(message, field)) if message.HasField(field) else {}
+
+
+def _ttl_us(secret: pb.Secret) -> int | None:
+    ttl_us = duration_us(secret, "version_ttl", "secret.version_ttl")
+    if ttl_us is not None and not MIN_TTL_US <= ttl_us <= MAX_TTL_US:
+        raise InvalidArgument(
+            "VERSION_TTL_RANGE", "version_ttl must be 1 second to 100 years", field="secret.version_ttl"
+        )
+    return ttl_us
+
+
+def _spec(secret: pb.Secret) -> SecretSpec:
+    return SecretSpec(
+        labels=dict(secret.labels),
+        owner=secret.owner,
+        metadata=_metadata(secret, "metadata"),
+        keep_versions=secret.keep_versions,
+        version_ttl_us=_ttl_us(secret),
+        purge_protection=secret.purge_protection,
+    )
+
+
+def _fields(request: pb.UpdateSecretRequest) -> dict[str, Any]:
+    spec = _spec(request.secret)
+    paths = update_paths(request.update_mask, UPDATABLE)
+    return {name: getattr(spec, name) for name in ("version_ttl_us" if p == "version_ttl" else p for p in paths)}
+
+
+def _new_version(request: Any, metadata: str) -> NewVersion:
+    return NewVersion(
+        Secret(request.payload),
+        request.content_type,
+        _metadata(request, metadata),
+        time_us(request, "expire_time", "expire_time"),
+    )
+
+
+def _access_item(request: pb.AccessSecretVersionRequest) -> AccessItem:
+    unless, recipient, context = request.if_version_not, request.recipient_public_key, request.recipient_context
+    if unless:
+        parse_secret_version_name(unless, "if_version_not")
+    if recipient and len(recipient) != X25519_BYTES:
+        raise InvalidArgument(
+            "FIELD_SIZE",
+            f"recipient_public_key must be an X25519 public key of {X25519_BYTES} bytes",
+            field="recipient_public_key",
+        )
+    if context and not recipient:
+        raise InvalidArgument(
+            "RECIPIENT_MISSING", "recipient_context needs recipient_public_key", field="recipient_public_key"
+        )
+    return _new_item(AccessItem, (request.name, unless, recipient, context))
+
+
+def _fill(answer: Accessed, response: pb.AccessSecretVersionResponse) -> str:
+    """Write an answer; returns the name of the version."""
+    held, payload, sealed = answer
+    version = held.version
+    response.version = name = held.name
+    if payload is not None:
+        response.payload = payload.expose("the answer of an access that was allowed")
+        response.payload_crc32c = version.payload_crc32c
+    elif sealed is not None:
+        response.sealed_payload = sealed
+        response.sealed_payload_crc32c = google_crc32c.value(sealed)
+    else:
+        response.not_modified = True
+    if version.content_type:
+        response.content_type = version.content_type
+    if version.metadata:
+        response.metadata.update(version.metadata)
+    if version.expire_us is not None:
+        set_time(response.expire_time, version.expire_us)
+    return name
+
+
+class SecretsService:
+    """Keeps secrets and gives them out."""
+
+    def __init__(self, secrets: Secrets, access: SecretAccess, ledger: Ledger, rotation: RotationCalls) -> None:
+        self._secrets = secrets
+        self._access = access
+        self._ledger = ledger
+        self.SetRotationPolicy = rotation.SetRotationPolicy
+        self.DeleteRotationPolicy = rotation.DeleteRotationPolicy
+        self.GetRotation = rotation.GetRotation
+        self.ListRotations = rotation.ListRotations
+        self.RotateSecret = rotation.RotateSecret
+        self.CancelRotation = rotation.CancelRotation
+
+    async def CreateSecret(self, request: pb.CreateSecretRequest, context: Context) -> pb.Secret:
+        vault = parse_vault_name(request.parent, "parent")
+        first = _new_version(request, "version_metadata") if request.payload else None
+        if first is None and (request.HasField("expire_time") or request.HasField("version_metadata")):
+            raise InvalidArgument(
+                "PAYLOAD_MISSING",
+                "expire_time and version_metadata are of a version: give its payload",
+                field="payload",
+            )
+        intent = context.intent(request)
+        secret = await self._secrets.create(intent, vault, request.secret_id, _spec(request.secret), first)
+        return secret_message(secret)
+
+    async def GetSecret(self, request: pb.GetSecretRequest, context: Context) -> pb.Secret:
+        del context
+        return secret_message(await self._secrets.get(parse_secret_name(request.name)))
+
+    async def ListSecrets(self, request: pb.ListSecretsRequest, context: Context) -> pb.ListSecretsResponse:
+        del context
+        vault = parse_vault_name(request.parent, "parent")
+        limit = page_limit(request.page_size)
+        query = f"secrets {vault} {request.show_deleted}"
+        after = page_start(self._ledger, query, request.page_token)
+        found = await self._secrets.list_secrets(vault, after, limit + 1, deleted=request.show_deleted)
+        messages = [secret_message(secret) for secret in found]
+        length = page_length((message.ByteSize() for message in messages), limit)
+        response = pb.ListSecretsResponse(secrets=messages[:length])
+        if len(found) > length:
+            response.next_page_token = page_token(self._ledger, query, found[length - 1].id)
+        return response
+
+    async def UpdateSecret(self, request: pb.UpdateSecretRequest, context: Context) -> pb.Secret:
+        ref = parse_secret_name(request.secret.name, "secret.name")
+        etag = one_etag(request.etag, request.secret.etag)
+        return secret_message(await self._secrets.update(context.intent(request), ref, _fields(request), etag))
+
+    async def AddSecretVersion(
+        self, request: pb.AddSecretVersionRequest, context: Context
+    ) -> pb.AddSecretVersionResponse:
+        ref = parse_secret_name(request.parent, "parent")
+        version = await self._secrets.add_version(
+            context.intent(request),
+            ref,
+            _new_version(request, "metadata"),
+            request.expected_etag,
+            keep_current=request.keep_current,
+        )
+        return pb.AddSecretVersionResponse(
+            version=version.name, secret_version=version_message(version), etag=version.etag
+        )
+
+    async def AccessSecretVersion(
+        self, request: pb.AccessSecretVersionRequest, context: Context
+    ) -> pb.AccessSecretVersionResponse:
+        answer = await self._access.access(_access_item(request), context.deadline)
+        _fill(answer, response := pb.AccessSecretVersionResponse())
+        return response
+
+    async def BatchAccessSecretVersions(
+        self, requests: Sequence[pb.AccessSecretVersionRequest], results: Sequence[Any], context: Context
+    ) -> list[str | VaultdError]:
+        outcomes: list[Any] = [None] * len(requests)
+        items, places = [], []
+        for at, request in enumerate(requests):
+            if at % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
+                await asyncio.sleep(0)
+            try:
+                items.append(_access_item(request))
+                places.append(at)
+            except VaultdError as error:
+                outcomes[at] = error
+        answers = await self._access.access_many(items, context.deadline)
+        for at, answer in zip(places, answers, strict=True):
+            if at % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
+                await asyncio.sleep(0)
+            outcomes[at] = answer if isinstance(answer, VaultdError) else _fill(answer, results[at])
+        return outcomes
+
+    async def ListSecretVersions(
+        self, request: pb.ListSecretVersionsRequest, context: Context
+    ) -> pb.ListSecretVersionsResponse:
+        del context
+        ref = parse_secret_name(request.parent, "parent")
+        limit = page_limit(request.page_size)
+        query = f"secret versions {ref}"
+        after = int(page_start(self._ledger, query, request.page_token) or 0)
+        found = await self._secrets.list_versions(ref, after, limit + 1)
+        messages = [version_message(version) for version in found]
+        length = page_length((message.ByteSize() for message in messages), limit)
+        response = pb.ListSecretVersionsResponse(secret_versions=messages[:length])
+        if len(found) > length:
+            response.next_page_token = page_token(self._ledger, query, str(found[length - 1].number))
+        return response
+
+    async def GetSecretVersion(self, request: pb.GetSecretVersionRequest, context: Context) -> pb.SecretVersion:
+        del context
+        return version_message(await self._secrets.get_version(parse_secret_or_version_name(request.name)))
+
+    async def EnableSecretVersion(self, request: pb.EnableSecretVersionRequest, context: Context) -> pb.SecretVersion:
+        ref = parse_secret_version_name(request.name)
+        return version_message(await self._secrets.enable_version(context.intent(request), ref, request.etag))
+
+    async def DisableSecretVersion(self, request: pb.DisableSecretVersionRequest, context: Context) -> pb.SecretVersion:
+        ref = parse_secret_version_name(request.name)
+        return version_message(await self._secrets.disable_version(context.intent(request), ref, request.etag))
+
+    async def DestroySecretVersion(self, request: pb.DestroySecretVersionRequest, context: Context) -> pb.SecretVersion:
+        ref = parse_secret_version_name(request.name)
+        return version_message(await self._secrets.destroy_version(context.intent(request), ref, request.etag))
+
+    async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.Secret:
+        ref, intent = parse_secret_name(request.name), context.intent(request)
+        if not request.version:
+            return secret_message(await self._secrets.remove_alias(intent, ref, request.alias, request.etag))
+        target = parse_secret_or_version_name(request.version, "version")
+        return secret_message(await self._secrets.set_alias(intent, ref, request.alias, target, request.etag))
+
+    async def DeleteSecret(self, request: pb.DeleteSecretRequest, context: Context) -> pb.Secret:
+        ref = parse_secret_name(request.name)
+        return secret_message(await self._secrets.delete(context.intent(request), ref, request.etag))
+
+    async def UndeleteSecret(self, request: pb.UndeleteSecretRequest, context: Context) -> pb.Secret:
+        ref = parse_secret_name(request.name)
+        return secret_message(await self._secrets.undelete(context.intent(request), ref, request.etag))
+
+    async def PurgeSecret(self, request: pb.PurgeSecretRequest, context: Context) -> Empty:
+        await self._secrets.purge(context.intent(request), parse_secret_name(request.name), request.etag)
+        return Empty()
