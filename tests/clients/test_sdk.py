@@ -334,6 +334,35 @@ async def test_another_event_loop_is_told_so(server, vault):
         await asyncio.to_thread(asyncio.run, vault.encrypt(AEAD, b"p"))
 
 
+async def test_changes_are_watched_and_a_watch_goes_on_where_it_ended(server):
+    async with async_client(server, "admin") as admin:
+        watch = admin.watch()
+        assert not (await anext(watch)).events
+        first = await admin.create_key(VAULT, "watched-1", {"purpose": "KEY_PURPOSE_MAC"})
+        seen = await anext(watch)
+        assert first.name in {event.name for event in seen.events}
+        await watch.aclose()
+        second = await admin.create_key(VAULT, "watched-2", {"purpose": "KEY_PURPOSE_MAC"})
+        names: set[str] = set()
+        async for response in admin.watch(resume_token=seen.resume_token):
+            names |= {event.name for event in response.events}
+            if second.name in names:
+                break
+        assert first.name not in names
+
+
+async def test_operations_go_through_a_stream_and_their_results_come_back_by_id(vault):
+    async def requests():
+        for n in range(3):
+            operation = {"id": n, "encrypt": {"name": AEAD, "plaintext": b"%d" % n}}
+            yield crypto_pb2.CryptoStreamRequest(operations=[operation])
+
+    results = {one.id: one async for response in vault.crypto_stream(requests()) for one in response.results}
+    assert sorted(results) == [0, 1, 2]
+    for n, one in results.items():
+        assert (await vault.decrypt(AEAD, one.encrypt.ciphertext)).plaintext == b"%d" % n
+
+
 async def test_health_can_be_watched_through_the_streams_that_generated_methods_stand_on(server, vault):
     from grpc_health.v1 import health_pb2
 
