@@ -26,6 +26,7 @@ from vaultd.backends.software import SoftwareBackend  # noqa: E402
 from vaultd.engine import (  # noqa: E402
     access,
     approvals,
+    audit_witness,
     conditions,
     key_grants,
     leases,
@@ -38,20 +39,23 @@ from vaultd.engine import (  # noqa: E402
     quotas,
     refusals,
     revocations,
+    scheduler,
     secret_payloads,
     secrets,
     usage,
+    watch,
     weights,
 )
 from vaultd.engine.algorithms import ALGORITHMS, Algorithm, ProtectionLevel, Purpose, default_algorithm  # noqa: E402
 from vaultd.engine.clock import DAY_US, SECOND_US  # noqa: E402
 from vaultd.engine.ledger import REPLAY_WINDOW_US  # noqa: E402
 from vaultd.engine.model import VersionState  # noqa: E402
-from vaultd.hosts import grpcio  # noqa: E402
-from vaultd.interceptors import chain, crl, jose, throttle, tokens, validate  # noqa: E402
+from vaultd.hosts import grpcio, plain  # noqa: E402
+from vaultd.interceptors import chain, crl, item_stream, jose, streams, throttle, tokens, validate  # noqa: E402
 from vaultd.interceptors.errors import Internal  # noqa: E402
 from vaultd.interceptors.rules import RULES, Access  # noqa: E402
-from vaultd.services import health  # noqa: E402
+from vaultd.services import crypto_stream, health  # noqa: E402
+from vaultd.telemetry.metrics import METRICS  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -81,8 +85,12 @@ NAME_CHECKS = {
     "_grant": "`vaults/{vault}/keys/{key}/grants/{grant}`",
     "_key_or_vault": "a key or a vault",
     "_approval": "`approvals/{approval}`",
+    "_import_job": "`vaults/{vault}/importJobs/{import_job}`",
     "_rules": f"at most {approvals.MAX_RULES}, together at most {approvals.MAX_RULES_CHARS // KIB} KiB",
     "_grantable": f"1 to {validate.MAX_GRANTED} permissions that can be granted, each once",
+    "_watched": "`/`, `vaults`, `vaults/{vault}`, its `keys` or `secrets`, one of them, its `versions`, or a version",
+    "_kinds": f"at most {validate.MAX_KINDS} known kinds",
+    "_heartbeat": f"1 s to {validate.MAX_HEARTBEAT_S} s",
     "_etag": "empty, or an etag that the server gave",
     "_request_id": "empty, or 1 to 64 of `[A-Za-z0-9-]`",
     "_labels": f"at most {validate.MAX_LABELS}; keys `[a-z][a-z0-9_-]{{0,62}}`, values `[a-zA-Z0-9._/-]{{0,63}}`",
@@ -91,6 +99,7 @@ NAME_CHECKS = {
     "_secret": "`vaults/{vault}/secrets/{secret}`",
     "_secret_version": "`vaults/{vault}/secrets/{secret}/versions/{number}`",
     "_secret_or_version": "a secret, or a version by number or alias",
+    "_states": f"at most {validate.MAX_STATES} states",
     "_alias": "an alias: `[a-z]([a-z0-9-]{0,61}[a-z0-9])?`",
     "_payload": f"at most {secret_payloads.MAX_PAYLOAD_BYTES // KIB} KiB",
     "_filled_payload": f"1 byte to {secret_payloads.MAX_PAYLOAD_BYTES // KIB} KiB",
@@ -190,6 +199,8 @@ def resource_of(needed: Access) -> str:
     held = inspect.getclosurevars(needed.resource).nonlocals
     if "resource" in held:
         return f"`{held['resource']}`"
+    if needed.resource.__qualname__.startswith("_vault_of."):
+        return f"the vault of `{held['field']}`"
     if "field" in held:
         return f"`{held['field']}`, or `/`"
     return f"the vault of `{held['name'].__reduce__()[1][0]}`, or `/`"  # of a quota's name
@@ -204,6 +215,11 @@ def permission_rows() -> Iterator[Sequence[str]]:
             needs, on, hides = "listed under `operators`", "the server", ""
         elif rule.named:
             needs, on, hides = "named by the approval itself", "`name`", ""
+        elif rule.each:
+            needs, on, hides = "that of each operation's single call", "", ""
+        elif rule.some:
+            needs = " or ".join(f"`{permission}`" for permission in rule.some)
+            on, hides = "`filter.resource_prefix`, above or below it", ""
         else:
             needs = "<br>".join(f"`{a.permission}`{'' if a.when is None else ' (not always)'}" for a in rule.access)
             on = "<br>".join(resource_of(a) for a in rule.access)
@@ -247,18 +263,27 @@ def limit_of(check: Any) -> str:
         return f"at most {held['maximum']:,} characters"
     if maker == "_chars":
         return f"at most {held['maximum']} printable characters"
+    if maker == "_hash":
+        return f"empty, or {held['size']} bytes"
+    if maker == "_texts":
+        return f"at most {held['most']}, each of at most {held['chars']:,} printable characters"
     return NAME_CHECKS[maker]
+
+
+def limits_of(path: str, check: Any) -> Iterator[tuple[str, str]]:
+    """The fields that a check is about, at any depth, and their limits."""
+    if not getattr(check, "__qualname__", "").startswith("_resource."):
+        yield path, limit_of(check)
+        return
+    for name, one in inspect.getclosurevars(check).nonlocals["checks"].items():
+        yield from limits_of(f"{path}.{name}", one)
 
 
 def field_limits() -> str:
     rows = []
     for message, checks in validate.REQUESTS.items():
         for field, check in checks.items():
-            if getattr(check, "__qualname__", "").startswith("_resource."):
-                inner = inspect.getclosurevars(check).nonlocals["checks"]
-                rows += [(message, f"`{field}.{name}`", limit_of(one)) for name, one in inner.items()]
-            else:
-                rows.append((message, f"`{field}`", limit_of(check)))
+            rows += [(message, f"`{path}`", limit) for path, limit in limits_of(field, check)]
     return table(("Message", "Field", "Limit"), rows)
 
 
@@ -293,8 +318,21 @@ def fixed_limits() -> str:
         ("tokens of a durable window that are leased at a time", f"1/{leases.BLOCKS} of its burst"),
         ("refusals recorded one by one, per principal, reason and second", f"{folding.INDIVIDUAL_PER_SECOND}"),
         ("watchers of health", f"{health.MAX_WATCHED}"),
+        (
+            "connections of the metrics listener, a request there",
+            f"{plain.MAX_CONNECTIONS}, {size(plain.MAX_REQUEST_BYTES)}",
+        ),
+        ("operations of a message of CryptoStream", f"1 to {crypto_stream.MAX_OPERATIONS:,}; so of ReEncryptStream"),
+        (
+            "operations of such a stream without answer, their bytes",
+            f"{item_stream.MAX_UNANSWERED:,}, {size(item_stream.MAX_UNANSWERED_BYTES)}: then no more is read",
+        ),
+        ("how far a Watch may fall behind", f"{watch.RING_EVENTS:,} changes"),
+        ("how far back the feed reaches", f"{scheduler.FEED_REVISIONS:,} revisions"),
+        ("a message that the reader of a stream does not take", f"{streams.STALLED_S:g} s"),
         ("a segment of the audit log", size(log.MAX_SEGMENT_BYTES)),
         ("time for the audit log to reach the disk", f"{log.SYNC_TIMEOUT_S:g} s"),
+        ("records after which a checkpoint is signed before its time", f"{audit_witness.MAX_UNSIGNED:,}"),
         ("a passphrase", f"{rootkeys.MIN_PASSPHRASE_BYTES} to {rootkeys.MAX_PASSPHRASE_BYTES:,} bytes"),
         ("the configuration file", size(config.MAX_FILE_BYTES)),
         ("a token", f"{jose.MAX_TOKEN_CHARS:,} characters"),
@@ -344,6 +382,22 @@ def weights_table() -> str:
     names = [name for name in ALGORITHMS if name in private or name in generate]
     rows = [(f"`{name}`", str(private.get(name, 1)), str(generate.get(name, 1))) for name in names]
     return table(("Algorithm", "Private-key operation", "Making a key"), rows)
+
+
+# -- metrics ------------------------------------------------------------------------------------------------------------
+
+
+def metrics_table() -> str:
+    rows = [
+        (
+            f"`{metric.prometheus}`",
+            metric.kind.value,
+            ", ".join(f"`{label}`" for label in metric.prometheus_labels),
+            f"{metric.text}{'' if metric.name.replace('.', '_') == metric.prometheus else f' (`{metric.name}`)'}",
+        )
+        for metric in METRICS.values()
+    ]
+    return table(("Metric", "Kind", "Labels", "What it says (and its name in OpenTelemetry)"), rows)
 
 
 # -- vectors ------------------------------------------------------------------------------------------------------------
@@ -442,6 +496,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/formats.md": {"vectors": vectors},
     "docs/hsm.md": {"softhsm-lacks": softhsm_lacks},
     "docs/quotas.md": {"weights": weights_table},
+    "docs/metrics.md": {"metrics": metrics_table},
 }
 
 

@@ -2,6 +2,7 @@
  *
  * FAULT_MODULE: path of the real module.  FAULT_DIR: a directory; a file in it that is named after a fault makes the next use of
  * a key fail that way, once, and is taken away.  Logins are counted in FAULT_DIR/logins, a byte each.
+ * The fault "point" makes the next reading of a public key fail instead.
  * FAULT_NO_LOCKING: refuse CKF_OS_LOCKING_OK, as modules without mutexes do.
  * FAULT_OWN_NONCE: encrypt with another nonce than the caller's, written over the caller's, as some HSMs do with AES-GCM.
  * FAULT_NO_SESSION_KEYS: make no key whose CKA_TOKEN is false, as some HSMs do.
@@ -21,9 +22,9 @@ typedef struct { CK_ULONG kind; void *parameter; CK_ULONG length; } mechanism;
 typedef struct { CK_ULONG kind; void *value; CK_ULONG length; } attribute;
 
 enum { INITIALIZE = 0, FINALIZE = 1, GET_FUNCTION_LIST = 3, CLOSE_ALL = 14, SESSION_INFO = 15, LOGIN = 18, LOGOUT = 19,
-       ENCRYPT_INIT = 29, DECRYPT_INIT = 33, SIGN_INIT = 42, GENERATE_KEY = 58, GENERATE_KEY_PAIR = 59 };
+       GET_ATTRIBUTE_VALUE = 24, ENCRYPT_INIT = 29, DECRYPT_INIT = 33, SIGN_INIT = 42, GENERATE_KEY = 58, GENERATE_KEY_PAIR = 59 };
 enum { CKR_OK = 0, CKR_CANT_LOCK = 0x0a, CKR_ATTRIBUTE_VALUE_INVALID = 0x13, CKR_DEVICE_ERROR = 0x30, CKR_DEVICE_REMOVED = 0x32,
-       CKF_OS_LOCKING_OK = 2, CKM_AES_GCM = 0x1087, CKA_TOKEN = 1 };
+       CKF_OS_LOCKING_OK = 2, CKM_AES_GCM = 0x1087, CKA_TOKEN = 1, CKA_EC_POINT = 0x181 };
 
 static function_list list;
 static function_list *real;
@@ -75,6 +76,11 @@ static CK_ULONG generate_key_pair(CK_ULONG session, void *how, attribute *public
     return real->functions[GENERATE_KEY_PAIR](session, how, public, publics, private, privates, public_key, private_key);
 }
 
+static CK_ULONG get_attribute_value(CK_ULONG session, CK_ULONG object, attribute *template, CK_ULONG count) {
+    if (count > 0 && template[0].kind == CKA_EC_POINT && told("point")) return CKR_DEVICE_ERROR;
+    return real->functions[GET_ATTRIBUTE_VALUE](session, object, template, count);
+}
+
 #define USE(name, index) \
     static CK_ULONG name(CK_ULONG session, void *how, CK_ULONG key) { \
         CK_ULONG result = fail(session); \
@@ -108,6 +114,7 @@ CK_ULONG C_GetFunctionList(function_list **out) {
         list.functions[INITIALIZE] = (function)C_Initialize;
         list.functions[GET_FUNCTION_LIST] = (function)C_GetFunctionList;
         list.functions[LOGIN] = (function)login;
+        list.functions[GET_ATTRIBUTE_VALUE] = (function)get_attribute_value;
         list.functions[ENCRYPT_INIT] = (function)encrypt_init;
         list.functions[DECRYPT_INIT] = (function)decrypt_init;
         list.functions[SIGN_INIT] = (function)sign_init;

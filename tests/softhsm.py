@@ -100,7 +100,10 @@ class FaultyToken:
         return counted.stat().st_size if counted.exists() else 0
 
     def tell(self, fault: str) -> None:
-        """Make the next use of a key fail: close, logout, removed, error, crash or hang."""
+        """Make the next use of a key fail: close, logout, removed, error, crash or hang.
+
+        `point`: the next reading of a public key.
+        """
         (self.faults / fault).touch()
 
     def took(self, fault: str) -> bool:

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from vaultd.secret import Secret
+    from vaultd.wiring import Server
 
+ACCEPT_RESTORE = click.option(
+    "--accept-restore",
+    is_flag=True,
+    help="Take a store that was put back from the past, this once; it is recorded.",
+)
 CONFIG = click.option(
     "--config", "config", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, help="YAML file."
 )
@@ -91,49 +97,62 @@ def main() -> None:
 @click.option("--dir", "directory", type=click.Path(path_type=Path), default=Path(".vaultd-dev"), show_default=True)
 @click.option("--listen", default="127.0.0.1:7443", show_default=True, metavar="HOST:PORT")
 @click.option("--hsm", is_flag=True, help="Make a SoftHSM token in the directory, for protection_level HSM.")
-def dev(directory: Path, listen: str, hsm: bool) -> None:
+@click.option("--metrics", metavar="HOST:PORT", help="Serve metrics for Prometheus there, and plain HTTP health.")
+@ACCEPT_RESTORE
+def dev(directory: Path, listen: str, *, hsm: bool, metrics: str | None, accept_restore: bool) -> None:
     """Make certificates and a vault in a directory (once), and serve."""
     from vaultd.dev import ADMIN, create_dev_directory, grpcurl_line
     from vaultd.softhsm import SoftHsmMissing
 
     try:
-        config = create_dev_directory(directory, listen, hsm=hsm)
+        config = create_dev_directory(directory, listen, hsm=hsm, metrics=metrics)
     except SoftHsmMissing as error:
         raise SystemExit(f"vaultd: {error}") from None
     settings = _load(config)
 
     async def start() -> None:
         if not settings.store.path.exists():
-            await _init(settings, [ADMIN], directory / "policy.yaml", None)
+            await _init(settings, [ADMIN], directory / "policy.yaml", None, lambda _: None)
 
-        def announce(address: str) -> None:
+        def announce(address: str, plain: str, server: Server) -> None:
+            if server.witness.public_keys:
+                (directory / "audit.pub").write_bytes(server.witness.public_pem)
             print(f"ready {address}", flush=True)
             print(grpcurl_line(directory, address), flush=True)
+            if plain:
+                print(f"metrics http://{plain}/metrics", flush=True)
 
-        await _serve(settings, announce)
+        await _serve(settings, announce, accept_restore=accept_restore)
 
     _run_server(start())
 
 
 @main.command()
 @CONFIG
-def serve(config: Path) -> None:
+@ACCEPT_RESTORE
+def serve(config: Path, *, accept_restore: bool) -> None:
     """Serve with a configuration file."""
     settings = _load(config)
-    _run_server(_serve(settings, lambda address: print(f"ready {address}", flush=True)))
+
+    def announce(address: str, plain: str, server: Server) -> None:
+        del plain, server
+        print(f"ready {address}", flush=True)
+
+    _run_server(_serve(settings, announce, accept_restore=accept_restore))
 
 
-async def _serve(settings: Settings, announce: Callable[[str], None]) -> None:
+async def _serve(settings: Settings, announce: Callable[[str, str, Server], None], *, accept_restore: bool) -> None:
     from vaultd.wiring import Server
 
-    server = Server(settings)
+    server = Server(settings, accept_restore=accept_restore)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, server.reload)
     async with server.running():
-        announce(f"{settings.listen.rpartition(':')[0]}:{server.port}")
+        plain = settings.metrics.listen and f"{settings.metrics.listen.rpartition(':')[0]}:{server.observing.port}"
+        announce(f"{settings.listen.rpartition(':')[0]}:{server.port}", plain, server)
         await stop.wait()
 
 
@@ -148,11 +167,17 @@ async def _serve(settings: Settings, announce: Callable[[str], None]) -> None:
 def init(config: Path, admins: tuple[str, ...], policy: Path | None) -> None:
     """Make the key ring, `vaults/default` and the policy.  The server must not be running."""
     settings = _load(config)
-    _run(_init(settings, list(admins), policy, _ask_passphrase(settings, confirm=True)))
+    _run(_init(settings, list(admins), policy, _ask_passphrase(settings, confirm=True), click.echo))
     click.echo(f"initialized {settings.store.path}; start the server with `vaultd serve --config {config}`")
 
 
-async def _init(settings: Settings, admins: list[str], policy: Path | None, passphrase: Secret | None) -> None:
+async def _init(
+    settings: Settings,
+    admins: list[str],
+    policy: Path | None,
+    passphrase: Secret | None,
+    tell: Callable[[str], None],
+) -> None:
     from vaultd.engine.policy import seed_policy
 
     seeded = seed_policy(admins, read_yaml(policy) if policy is not None else None)
@@ -160,12 +185,14 @@ async def _init(settings: Settings, admins: list[str], policy: Path | None, pass
     async with _offline(settings) as server:
         await server.audit_event("init")
         await server.engine.seal.init(seeded, passphrase)
+        tell("The audit log is signed with this key. Keep a copy elsewhere, for `vaultd audit verify --public-key`:")
+        tell(server.witness.public_pem.decode().rstrip())
 
 
-def _offline(settings: Settings) -> Any:
+def _offline(settings: Settings, *, accept_restore: bool = False) -> Any:
     from vaultd.wiring import Server
 
-    return Server(settings).offline()
+    return Server(settings, accept_restore=accept_restore).offline()
 
 
 def _require_store(settings: Settings) -> None:
@@ -181,6 +208,7 @@ def _require_store(settings: Settings) -> None:
 def check_config(config: Path) -> None:
     """Read the configuration and every file that it names, and say what is wrong."""
     from vaultd.engine.clock import SystemClock
+    from vaultd.sinks import check_files
     from vaultd.trust import read_trust_bundles, require_fresh
     from vaultd.wiring import TlsFiles
 
@@ -188,6 +216,7 @@ def check_config(config: Path) -> None:
     try:
         require_fresh(read_trust_bundles(settings.trust_bundles), SystemClock().now_us())
         TlsFiles(settings).read()
+        check_files(settings.audit.sinks)
     except ConfigError as error:
         raise SystemExit(f"vaultd: {error}") from None
     click.echo("configuration ok")
@@ -195,14 +224,15 @@ def check_config(config: Path) -> None:
 
 @main.command("check-store")
 @CONFIG
-def check_store(config: Path) -> None:
+@ACCEPT_RESTORE
+def check_store(config: Path, *, accept_restore: bool) -> None:
     """Open every row and compare all of them with their digests.  Exit code 1 names what was tampered with."""
     settings = _load(config)
     passphrase = _ask_passphrase(settings, confirm=False)
 
     async def check() -> None:
         _require_store(settings)
-        async with _offline(settings) as server:
+        async with _offline(settings, accept_restore=accept_restore) as server:
             await server.engine.seal.unseal(passphrase)
             rows = await server.engine.ledger.check(deep=True)
             click.echo(f"store ok: {rows} rows")
@@ -221,7 +251,8 @@ def check_store(config: Path) -> None:
     is_flag=True,
     help="Take all approval rules away too, when nobody is left to approve.",
 )
-def recover_admin(config: Path, admins: tuple[str, ...], *, lift: bool) -> None:
+@ACCEPT_RESTORE
+def recover_admin(config: Path, admins: tuple[str, ...], *, lift: bool, accept_restore: bool) -> None:
     """Give principals every permission, when nobody is left who could.  The server must not be running; it is recorded."""
     settings = _load(config)
     passphrase = _ask_passphrase(settings, confirm=False)
@@ -232,7 +263,7 @@ def recover_admin(config: Path, admins: tuple[str, ...], *, lift: bool) -> None:
         from vaultd.engine.revocations import lift as lift_revocations
 
         _require_store(settings)
-        async with _offline(settings) as server:
+        async with _offline(settings, accept_restore=accept_restore) as server:
             await server.engine.seal.unseal(passphrase)
             document = server.engine.authority.engine.policy.to_document()
             await server.audit_event("recover_admin", admins=" ".join(admins))
@@ -292,8 +323,121 @@ def restore(config: Path, directory: Path) -> None:
         settings.store.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         manifest = restore_backup(directory, settings.store.path)
         click.echo(f"restored revision {manifest.revision}; check it with `vaultd check-store --config {config}`")
+        click.echo("beside an audit log that is newer, with --accept-restore")
         click.echo(
             "rotate AES-GCM and ChaCha20-Poly1305 keys that were used since the backup: their message counts were turned back"
         )
 
     _run(put())
+
+
+@main.group()
+def audit() -> None:
+    """The audit log, from its files."""
+
+
+@audit.command("replay")
+@CONFIG
+@click.option("--sink", "name", required=True, metavar="NAME", help="One of audit.sinks.")
+@click.option(
+    "--from", "begin", required=True, metavar="SEQUENCE|TIME", help="The first record, or 2026-11-26T03:00:00Z."
+)
+@click.option("--to", "end", default="", metavar="SEQUENCE|TIME", help="The last record; the newest by default.")
+def audit_replay(config: Path, name: str, begin: str, end: str) -> None:
+    """Send records to a sink once more, while the server runs or not.  The sink's cursor stays where it is."""
+    settings = _load(config)
+    section = next((section for section in settings.audit.sinks if section.name == name), None)
+    if section is None:
+        raise SystemExit("vaultd: audit.sinks has no sink of this name")
+
+    async def send() -> None:
+        from vaultd.audit.segments import read_chain_id
+        from vaultd.audit.shipping.replay import Point, replay
+        from vaultd.engine.clock import SystemClock
+        from vaultd.sinks import make_sink, origin_of
+
+        first, last = Point.parse(begin), Point.parse(end) if end else None
+        sink = make_sink(section, origin_of(read_chain_id(settings.audit.directory) or b""), SystemClock())
+        try:
+            done = await replay(sink, settings.audit.directory, first, last, timeout_s=section.timeout_s)
+        finally:
+            await sink.close()
+        said = f"{done.records} records, {done.first} to {done.last}, were sent to {name}"
+        said += f"; it rejected {done.rejected}" if done.rejected else ""
+        said += f"; {done.missing} are not in the directory any more" if done.missing else ""
+        click.echo(said, err=True)  # standard output may be the sink
+
+    _run(send())
+
+
+@audit.command("verify")
+@click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--public-key",
+    "public_key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="PEM file that was kept elsewhere, such as audit.pub. Without it the keys that the log names itself are used.",
+)
+@click.option(
+    "--config",
+    "config",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Also check the MACs, with the key ring of this configuration's store.",
+)
+def audit_verify(directory: Path, public_key: Path | None, config: Path | None) -> None:
+    """Verify an audit directory, beside a running server or without one.  Exit code 1 names the first bad record."""
+    from vaultd.audit.checkpoints import read_public_keys
+    from vaultd.audit.verify import verify_directory
+    from vaultd.audit.walk import BadRecord
+
+    try:
+        keys = read_public_keys(public_key.read_bytes()) if public_key is not None else None
+        verdict = verify_directory(
+            directory, keys=keys, mac_key=_audit_mac_key(directory, config) if config is not None else None
+        )
+    except BadRecord as bad:
+        raise SystemExit(f"vaultd: bad record: {bad}") from None
+    except VaultdError as error:
+        raise SystemExit(f"vaultd: {error.reason}: {error.text}") from None
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"vaultd: {error}") from None
+    begin = verdict.pruned + 1 if verdict.pruned else verdict.first
+    click.echo(f"ok: chain {verdict.chain_id.hex()}, records {begin} to {verdict.last}")
+    if verdict.pruned:
+        click.echo(f"pruned: records up to {verdict.pruned}, behind a signed tree head")
+    if verdict.newest is None:
+        click.echo("signed: nothing yet")
+    else:
+        click.echo(
+            f"signed: records up to {verdict.newest.last} at {verdict.newest.time}, {verdict.checkpoints} checkpoints, "
+            f"by {' '.join(verdict.keys)}"
+        )
+        if keys is None:
+            click.echo("the key is the one that the log names: pin it with --public-key")
+    if verdict.unsigned:
+        macs = f", {verdict.macs} MACs are right" if config is not None else ""
+        click.echo(f"after it: {verdict.unsigned} records, chained and not signed yet{macs}")
+
+
+def _audit_mac_key(directory: Path, config: Path) -> bytes:
+    from vaultd.audit.segments import read_chain_id
+    from vaultd.engine.audit_witness import mac_key
+    from vaultd.wiring import Server
+
+    settings = _load(config)
+    passphrase = _ask_passphrase(settings, confirm=False)
+
+    async def read() -> bytes:
+        _require_store(settings)
+        server = Server(settings)
+        await server.engine.store.open()
+        try:
+            await asyncio.gather(*(slot.open() for slot in server.slots))
+            sealer = await server.engine.seal.read_ring(passphrase)
+        finally:
+            for backend in server.engine.backends.values():
+                await backend.close()
+            await server.engine.store.close()
+        return mac_key(sealer, read_chain_id(directory) or b"")
+
+    return asyncio.run(read())

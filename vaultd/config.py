@@ -23,10 +23,12 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from vaultd.audit.shipping.settings import SinkSection  # noqa: TC001  # pydantic reads the annotations
 from vaultd.backends.pkcs11.uri import TokenSelector, parse_uri
 from vaultd.engine.buckets import Window
 from vaultd.engine.clock import SECOND_US
 from vaultd.errors import VaultdError
+from vaultd.rotation_config import RotationSection
 
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024
 
@@ -283,9 +285,29 @@ class RootKeySection(_Section):
 
 
 class AuditSection(_Section):
-    """Where the audit log is written."""
+    """The audit log: where it is, what waits for the disk, when it is signed, how long it is kept, and where records go."""
 
     directory: Path
+    sync: tuple[Literal["mutation", "admin", "read", "symmetric", "asymmetric"], ...] = ("mutation",)
+    batch_items: bool = False
+    checkpoint_interval_s: float = Field(default=10.0, ge=0.1, le=86_400)
+    post_quantum: bool = False
+    min_free_bytes: int = Field(default=64 * 1024 * 1024, ge=0, le=2**50, description="0: not looked at")
+    segment_bytes: int = Field(default=256 * 1024 * 1024, ge=1_024, le=2**34)
+    segment_age_s: float = Field(default=86_400.0, ge=1, le=366 * 86_400)
+    compress: bool = True
+    compress_after_s: float = Field(default=60.0, ge=0, le=366 * 86_400)
+    retention_days: float = Field(default=0.0, ge=0, le=36_600, description="0: kept for ever")
+    sinks: tuple[SinkSection, ...] = Field(default=(), max_length=16)
+
+    @field_validator("sinks")
+    @classmethod
+    def _distinct(cls, value: tuple[SinkSection, ...]) -> tuple[SinkSection, ...]:
+        if len({section.name for section in value}) != len(value):
+            raise ValueError("two sinks have one name")
+        if sum(section.kind == "stdout" for section in value) > 1:
+            raise ValueError("there is one standard output")
+        return value
 
 
 def _rate(per_second: int, burst: int) -> RateSection:
@@ -304,6 +326,7 @@ class LimitsSection(_Section):
     unary_in_flight_per_principal: int = Field(default=256, ge=1, le=100_000)
     overload_delay_ms: int = Field(default=50, ge=0, le=10_000, description="0: nothing is shed")
     streams: int = Field(default=2_000, ge=1, le=1_000_000)
+    streams_per_principal: int = Field(default=1_024, ge=1, le=1_000_000)
     receive_timeout_s: float = Field(default=10.0, gt=0, le=300)
     unary_timeout_s: float = Field(default=30.0, gt=0, le=600)
     least_deadline_ms: int = Field(default=50, ge=0, le=10_000)
@@ -340,6 +363,46 @@ class LogSection(_Section):
     format: Literal["json", "console"] = "json"
 
 
+HOST_PORT: Final = r"^((\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5})?$"
+
+
+class MetricsSection(_Section):
+    """Metrics and plain HTTP health, on a listener without TLS: loopback, unless the address says otherwise."""
+
+    listen: Annotated[str, Field(pattern=HOST_PORT)] = ""
+    max_vaults: int = Field(default=100, ge=0, le=10_000)
+    max_principals: int = Field(default=20, ge=0, le=1_000)
+    push_interval_s: float = Field(default=0.0, ge=0, le=3_600, description="0: not pushed; needs otlp.endpoint")
+
+
+class OtlpSection(_Section):
+    """The OpenTelemetry collector, over gRPC: traces go there, and metrics where `metrics.push_interval_s` says so."""
+
+    endpoint: str = Field(default="", max_length=512, pattern=r"^(https?://[A-Za-z0-9.\-\[\]:]+)?$")
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    timeout_s: float = Field(default=5.0, gt=0, le=60)
+    resource: dict[str, str] = Field(default_factory=dict, max_length=32)
+
+    @model_validator(mode="after")
+    def _tls(self) -> OtlpSection:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together")
+        if (self.ca or self.certificate) and not self.endpoint.startswith("https:"):
+            raise ValueError("ca, certificate and key are for an endpoint of https")
+        return self
+
+
+class TracesSection(_Section):
+    """Which calls are traced, where there is a collector."""
+
+    ratio: float = Field(default=0.0, ge=0, le=1)
+    follow_parent: bool = True
+    max_per_second: int = Field(default=100, ge=1, le=100_000)
+    max_queued: int = Field(default=2_048, ge=1, le=1_000_000)
+
+
 class Settings(BaseSettings):
     """All that is in force."""
 
@@ -358,10 +421,14 @@ class Settings(BaseSettings):
     audit: AuditSection
     limits: LimitsSection = LimitsSection()
     lifecycle: LifecycleSection = LifecycleSection()
+    rotation: RotationSection = RotationSection()
     secrets: SecretsSection = SecretsSection()
     software: BackendSection = BackendSection()
     hsm: tuple[HsmSection, ...] = ()
     log: LogSection = LogSection()
+    metrics: MetricsSection = MetricsSection()
+    otlp: OtlpSection = OtlpSection()
+    traces: TracesSection = TracesSection()
     reflection: bool = False
     drain_grace_s: float = Field(default=20.0, ge=0, le=600)
 
@@ -386,6 +453,14 @@ class Settings(BaseSettings):
             raise ValueError("jwt.pairs: no trust bundle has this name")
         if self.listen_tls and not self.jwt.issuers:
             raise ValueError("listen_tls: only callers with a token get in there; set jwt.issuers")
+        return self
+
+    @model_validator(mode="after")
+    def _collector(self) -> Settings:
+        if self.metrics.push_interval_s and not self.otlp.endpoint:
+            raise ValueError("metrics.push_interval_s: set otlp.endpoint, where they go")
+        if self.traces.ratio and not self.otlp.endpoint:
+            raise ValueError("traces.ratio: set otlp.endpoint, where they go")
         return self
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
@@ -26,16 +26,17 @@ POLICY: Final = {
 }
 
 
-def create_dev_directory(directory: Path, listen: str, *, hsm: bool = False) -> Path:
+def create_dev_directory(directory: Path, listen: str, *, hsm: bool = False, metrics: str | None = None) -> Path:
     """Make what is missing; returns the path of config.yaml, which is all that is in force.
 
-    `hsm` adds a SoftHSM token, once; raises SoftHsmMissing where SoftHSM is not installed.
+    `hsm` adds a SoftHSM token, once; raises SoftHsmMissing where SoftHSM is not installed.  `metrics` is where the plaintext
+    listener is from now on.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     host = listen.rpartition(":")[0].strip("[]")
     create_dev_pki(directory / "tls", hosts=[host])
     config = directory / "config.yaml"
-    document = {
+    document: dict[str, Any] = {
         "listen": listen,
         "tls": {"certificate": "tls/server.crt", "key": "tls/server.key"},
         "trust_bundles": [{"name": "dev", "ca": "tls/ca.crt", "trust_domain": TRUST_DOMAIN}],
@@ -62,6 +63,8 @@ def create_dev_directory(directory: Path, listen: str, *, hsm: bool = False) -> 
                 "environment": softhsm.environment(token.resolve()),
             }
         ]
+    if metrics:
+        document["metrics"] = {**document.get("metrics", {}), "listen": metrics}
     _write(config, document)
     if not (directory / "policy.yaml").exists():
         _write(directory / "policy.yaml", POLICY)

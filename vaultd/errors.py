@@ -13,6 +13,7 @@ the caller as INTERNAL, `internal error`, with an incident id.
       NotFound               NOT_FOUND, changed to PermissionDenied for callers that may not look
       AlreadyExists          ALREADY_EXISTS
       FailedPrecondition     FAILED_PRECONDITION
+      OutOfRange             OUT_OF_RANGE
       Aborted                ABORTED
       ResourceExhausted      RESOURCE_EXHAUSTED
       Unavailable            UNAVAILABLE
@@ -30,6 +31,8 @@ class VaultdError(Exception):
     """An error with a gRPC code, a stable reason and a text that is safe to send."""
 
     code: ClassVar[str] = "INTERNAL"
+    decided_by: str = ""
+    """The entry of the policy that refuses, for the audit log.  Never sent."""
 
     def __init__(
         self,
@@ -99,6 +102,12 @@ class FailedPrecondition(VaultdError):
     """The resource is not in a state that permits the call."""
 
     code = "FAILED_PRECONDITION"
+
+
+class OutOfRange(VaultdError):
+    """The feed does not reach that far."""
+
+    code = "OUT_OF_RANGE"
 
 
 class Aborted(VaultdError):

@@ -21,12 +21,14 @@ _VAULT = re.compile(rf"vaults/({ID})")
 _KEY = re.compile(rf"vaults/({ID})/keys/({ID})(?:/versions/({VERSION}))?")
 _QUOTA = re.compile(rf"(?:vaults/({ID})/)?quotas/({ID})")
 _GRANT = re.compile(rf"(vaults/{ID}/keys/{ID})/grants/({ID})")
+_IMPORT_JOB = re.compile(rf"vaults/({ID})/importJobs/({ID})")
 _APPROVAL = re.compile(rf"approvals/({ID})")
 _ALIAS = re.compile(ALIAS)
 _SECRET = re.compile(rf"vaults/({ID})/secrets/({ID})(?:/versions/(?:({VERSION})|({ALIAS})))?")
 _POLICY_RESOURCE = re.compile(
     rf"/|vaults(?:/{ID}(?:/(?:keys/{ID}(?:/versions/{VERSION})?|secrets/{ID}(?:/versions/(?:{VERSION}|{ALIAS}))?))?)?"
 )
+_WATCHED = re.compile(rf"/|vaults(?:/{ID}(?:/(?:keys|secrets)(?:/{ID}(?:/versions(?:/{VERSION})?)?)?)?)?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
@@ -89,6 +91,11 @@ def secret_version_name(vault: str, secret: str, version: int) -> str:
 def quota_name(vault: str, quota: str) -> str:
     """`vaults/{vault}/quotas/{quota}`, or `quotas/{quota}` for the server's."""
     return f"vaults/{vault}/quotas/{quota}" if vault else f"quotas/{quota}"
+
+
+def import_job_name(vault: str, job: str) -> str:
+    """`vaults/{vault}/importJobs/{import_job}`."""
+    return f"vaults/{vault}/importJobs/{job}"
 
 
 def parse_id(value: str, field: str) -> str:
@@ -230,6 +237,16 @@ def parse_grant_name(value: str, field: str = "name") -> tuple[KeyRef, str]:
     return parse_key_name(match[1], field), match[2]
 
 
+def parse_import_job_name(value: str, field: str = "name") -> tuple[str, str]:
+    """Return the ids of vault and job of `vaults/{vault}/importJobs/{import_job}`, or raise InvalidArgument."""
+    match = _IMPORT_JOB.fullmatch(value) if len(value) <= MAX_NAME_CHARS else None
+    if match is None:
+        raise InvalidArgument(
+            "INVALID_NAME", f"{field} must be vaults/{{vault}}/importJobs/{{import_job}}", field=field
+        )
+    return match[1], match[2]
+
+
 def parse_approval_name(value: str, field: str = "name") -> str:
     """Return the id of `approvals/{approval}`, or raise InvalidArgument."""
     match = _APPROVAL.fullmatch(value)
@@ -264,6 +281,17 @@ def parse_policy_resource(value: str, field: str = "resource") -> str:
         raise InvalidArgument(
             "INVALID_NAME",
             f"{field} must be /, vaults, vaults/{{vault}}, a key, a secret, or a version of one",
+            field=field,
+        )
+    return value
+
+
+def parse_watched_prefix(value: str, field: str = "filter.resource_prefix") -> str:
+    """Return a resource, or a collection of vaults, keys or secrets, that may be watched, or raise InvalidArgument."""
+    if len(value) > MAX_NAME_CHARS or not _WATCHED.fullmatch(value):
+        raise InvalidArgument(
+            "INVALID_NAME",
+            f"{field} must be /, vaults, vaults/{{vault}}, or vaults/{{vault}}/keys or /secrets and whole segments below",
             field=field,
         )
     return value

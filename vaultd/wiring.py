@@ -9,6 +9,7 @@ import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -19,6 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from vaultd.audit.folding import RefusalFolder
 from vaultd.audit.log import AuditLog
+from vaultd.audit.shipping.shipper import Shipper
 from vaultd.backends.pkcs11.backend import HsmBackend
 from vaultd.backends.pkcs11.envelope import EnvelopeBackend
 from vaultd.backends.pkcs11.pin import PinSource
@@ -30,14 +32,22 @@ from vaultd.config import ConfigError
 from vaultd.engine.access import AccessBook
 from vaultd.engine.algorithms import ProtectionLevel
 from vaultd.engine.approvals import Approvals
+from vaultd.engine.audit_proofs import AuditProofs
+from vaultd.engine.audit_tail import AuditTail
+from vaultd.engine.audit_witness import AuditWitness
 from vaultd.engine.authority import Authority
 from vaultd.engine.catalog import KeyCatalog
+from vaultd.engine.census import Census
 from vaultd.engine.clock import SECOND_US, SystemClock
 from vaultd.engine.decider import Decider
 from vaultd.engine.editor import PolicyEditor
 from vaultd.engine.explain import Explainer, MethodNeeds
 from vaultd.engine.feed import FeedFollower
+from vaultd.engine.key_backups import KeyBackups
+from vaultd.engine.key_export import KeyExport
 from vaultd.engine.key_grants import Grants
+from vaultd.engine.key_import import KeyImport
+from vaultd.engine.key_wrapping import KeyWrapping
 from vaultd.engine.labels import LabelBook
 from vaultd.engine.leases import LeaseBook
 from vaultd.engine.ledger import Ledger
@@ -48,11 +58,14 @@ from vaultd.engine.quotas import CLASSES, RateLimiter, configured_quota
 from vaultd.engine.refusals import RefusalLog
 from vaultd.engine.review import AccessReview
 from vaultd.engine.revocations import Revocations
+from vaultd.engine.rotation_runner import RotationRunner
+from vaultd.engine.rotation_steps import RotationLimits
+from vaultd.engine.rotations import Rotations
 from vaultd.engine.scheduler import PRINCIPAL as SCHEDULER
 from vaultd.engine.scheduler import Scheduler
 from vaultd.engine.scrubbing import Scrubber
 from vaultd.engine.seal import Seal, SealState
-from vaultd.engine.secret_access import SecretAccess
+from vaultd.engine.secret_access import AccessItem, SecretAccess
 from vaultd.engine.secret_catalog import SecretCatalog
 from vaultd.engine.secrets import Secrets
 from vaultd.engine.tester import PolicyTester
@@ -60,8 +73,10 @@ from vaultd.engine.tokens import TokenObjects
 from vaultd.engine.transit import Transit
 from vaultd.engine.usage import BudgetBook, UsageBook
 from vaultd.engine.vaults import Vaults
+from vaultd.engine.watch import WatchHub
 from vaultd.errors import DataLoss, Unavailable, VaultdError
 from vaultd.hosts.grpcio import GrpcHost
+from vaultd.instruments import meters_of
 from vaultd.interceptors.approvals import ApprovalStep
 from vaultd.interceptors.audit import AuditStep
 from vaultd.interceptors.chain import Chain, ChainLimits
@@ -72,13 +87,21 @@ from vaultd.interceptors.routes import build_routes
 from vaultd.interceptors.rules import HIGH_IMPACT, RULES
 from vaultd.interceptors.throttle import Throttle, quota_methods
 from vaultd.issuers import TokenIssuers
+from vaultd.observing import Observing
+from vaultd.rotation_targets import make_targets
+from vaultd.secret import Secret
 from vaultd.services.admin import AdminService
+from vaultd.services.audit import AuditCalls
 from vaultd.services.crypto import CryptoService
 from vaultd.services.health import HealthBoard, HealthService
+from vaultd.services.key_transfer import KeyTransfer
 from vaultd.services.keys import KeysService
 from vaultd.services.policy import PolicyCalls
 from vaultd.services.reflection import ReflectionService
+from vaultd.services.rotations import RotationCalls
 from vaultd.services.secrets import SecretsService
+from vaultd.services.watch import WatchCalls
+from vaultd.sinks import make_workers, sinks_every_call_needs, sinks_mutations_need
 from vaultd.store.sqlite import SqliteStore
 from vaultd.trust import TrustFiles, file_stamps
 from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, secrets_pb2
@@ -94,13 +117,20 @@ if TYPE_CHECKING:
     from vaultd.engine.clock import Clock
     from vaultd.engine.model import Quota
     from vaultd.hosts.grpcio import TlsConfig
+    from vaultd.instruments import SinkNumbers
+    from vaultd.interceptors.certificates import TrustBundle
+    from vaultd.rotation_config import RotationSection
     from vaultd.store.base import Store
 
 REFLECTION_V1: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 REFLECTION_V1ALPHA: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 AUDIT_CHECK_S: Final = 0.5
+AUDIT_UPKEEP_S: Final = 30.0
 FILES_CHECK_S: Final = 0.5
+STREAMS_CHECK_S: Final = 0.4
+"""How often open streams are looked at again: what ended the caller's right to one ends it within a second."""
 HEALTH_NOTICE_S: Final = 0.1
+CENSUS_CHECK_S: Final = 1.0
 
 _log = structlog.get_logger("vaultd")
 
@@ -151,6 +181,8 @@ class TlsFiles:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._served: TlsConfig | None = None
+        self.ends_s = 0.0
+        """When the certificate that is served ends, in seconds since 1970."""
         self._stamp: tuple[tuple[int, int, int], ...] = ()
         self._checked_s = 0.0
         self._stale = False
@@ -165,6 +197,7 @@ class TlsFiles:
             key, certificate = self._settings.tls.key.read_bytes(), self._settings.tls.certificate.read_bytes()
             authorities = b"\n".join(bundle.ca.read_bytes() for bundle in self._settings.trust_bundles)
             check_key_pair(key, certificate)
+            leaf = x509.load_pem_x509_certificates(certificate)[0]
         except (OSError, ValueError) as error:
             self._stale = False  # looked at again when the files change again
             if self._served is None:
@@ -172,6 +205,7 @@ class TlsFiles:
             _log.error("tls_files_refused", advice="the certificate in force stays; mend the files")
             return self._served
         self._served, self._stale = (key, certificate, authorities), False
+        self.ends_s = leaf.not_valid_after_utc.timestamp()
         return self._served
 
     def reload(self) -> None:
@@ -199,6 +233,11 @@ def _configured_quotas(limits: LimitsSection) -> list[Quota]:
     return [configured_quota(name, getattr(limits, name).all_windows()) for name in CLASSES]
 
 
+def raise_fault(error: BaseException) -> None:
+    """A fault of ours that nobody handles ends the task that it is in."""
+    raise error
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """Store, key ring and the rules over them, without a host."""
@@ -209,6 +248,7 @@ class Engine:
     revocations: Revocations
     seal: Seal
     backends: Mapping[ProtectionLevel, Backend]
+    software: SoftwareBackend
     catalog: KeyCatalog
     lifecycle: KeyLifecycle
     transit: Transit
@@ -224,10 +264,29 @@ class Engine:
     decider: Decider
     scheduler: Scheduler
     feed: FeedFollower
+    watch: WatchHub
+    imports: KeyImport
+    exports: KeyExport
+    key_backups: KeyBackups
+    census: Census
     clock: Clock
     secrets: Secrets
     secret_catalog: SecretCatalog
     secret_access: SecretAccess
+    rotations: Rotations
+    rotation_runner: RotationRunner
+
+
+def rotation_limits(section: RotationSection) -> RotationLimits:
+    """The configured times of rotations, in microseconds."""
+    return RotationLimits(
+        lease_us=round(section.lease_s * SECOND_US),
+        max_attempts=section.max_attempts,
+        backoff_us=round(section.backoff_s * SECOND_US),
+        max_backoff_us=round(section.max_backoff_s * SECOND_US),
+        retry_us=round(section.retry_s * SECOND_US),
+        max_retry_us=round(section.max_retry_s * SECOND_US),
+    )
 
 
 def build_engine(
@@ -239,8 +298,11 @@ def build_engine(
     on_intent: Callable[[str, str], Awaitable[None]],
     on_event: Callable[[str, str, str], None],
     slots: Sequence[TokenSlot] = (),
+    on_open: Sequence[Callable[[], Awaitable[None]]] = (),
+    on_close: Callable[[], None] = lambda: None,
+    on_fault: Callable[[BaseException], None] = raise_fault,
 ) -> Engine:
-    """Connect the parts.  Nothing runs yet."""
+    """Connect the parts.  Nothing runs yet.  `on_open` is part of unsealing, `on_close` of sealing."""
     ledger = Ledger(store, clock)
     authority = Authority(ledger, frozenset(settings.operators))
     revocations = Revocations(ledger, authority)
@@ -262,6 +324,27 @@ def build_engine(
     lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits, scrubber)
     secrets = Secrets(ledger, clock, limits.deletion_retention_us, scrubber)
     secret_catalog = SecretCatalog(ledger, settings.secrets.max_cached_mib * 1024 * 1024)
+    secret_access = SecretAccess(secret_catalog, ledger, clock, software)
+
+    async def read_secret(name: str) -> Secret:
+        _, payload, _ = await secret_access.access(AccessItem(name), None)
+        return payload or Secret(b"")
+
+    rotations = Rotations(ledger, secrets, make_targets(settings.rotation, read_secret, clock), clock)
+    rotation_runner = RotationRunner(
+        ledger,
+        secrets,
+        rotations,
+        clock,
+        rotation_limits(settings.rotation),
+        settings.rotation.concurrency,
+        on_intent,
+        on_event,
+        on_fault,
+        SystemRandom().random,
+    )
+    wrapping = KeyWrapping(software)
+    imports = KeyImport(ledger, lifecycle, budgets, wrapping, clock, scrubber)
     labels = LabelBook(ledger)
     access = AccessBook(ledger, clock)
     methods = quota_methods(RULES)
@@ -285,7 +368,13 @@ def build_engine(
         forget()
         revocations.forget()
 
-    seal = Seal(ledger, provider, authority, forget, on_seal, (revocations.reload, *followers, quotas.reload))
+    def close() -> None:
+        on_close()
+        forget()
+
+    readers = (*on_open, revocations.reload, *followers, quotas.reload)
+    seal = Seal(ledger, provider, authority, close, on_seal, readers)
+    decider = Decider(authority, labels, clock)
     scheduler = Scheduler(
         ledger,
         lifecycle,
@@ -300,6 +389,8 @@ def build_engine(
         access,
         secrets,
         scrubber,
+        rotation_runner,
+        imports,
         clock,
         on_intent,
         on_event,
@@ -311,6 +402,7 @@ def build_engine(
         revocations=revocations,
         seal=seal,
         backends=backends,
+        software=software,
         catalog=catalog,
         lifecycle=lifecycle,
         transit=Transit(catalog, ledger, clock),
@@ -323,24 +415,50 @@ def build_engine(
         leases=leases,
         quotas=quotas,
         access=access,
-        decider=Decider(authority, labels, clock),
+        decider=decider,
         scheduler=scheduler,
         feed=FeedFollower(ledger, authority, seal, forget_after_gap, (revocations.take_in, *followers)),
+        watch=WatchHub(ledger, authority, decider, clock),
+        imports=imports,
+        exports=KeyExport(ledger, backends, wrapping),
+        key_backups=KeyBackups(ledger, backends, budgets),
+        census=Census(ledger, clock),
         clock=clock,
         secrets=secrets,
         secret_catalog=secret_catalog,
-        secret_access=SecretAccess(secret_catalog, ledger, clock, software),
+        secret_access=secret_access,
+        rotations=rotations,
+        rotation_runner=rotation_runner,
     )
 
 
 class Server:
     """A running vaultd: engine, chain, host, and the tasks beside them."""
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings, clock: Clock | None = None, *, accept_restore: bool = False) -> None:
+        """`accept_restore`: serve a store that was put back from the past, this once."""
         self._settings = settings
         self._clock = clock or SystemClock()
-        self._audit_log = AuditLog(settings.audit.directory, now=self._clock.now_us)
-        self._audit = AuditStep(self._audit_log, RefusalFolder(), self._clock)
+        self.observing = Observing(settings, self._clock)
+        audit = settings.audit
+        self._audit_log = AuditLog(
+            audit.directory,
+            now=self._clock.now_us,
+            max_segment_bytes=audit.segment_bytes,
+            max_segment_age_s=audit.segment_age_s,
+            min_free_bytes=audit.min_free_bytes,
+        )
+        self.shipper = Shipper(sinks_mutations_need(audit.sinks), sinks_every_call_needs(audit.sinks))
+        self._audit = AuditStep(
+            self._audit_log,
+            RefusalFolder(),
+            self._clock,
+            self.shipper,
+            lambda: self.engine.ledger.revision,
+            frozenset(audit.sync),
+            lambda value: self.witness.correlated(value),
+            records_items=audit.batch_items,
+        )
         self._tls = TlsFiles(settings)
         self._trust = TrustFiles(settings.trust_bundles, self._clock, self._on_crl)
         self._stopping = asyncio.Event()
@@ -350,8 +468,13 @@ class Server:
             [
                 *(f"hsm:{section.name}" for section in settings.hsm),
                 *(f"issuer:{section.id}" for section in settings.jwt.issuers),
+                *(f"audit:{section.name}" for section in settings.audit.sinks),
             ],
-            [f"crl:{section.name}" for section in settings.trust_bundles if section.crl is not None],
+            [
+                *(f"crl:{section.name}" for section in settings.trust_bundles if section.crl is not None),
+                *(f"audit:{name}" for name in sinks_every_call_needs(settings.audit.sinks)),
+            ],
+            self.observing.recoveries.note,
         )
         self.slots = [make_slot(section, self._on_slot) for section in settings.hsm]
         self._unseal_again = False
@@ -364,10 +487,24 @@ class Server:
             self._on_intent,
             self._on_event,
             self.slots,
+            (lambda: self.witness.open(),),
+            lambda: self.witness.close(),
+            lambda error: self._on_incident("rotation", error),
+        )
+        self.witness = AuditWitness(
+            self.engine.ledger,
+            self._audit_log,
+            self._clock,
+            self._on_event,
+            interval_s=audit.checkpoint_interval_s,
+            post_quantum=audit.post_quantum,
+            accept_restore=accept_restore,
+            needed=self.shipper.oldest_needed_sequence,
         )
         limits = settings.limits
-        self._in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
-        self.shedder = LoadShedder(self._in_flight, limits.overload_delay_ms / 1000, self._on_shedding)
+        self.in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
+        self.streams = InFlight(limits.streams, limits.streams_per_principal)
+        self.shedder = LoadShedder(self.in_flight, limits.overload_delay_ms / 1000, self._on_shedding)
         self._issuers = TokenIssuers(settings.jwt, self._clock, self._on_issuer)
         self._identity = Identity(
             self._trust.bundles, self.engine.revocations, self._clock, self._issuers.tokens, self._issuers.pairs
@@ -405,6 +542,23 @@ class Server:
             self._audit.event("issuer_keys_in_force" if serving else "issuer_keys_stale", resource=component)
         self.board.set(component, serving)
 
+    def _start_sinks(self) -> None:
+        sections = self._settings.audit.sinks
+        if sections:
+            # What leaves this machine, and to which sinks, is on the record; and there is something to try each of them with.
+            self._audit.event("audit_sinks", sinks=" ".join(section.name for section in sections))
+            log, settings = self._audit_log, self._settings.audit
+            self.shipper.start(make_workers(settings, log, self._clock, self._on_sink, self._on_incident))
+
+    def _on_sink(self, name: str, serving: bool, why: str) -> None:
+        self.board.set(f"audit:{name}", serving)
+        with suppress(Unavailable):  # a log that cannot be written has its own alarm
+            self._audit.event("audit_sink_serving" if serving else "audit_sink_not_serving", resource=f"audit:{name}")
+        if serving:
+            _log.info("audit_sink_serving", sink=name)
+        else:
+            _log.error("audit_sink_not_serving", sink=name, why=why, advice="see docs/audit-sinks.md")
+
     def _on_seal(self, state: SealState) -> None:
         self.board.set("seal", state is SealState.UNSEALED)
         _log.info("seal", state=state.value)
@@ -413,15 +567,16 @@ class Server:
         await self._audit.durable_event("intent", act=event, principal=SCHEDULER, resource=resource)
 
     def _on_event(self, event: str, resource: str, reason: str) -> None:
+        self.observing.events.add((event,))
         _log.info(event, resource=resource, reason=reason)
         self._audit.event(event, principal=SCHEDULER, resource=resource, reason=reason)
 
-    @staticmethod
-    def _on_incident(incident: str, error: BaseException) -> None:
+    def _on_incident(self, incident: str, error: BaseException) -> None:
+        self.observing.incidents += 1
         _log.error("incident", incident=incident, exc_info=error)
 
-    @staticmethod
-    def _on_data_loss(error: DataLoss) -> None:
+    def _on_data_loss(self, error: DataLoss) -> None:
+        self.observing.data_losses += 1
         _log.critical("data_loss", reason=error.reason, advice="run `vaultd check-store`", **error.metadata)
 
     def _build_chain(self) -> Chain:
@@ -439,9 +594,13 @@ class Server:
                 engine.budgets,
                 engine.backends,
                 settings.lifecycle.scheduler_interval_ms,
+                KeyTransfer(engine.imports, engine.exports, engine.key_backups, engine.ledger),
             ),
             secrets_pb2.DESCRIPTOR.services_by_name["SecretsService"]: SecretsService(
-                engine.secrets, engine.secret_access, engine.ledger
+                engine.secrets,
+                engine.secret_access,
+                engine.ledger,
+                RotationCalls(engine.rotations, engine.ledger, self._clock),
             ),
             admin_pb2.DESCRIPTOR.services_by_name["AdminService"]: AdminService(
                 engine.seal,
@@ -453,6 +612,8 @@ class Server:
                 engine.quotas,
                 self._policy_calls(refusals),
                 engine.revocations,
+                WatchCalls(engine.watch),
+                AuditCalls(AuditProofs(self._audit_log, self.witness), AuditTail(self._audit_log), self.witness),
             ),
             health_pb2.DESCRIPTOR.services_by_name["Health"]: HealthService(self.board),
         }
@@ -467,8 +628,8 @@ class Server:
             self._identity,
             Throttle(
                 engine.limiter,
-                self._in_flight,
-                InFlight(limits.streams, max(1, limits.streams // 4)),
+                self.in_flight,
+                self.streams,
                 quota_methods(RULES),
                 engine.catalog.algorithm_of,
             ),
@@ -476,6 +637,7 @@ class Server:
             GrantStep(engine.decider, engine.grants),
             ApprovalStep(engine.approvals, self._audit),
             self._audit,
+            self.observing.step,
             refusals,
             self._on_incident,
             self._on_data_loss,
@@ -515,10 +677,13 @@ class Server:
         settings = self._settings
         async with AsyncExitStack() as stack:
             self._tls.read()
+            stack.push_async_callback(self.shipper.close)  # after the log, whose last records it sends
             await self._audit_log.open()
             stack.push_async_callback(self._audit_log.close)
             stack.callback(self._audit.write_last_folded)
             self.board.set("audit", self._audit_log.serving)
+            await self.observing.start(stack, meters_of(self), self.board)
+            self._start_sinks()
             self._trust.require_fresh()
             await self.engine.store.open()
             stack.push_async_callback(self.engine.store.close)
@@ -541,11 +706,19 @@ class Server:
                     self._every(settings.lifecycle.scheduler_interval_ms / 1000, self.engine.scheduler.tick)
                 ),
                 asyncio.create_task(self._every(AUDIT_CHECK_S, self._check_audit)),
+                asyncio.create_task(self._every(AUDIT_UPKEEP_S, self._keep_up_audit)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._check_files)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._issuers.tick)),
                 asyncio.create_task(self._every(FILES_CHECK_S, self._retry_unseal)),
                 asyncio.create_task(self._watch_delay()),
+                asyncio.create_task(self._every(STREAMS_CHECK_S, self.chain.recheck_streams)),
+                asyncio.create_task(self._every(STREAMS_CHECK_S, self.engine.watch.tick)),
+                asyncio.create_task(self._serve_watchers()),
             ]
+            if self.observing.active:
+                tasks.append(asyncio.create_task(self._every(CENSUS_CHECK_S, self.engine.census.tick)))
+            if settings.metrics.push_interval_s:
+                tasks.append(asyncio.create_task(self._every(settings.metrics.push_interval_s, self.observing.push)))
             stack.push_async_callback(self._end, tasks)
             # What start-up made lives as long as the process: the collector need not look at it again and again.
             gc.collect()
@@ -568,6 +741,27 @@ class Server:
         """Record what a command is about to do; raises Unavailable when it cannot be recorded."""
         await self._audit.durable_event(event, **fields)
 
+    @property
+    def audit_log(self) -> AuditLog:
+        """The audit log, for metrics."""
+        return self._audit_log
+
+    def sink_figures(self) -> Sequence[SinkNumbers]:
+        """The audit sinks besides the log's own files, for metrics."""
+        return self.shipper.figures()
+
+    @property
+    def bundles(self) -> list[TrustBundle]:
+        """The trust bundles in force."""
+        return self._trust.bundles
+
+    def certificate_ends(self) -> dict[str, float]:
+        """When the server's certificate and the first of each trust bundle's authorities end, in seconds since 1970."""
+        ends = {"server": self._tls.ends_s}
+        for bundle in self.bundles:
+            ends[f"trust:{bundle.name}"] = min(one.not_valid_after_utc.timestamp() for one in bundle.authorities)
+        return ends
+
     async def _start_seal(self) -> None:
         try:
             await self.engine.seal.start()
@@ -586,7 +780,19 @@ class Server:
                 return
         self._unseal_again = False
 
+    async def _sign_off(self) -> None:
+        """The last checkpoint covers every record of a call."""
+        try:
+            self._audit.write_last_folded()
+            await self.witness.sign_off()
+        except VaultdError as error:  # what is not signed is MACed
+            _log.warning("checkpoint_failed", reason=error.reason)
+
     async def _close_engine(self) -> None:
+        try:
+            await self.engine.rotation_runner.close()
+        except VaultdError as error:  # another process waits for the end of the lease, then
+            _log.warning("rotations_not_given_back", reason=error.reason)
         await self.engine.usage.flush()
         try:
             await self.engine.leases.close()
@@ -597,17 +803,20 @@ class Server:
                 await self.engine.grants.give_back()
         if self.engine.seal.state is SealState.UNSEALED:
             await self.engine.access.flush_all()
+        await self._sign_off()
         for backend in self.engine.backends.values():
             await backend.close()
 
     async def _drain(self, host: GrpcHost) -> None:
         self.board.drain()
         await asyncio.sleep(HEALTH_NOTICE_S)  # balancers that watch health go elsewhere before calls are refused
+        self.chain.drain_streams()
         await host.stop(self._settings.drain_grace_s)
         await self.chain.finish()
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         self._stopping.set()
+        self.engine.watch.stop()
         await asyncio.gather(*tasks)
 
     async def _every(self, interval_s: float, act: Callable[[], Awaitable[object]]) -> None:
@@ -624,6 +833,13 @@ class Server:
             except TimeoutError:
                 continue
 
+    async def _serve_watchers(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                await self.engine.watch.run()
+            except Exception as error:  # a fault of ours: an incident, and watchers must not wait for ever
+                self._on_incident("background", error)
+
     async def _watch_delay(self) -> None:
         """Look at how late the event loop is, twenty times a second."""
         loop = asyncio.get_running_loop()
@@ -632,8 +848,10 @@ class Server:
             try:
                 await asyncio.wait_for(self._stopping.wait(), PROBE_S)
             except TimeoutError:
+                delay_s = loop.time() - due_s
+                self.observing.loop_lag.add(delay_s)
                 try:
-                    self.shedder.note(loop.time() - due_s)
+                    self.shedder.note(delay_s)
                 except VaultdError as error:  # the change cannot be audited: shedding goes on all the same
                     _log.warning("background_failed", reason=error.reason)
 
@@ -658,7 +876,17 @@ class Server:
         try:
             self._audit.write_folded()
         finally:
-            self.board.set("audit", self._audit_log.serving)
+            self.board.set("audit", self._audit_log.serving and self._audit_log.has_room)
+        await self.witness.tick()
+
+    async def _keep_up_audit(self) -> None:
+        audit = self._settings.audit
+        compress_after_s = audit.compress_after_s if audit.compress else None
+        try:
+            await self.witness.keep_up(compress_after_s=compress_after_s, retention_s=audit.retention_days * 86_400)
+        except DataLoss as error:  # closed segments are not as they were written: an alarm, and what is there is kept
+            self._on_data_loss(error)
+            raise
 
     def reload(self) -> None:
         """Read certificates, trust bundles and the policy again; what cannot be read leaves what is in force."""

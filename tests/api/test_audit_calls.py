@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import shutil
 
 import orjson
@@ -14,6 +15,7 @@ from wire import (
     ADMIN,
     BATCHES,
     CRYPTO,
+    ENDLESS,
     GENEROUS,
     KEYS,
     METHODS,
@@ -21,6 +23,7 @@ from wire import (
     NOT_FOUND,
     OK,
     SECRETS,
+    STREAMS,
     UNAVAILABLE,
     World,
     call,
@@ -60,7 +63,7 @@ def records_of(server, outcome) -> list[dict]:
     return [record for record in server.audit_records() if record.get("id") == outcome.request_id]
 
 
-@pytest.mark.parametrize("path", [path for path in ANY if path != f"{ADMIN}Seal"], ids=short)
+@pytest.mark.parametrize("path", [path for path in ANY if path not in {f"{ADMIN}Seal", *ENDLESS}], ids=short)
 async def test_a_call_has_its_one_outcome_recorded_when_the_reply_arrives(world, path):
     outcome = await call(world.admin, path, await world.request(path))
     records = records_of(world.server, outcome)
@@ -72,14 +75,15 @@ async def test_a_call_has_its_one_outcome_recorded_when_the_reply_arrives(world,
     assert outcomes[0]["latency_us"] >= 0
 
 
-@pytest.mark.parametrize("path", [path for path in ANY if path != f"{ADMIN}Seal"], ids=short)
+@pytest.mark.parametrize("path", [path for path in ANY if path not in {f"{ADMIN}Seal", *ENDLESS}], ids=short)
 async def test_a_mutation_has_its_intent_recorded_before_its_outcome_and_a_read_has_none(world, path):
     outcome = await call(world.admin, path, await world.request(path))
     events = [record["event"] for record in records_of(world.server, outcome)]
-    assert events == (["intent", "call"] if path in MUTATIONS else ["call"])
+    begun = ["intent"] if path in MUTATIONS else ["open"] if path in STREAMS else []
+    assert events == [*begun, "call"]
 
 
-@pytest.mark.parametrize("path", [path for path in ANY if path != f"{ADMIN}Seal"], ids=short)
+@pytest.mark.parametrize("path", [path for path in ANY if path not in {f"{ADMIN}Seal", *ENDLESS}], ids=short)
 async def test_a_receipt_names_the_record_by_its_number_and_its_hash(world, path):
     outcome = await call(world.admin, path, await world.request(path))
     receipt = resources_pb2.AuditReceipt.FromString(outcome.trailing["vaultd-receipt-bin"])
@@ -192,6 +196,83 @@ async def test_a_batch_is_one_record_with_its_count_and_every_failure(world, pat
     assert (record["code"], record["items"]) == ("OK", 5)
     assert record["failures"] == {"INVALID_NAME": [1, 4], reason: [3]}
     assert sum(record[used].values()) == 2
+
+
+async def test_a_record_says_what_decided(world):
+    outcome = await call(world.admin, f"{CRYPTO}Encrypt", world.crypto_request("Encrypt"))
+    (record,) = records_of(world.server, outcome)
+    assert record["decision"] == "allowed"
+    assert re.fullmatch(r"bindings\[\d+\] gives admin on /", record["binding"])
+    outcome = await call(world.server.client("stranger"), f"{CRYPTO}Encrypt", world.crypto_request("Encrypt"))
+    (record,) = records_of(world.server, outcome)
+    assert (record["decision"], record["binding"]) == ("denied", "no binding")
+    assert "no binding" not in outcome.text
+    outcome = await call(world.server.client("nobody"), f"{CRYPTO}Encrypt", world.crypto_request("Encrypt"))
+    (record,) = records_of(world.server, outcome)
+    assert "decision" not in record
+
+
+async def test_a_record_of_a_batch_counts_what_decided(world):
+    good = world.crypto_request("Encrypt")
+    request = crypto_pb2.BatchEncryptRequest(items=[good, good, crypto_pb2.EncryptRequest()])
+    (record,) = records_of(world.server, await call(world.admin, f"{CRYPTO}BatchEncrypt", request))
+    ((binding, count),) = record["bindings"].items()
+    assert (binding.endswith("gives admin on /"), count) == (True, 2)
+
+
+async def test_the_retry_of_a_mutation_is_recognised_and_its_request_id_is_not_in_the_log(world):
+    request = await world.request(f"{KEYS}CreateKey")
+    request.request_id = "canary-of-a-retry"
+    macs = []
+    for _ in range(2):
+        records = records_of(world.server, await call(world.admin, f"{KEYS}CreateKey", request))
+        macs += [record["request_id_hmac"] for record in records]
+    assert len(macs) == 4
+    assert len(set(macs)) == 1
+    other = await world.request(f"{KEYS}CreateKey")
+    other.request_id = "another"
+    records = records_of(world.server, await call(world.admin, f"{KEYS}CreateKey", other))
+    assert {record["request_id_hmac"] for record in records}.isdisjoint(macs)
+    assert b"canary-of-a-retry" not in b"".join(lines(world.server))
+
+
+async def test_each_item_of_a_batch_is_recorded_where_that_is_asked_for_and_records_wait_for_the_disk(tmp_path):
+    audit = {"directory": tmp_path / "audit", "batch_items": True, "sync": ["mutation", "symmetric"]}
+    async with running_server(tmp_path, audit=audit, **GENEROUS) as server:
+        world = World(server)
+        await world.furnish("default")
+        good, missing = world.crypto_request("Encrypt"), world.crypto_request("Encrypt")
+        missing.name = "vaults/default/keys/missing"
+        request = crypto_pb2.BatchEncryptRequest(items=[good, crypto_pb2.EncryptRequest(name="X"), missing, good])
+        outcome = await call(server.admin, f"{CRYPTO}BatchEncrypt", request)
+        *items, batch = records_of(server, outcome)
+        assert server.server._audit_log._segment.synced == server.server._audit_log._segment.size
+    assert (batch["event"], batch["items"]) == ("call", 4)
+    version = f"{good.name}/versions/1"
+    found = [(r["item"], r.get("name"), r.get("key_version"), r["code"], r.get("reason")) for r in items]
+    assert found == [
+        (0, good.name, version, "OK", None),
+        (1, None, None, "INVALID_ARGUMENT", "INVALID_NAME"),
+        (2, missing.name, None, "NOT_FOUND", "KEY_NOT_FOUND"),
+        (3, good.name, version, "OK", None),
+    ]
+
+
+async def test_calls_are_refused_and_recorded_before_the_disk_is_full(tmp_path):
+    everything = 2**50
+    async with running_server(tmp_path, **GENEROUS) as server:
+        world = World(server)
+        await world.furnish("default")
+        log = server.server._audit_log
+        log._min_free_bytes = everything
+        log.check()
+        outcome = await call(server.admin, f"{CRYPTO}Encrypt", world.crypto_request("Encrypt"))
+        assert (outcome.code, outcome.reason, outcome.body) == (UNAVAILABLE, "AUDIT_DISK_LOW", b"")
+        assert [r["reason"] for r in records_of(server, outcome)] == ["AUDIT_DISK_LOW"]
+        await Outage(server).becomes(NOT_SERVING)
+        log._min_free_bytes = 1
+        log.check()
+        assert (await call(server.admin, f"{CRYPTO}Encrypt", world.crypto_request("Encrypt"))).code is OK
 
 
 async def test_a_flood_of_refusals_is_folded_and_no_refusal_is_lost(tmp_path):

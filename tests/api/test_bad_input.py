@@ -65,6 +65,7 @@ BLIND = [
     "crypto.generate_mac crypto.inspect crypto.reencrypt_from crypto.reencrypt_to crypto.sign crypto.unwrap",
     "crypto.verify crypto.verify_mac crypto.wrap",
     "keys.delete keys.destroy keys.get_public_key keys.grant keys.purge keys.rotate keys.update",
+    "keys.backup keys.export keys.import",
 ]
 """Every permission on a key but keys.get."""
 
@@ -108,6 +109,7 @@ KEY_PATHS = [
         *("CreateKey", "AdoptKey", "ListKeys", "GetCapabilities", "GenerateRandomBytes"),
         *("GetKey", "ListKeyVersions", "GetKeyVersion", "GetKeyUsage"),
         *("GetGrant", "ListGrants", "RevokeGrant"),
+        *("CreateImportJob", "GetImportJob", "ListImportJobs", "RestoreKeyBackup"),
     }
 ]
 """Methods on a key whose permission is not keys.get itself."""
@@ -449,12 +451,16 @@ BYTES = {
     "ciphertext": 66 * KIB,
     "peer_public_key": KIB,
     "passphrase": KIB,
+    "chain_id": 16,
+    "leaf_hash": 32,
     "payload": 64 * KIB,
     "recipient_public_key": 32,
     "recipient_context": KIB,
+    "public_key_raw": 2 * KIB,
+    "backup": 3584 * KIB,
 }
 """Field -> most bytes, as the comments of the protos have it."""
-EXCEPTIONS = {"DecapsulateRequest.ciphertext": 1568}
+EXCEPTIONS = {"DecapsulateRequest.ciphertext": 1568, "ImportKeyVersionRequest.wrapped_key": 16 * KIB}
 TEXTS = {
     "page_token": 512,
     "request_id": 64,
@@ -463,6 +469,7 @@ TEXTS = {
     "grantee": 2048,
     "reason": 256,
     "content_type": 128,
+    "public_key_pem": 4 * KIB,
 }
 SPELLED = {"RevokeIdentityRequest.principal", "RestoreIdentityRequest.principal"}
 """Refused for its spelling, whatever its size: test_revocation.py."""
@@ -477,8 +484,12 @@ TESTED_ELSEWHERE = {
     # test_secrets.py
     *("secret", "secret_id", "version_metadata", "metadata", "expire_time", "expected_etag", "if_version_not"),
     *("alias", "version"),
+    # test_key_transfer.py
+    *("import_job", "import_job_id", "prior_messages"),
     # test_policy_api.py
     *("resource", "policy", "policy_resource", "permissions", "circumstances", "incident_id", "unused_for"),
+    # test_audit_proofs.py
+    *("sequence", "tree_size", "first_sequence", "max_records"),
 }
 
 
@@ -544,6 +555,11 @@ REFUSED_LATER = {
     "ListKeys.page_token": ["PAGE_TOKEN"],
     "ListKeyVersions.page_token": ["PAGE_TOKEN"],
     "ListGrants.page_token": ["PAGE_TOKEN"],
+    "ListImportJobs.page_token": ["PAGE_TOKEN"],
+    "ImportKeyVersion.wrapped_key": ["UNWRAP_FAILED"],
+    "ExportKeyVersion.public_key_pem": ["PUBLIC_KEY_MISMATCH"],
+    "ExportKeyVersion.public_key_raw": ["PUBLIC_KEY_MISMATCH"],
+    "RestoreKeyBackup.backup": ["KEY_BACKUP_UNREADABLE"],
     "ListApprovals.page_token": ["PAGE_TOKEN"],
     "ListVaults.page_token": ["PAGE_TOKEN"],
     "ListQuotas.page_token": ["PAGE_TOKEN"],
@@ -552,8 +568,12 @@ REFUSED_LATER = {
     "ExplainAccess.method": ["METHOD_NAME"],
     "ListSecrets.page_token": ["PAGE_TOKEN"],
     "ListSecretVersions.page_token": ["PAGE_TOKEN"],
+    "ListRotations.page_token": ["PAGE_TOKEN"],
     "AccessSecretVersion.recipient_context": ["RECIPIENT_MISSING"],
     "ListRevokedIdentities.page_token": ["PAGE_TOKEN"],
+    "GetInclusionProof.chain_id": ["AUDIT_RECORD_NOT_FOUND"],
+    "GetInclusionProof.leaf_hash": ["AUDIT_RECORD_NOT_FOUND"],
+    "GetConsistencyProof.chain_id": ["AUDIT_RECORD_NOT_FOUND"],
     "Init.passphrase": ["PASSPHRASE_REFUSED"],
     "Unseal.passphrase": ["PASSPHRASE_REFUSED"],
     "RotateRootKey.passphrase": ["PASSPHRASE_REFUSED"],
@@ -590,7 +610,7 @@ async def test_a_required_value_may_not_be_empty(world, field):
     (path,) = {
         path
         for path in SINGLES
-        if field in METHODS[path].input_type.fields_by_name and not short(path).startswith("Generate")
+        if field in METHODS[path].input_type.fields_by_name and not short(path).startswith(("Generate", "Import"))
     }
     request = await world.request(path)
     request.ClearField(field)
@@ -1243,7 +1263,7 @@ async def test_a_flood_is_refused_with_a_time_to_come_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in MUTATIONS if short(path) not in {"Init", "Seal", "Unseal"}], ids=short
+    "path", [path for path in MUTATIONS if short(path) not in {"Init", "Seal", "Unseal", "BackupKey"}], ids=short
 )
 async def test_a_repeated_request_id_gets_the_same_answer(world, path):
     request = await world.request(path)

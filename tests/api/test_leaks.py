@@ -10,12 +10,13 @@ import sqlite3
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 import pytest_asyncio
 import structlog
+from google.protobuf import descriptor_pool
 from google.protobuf.message_factory import GetMessageClass
 from wire import (
     ADMIN,
@@ -33,35 +34,53 @@ from wire import (
     World,
     call,
     key_of,
-    request_class,
 )
 
 import vaultd
+from collector import collecting
 from harness import APP, FakeClock, running_server
+from scraping import get
 from tokens import AUDIENCE, ISSUER, TokenIssuer, segment
 from vaultd.engine.clock import SystemClock
+from vaultd.interceptors.rules import RULES
 from vaultd.store.base import RowKey
 from vaultd.telemetry.log import configure_logging
-from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, secrets_pb2
+from vaultd_client.key_wrapping import Recipient, wrap_for_import
+from vaultd_client.v1 import admin_pb2, crypto_pb2, key_transfer_pb2, keys_pb2, secrets_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from google.protobuf.descriptor import MethodDescriptor
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CANARY_BYTES = 32
 EXPOSED = {
+    "audit/shipping/otlp.py": 1,
+    "audit/shipping/webhook.py": 2,
     "backends/pkcs11/backend.py": 1,
     "backends/pkcs11/envelope.py": 2,
     "backends/pkcs11/root_key.py": 1,
     "backends/pkcs11/slot.py": 1,
-    "backends/primitives/scheme.py": 3,
+    "backends/primitives/scheme.py": 4,
     "backends/primitives/wrapping.py": 2,
     "backends/rootkeys/base.py": 2,
     "backends/rootkeys/lines.py": 1,
     "backends/rootkeys/passphrase.py": 1,
+    "engine/audit_witness.py": 1,
+    "engine/key_backups.py": 2,
+    "engine/key_wrapping.py": 1,
     "engine/ledger.py": 2,
     "engine/sealing.py": 5,
     "engine/secret_access.py": 1,
     "engine/secret_catalog.py": 1,
     "engine/secrets.py": 1,
+    "engine/rotation_runner.py": 1,
+    "rotation_targets.py": 1,
+    "rotators/postgres.py": 3,
+    "rotators/scram.py": 1,
+    "rotators/webhook.py": 2,
     "services/secrets.py": 1,
 }
 """Uses of Secret.expose.  Each new one is a decision: change this number only with a reason in the review."""
@@ -83,9 +102,13 @@ class Evidence:
     material: list[bytes] = field(default_factory=list)
     refusals: list[Outcome] = field(default_factory=list)
     answered: int = 0
+    methods: set[str] = field(default_factory=set)
     audit: bytes = b""
     log: bytes = b""
     stored: bytes = b""
+    spans: bytes = b""
+    span_names: set[str] = field(default_factory=set)
+    metrics: bytes = b""
 
     def fresh(self) -> bytes:
         canary = os.urandom(CANARY_BYTES)
@@ -128,15 +151,75 @@ def fill(message: Any, evidence: Evidence) -> Any:
     return message
 
 
+def every_method(world: World) -> dict[str, MethodDescriptor]:
+    """Every method that the server has a route for, whichever service it is of: whoever adds an RPC adds nothing here."""
+    pool = descriptor_pool.Default()
+    return {
+        path: pool.FindServiceByName(service).methods_by_name[name]
+        for path in world.server.server.chain._routes
+        for service, name in [path.strip("/").split("/")]
+        if "reflection" not in service
+    }
+
+
+async def send(client: Any, path: str, method: MethodDescriptor, body: bytes) -> Outcome:
+    """Make a call, of a stream up to its first answer."""
+    if not (method.server_streaming or method.client_streaming):
+        return await call(client, path, body)
+    if method.client_streaming:
+        stream = client.channel.stream_stream(path)(iter([body]), timeout=5)
+    else:
+        stream = client.channel.unary_stream(path)(body, timeout=5)
+    try:
+        await stream.read()
+    except grpc.aio.AioRpcError as error:
+        trailing = {key: value for key, value in error.trailing_metadata() or ()}
+        return Outcome(error.code(), error.details() or "", trailing, b"", path)
+    stream.cancel()
+    return Outcome(OK, "", {}, b"", path)
+
+
 async def canaries_everywhere(world: World, evidence: Evidence) -> None:
     """Every field of every RPC at once, whole and cut short."""
-    for path in METHODS.keys() - {f"{ADMIN}Seal"}:  # an empty message is a valid Seal
-        request = fill(request_class(path)(), evidence)
+    for path, method in every_method(world).items():
+        if path == f"{ADMIN}Seal":  # an empty message is a valid one
+            continue
+        request = fill(GetMessageClass(method.input_type)(), evidence)
         body = request.SerializeToString()
-        evidence.note(await call(world.admin, path, request))
-        evidence.note(await call(world.admin, path, body[: len(body) // 2]))
-        evidence.note(await call(world.admin, path, body + b"\x0c"))
-        evidence.note(await call(world.server.client("stranger"), path, request))
+        evidence.methods.add(path)
+        evidence.note(await send(world.admin, path, method, body))
+        evidence.note(await send(world.admin, path, method, body[: len(body) // 2]))
+        evidence.note(await send(world.admin, path, method, body + b"\x0c"))
+        evidence.note(await send(world.server.client("stranger"), path, method, body))
+
+
+def leaves(descriptor: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths of all bytes and string fields beneath the messages of a message, lists and maps left out."""
+    for one in descriptor.fields:
+        if one.is_repeated:
+            continue
+        if one.message_type is None:
+            if above and one.type in {one.TYPE_BYTES, one.TYPE_STRING}:
+                yield (*above, one.name)
+        elif len(above) < 3:
+            yield from leaves(one.message_type, (*above, one.name))
+
+
+async def canaries_within_messages(world: World, evidence: Evidence) -> None:
+    """Every bytes and string field of the messages within an otherwise valid request; of batches, within their items."""
+    for path in SINGLES:
+        if path in {f"{ADMIN}Seal", f"{ADMIN}RotateRootKey"}:
+            continue
+        for *above, name in leaves(METHODS[path].input_type):
+            request = await world.kept_request(path)
+            request = type(request).FromString(request.SerializeToString())
+            holder = request
+            for part in above:
+                holder = getattr(holder, part)
+            kind = holder.DESCRIPTOR.fields_by_name[name]
+            canary = evidence.fresh()
+            setattr(holder, name, canary if kind.type == kind.TYPE_BYTES else base64.b64encode(canary).decode())
+            evidence.note(await call(world.admin, path, request))
 
 
 async def canaries_one_by_one(world: World, evidence: Evidence) -> None:
@@ -178,6 +261,7 @@ async def canaries_that_work(world: World, evidence: Evidence) -> None:
     kem = crypto_pb2.EncapsulateRequest(name="vaults/default/keys/kem")
     evidence.canaries.append((await call(world.admin, f"{CRYPTO}Encapsulate", kem)).message().shared_secret)
     await secret_canaries_that_work(world, evidence)
+    await keys_that_come_and_go(world, evidence)
     labelled = keys_pb2.CreateKeyRequest(parent="vaults/default", key_id="labelled", key=key_of("MAC"))
     labelled.key.labels["k"] = evidence.fresh().hex()[:63]
     evidence.note(await call(world.admin, f"{KEYS}CreateKey", labelled))
@@ -208,12 +292,42 @@ async def secret_canaries_that_work(world: World, evidence: Evidence) -> None:
     evidence.note(await call(world.admin, f"{SECRETS}AccessSecretVersion", gone))
 
 
+async def keys_that_come_and_go(world: World, evidence: Evidence) -> None:
+    """Key material that is imported, exported and backed up; material that does not fit, and wrappings that do not open."""
+    job = await world.import_job("default")
+    name = await world.create("default", "transferred", key_of("MAC", "HMAC_SHA256", exportable=True))
+    path, recipient, canary = f"{KEYS}ImportKeyVersion", Recipient(), evidence.fresh()
+    for material in (canary, canary + evidence.fresh(), canary[:-1]):
+        wrapped = wrap_for_import(job, material)
+        for blob in (wrapped, wrapped[:-1] + bytes([wrapped[-1] ^ 1]), material):
+            request = key_transfer_pb2.ImportKeyVersionRequest(
+                parent=name, import_job=job.name, algorithm="ALGORITHM_HMAC_SHA256", wrapped_key=blob
+            )
+            evidence.note(await call(world.admin, path, request))
+    export = key_transfer_pb2.ExportKeyVersionRequest(
+        name=name,
+        wrapping_method=key_transfer_pb2.WRAPPING_METHOD_HPKE_MLKEM768_X25519,
+        public_key_raw=recipient.public_key_raw,
+        request_id="leaks-1",
+    )
+    exported = (await call(world.admin, f"{KEYS}ExportKeyVersion", export)).message()
+    assert recipient.open(exported) == canary
+    backup = (
+        (await call(world.admin, f"{KEYS}BackupKey", key_transfer_pb2.BackupKeyRequest(name=name))).message().backup
+    )
+    evidence.canaries.append(backup[-CANARY_BYTES:])
+    restore = key_transfer_pb2.RestoreKeyBackupRequest(parent="vaults/default", backup=backup)
+    evidence.note(await call(world.admin, f"{KEYS}RestoreKeyBackup", restore))
+
+
 async def canaries_beside_the_message(world: World, evidence: Evidence) -> None:
     """In headers and in the path."""
     metadata = [
         ("x-canary", evidence.fresh().hex()),
         ("x-canary-bin", evidence.fresh()),
         ("traceparent", evidence.fresh().hex()),
+        ("tracestate", f"vendor={evidence.fresh().hex()}"),
+        ("baggage", f"user={evidence.fresh().hex()}"),
         ("authorization", f"Bearer {evidence.fresh().hex()}"),
     ]
     for path in (f"{CRYPTO}Encrypt", f"{CRYPTO}{evidence.fresh().hex()}", f"/{evidence.fresh().hex()}/x"):
@@ -250,6 +364,12 @@ async def canaries_in_tokens(world: World, evidence: Evidence, issuer: TokenIssu
             metadata = [("authorization", f"{scheme} {token}")]
             evidence.note(await call(client, f"{CRYPTO}GenerateRandomBytes", request, metadata=metadata))
             evidence.note(await call(world.admin, f"{CRYPTO}GenerateRandomBytes", request, metadata=metadata))
+
+
+def is_stream(path: str) -> bool:
+    service, name = path.strip("/").split("/")
+    method = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
+    return bool(method.server_streaming or method.client_streaming)
 
 
 def tamper(server: Any, statement: str) -> None:
@@ -326,10 +446,25 @@ async def evidence(tmp_path_factory):
             configure_logging("debug", json=True)
             issuer = TokenIssuer(FakeClock(SystemClock().now_us()))
             (directory / "ci.jwks").write_bytes(issuer.jwks())
-            async with running_server(
-                directory, policy=TOKEN_POLICY, listen_tls="127.0.0.1:0", jwt=jwt_section(directory), **GENEROUS
-            ) as server:
+            async with (
+                collecting() as collector,
+                running_server(
+                    directory,
+                    policy=TOKEN_POLICY,
+                    listen_tls="127.0.0.1:0",
+                    jwt=jwt_section(directory),
+                    metrics={"listen": "127.0.0.1:0", "push_interval_s": 5},
+                    otlp={"endpoint": f"http://127.0.0.1:{collector.port}"},
+                    traces={"ratio": 1.0, "follow_parent": False, "max_per_second": 100_000, "max_queued": 1_000_000},
+                    **GENEROUS,
+                ) as server,
+            ):
                 await campaign(World(server), gathered, issuer)
+                gathered.metrics += (await get(server, "/metrics"))[2]
+                gathered.metrics += (await get(server, "/readyz"))[2]
+                server.server.observing.spans.shutdown()
+                gathered.spans = collector.received
+                gathered.span_names = {span.name for span in collector.spans()}
         finally:
             sys.stderr = before
             os.dup2(saved, 2)
@@ -370,6 +505,8 @@ async def campaign(world: World, evidence: Evidence, issuer: TokenIssuer) -> Non
     evidence.material.append(root.encode())
     await canaries_everywhere(world, evidence)
     await canaries_one_by_one(world, evidence)
+    await canaries_within_messages(world, evidence)
+    evidence.metrics += (await get(server, "/metrics"))[2]
     await canaries_that_work(world, evidence)
     await canaries_beside_the_message(world, evidence)
     await canaries_in_tokens(world, evidence, issuer)
@@ -433,6 +570,23 @@ async def test_no_key_material_is_in_what_the_process_logged(evidence):
     assert evidence.found_in(evidence.log, evidence.material) == []
 
 
+async def test_no_canary_and_no_key_material_is_in_a_span(evidence):
+    assert evidence.found_in(evidence.spans, evidence.canaries + evidence.material) == []
+
+
+async def test_no_canary_and_no_key_material_is_in_the_metrics(evidence):
+    assert evidence.found_in(evidence.metrics, evidence.canaries + evidence.material) == []
+
+
+async def test_every_rpc_of_the_rules_got_canaries_and_was_traced_and_counted(evidence):
+    wanted = {rule.method for rule in RULES if not rule.open} - {f"{ADMIN}Seal"}
+    assert wanted <= evidence.methods
+    unary = {path for path in wanted if not is_stream(path)}
+    assert {path.removeprefix("/") for path in unary} <= evidence.span_names
+    for path in unary:
+        assert f'rpc_method="{path.removeprefix("/")}"'.encode() in evidence.metrics
+
+
 async def test_no_key_material_is_in_the_database_or_its_journal(evidence):
     assert evidence.found_in(evidence.stored, evidence.material) == []
 
@@ -471,7 +625,7 @@ async def test_no_field_lets_a_caller_choose_a_nonce():
     }
     words = {word for name in names for word in name.split("_")}
     assert words & {"nonce", "iv", "salt", "padding", "hash", "mode"} <= {"hash"}
-    assert {name for name in names if "hash" in name.split("_")} <= {"leaf_hash"}
+    assert {name for name in names if "hash" in name.split("_")} <= {"leaf_hash", "root_hash"}
 
 
 async def test_every_method_with_a_payload_was_given_a_canary(evidence):

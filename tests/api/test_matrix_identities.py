@@ -61,31 +61,47 @@ OF_KEYS = keys(
     *("CreateKey", "GetKey", "ListKeys", "UpdateKey", "RotateKey", "SetPrimaryVersion", "ListKeyVersions"),
     *("GetKeyVersion", "EnableKeyVersion", "DisableKeyVersion", "DestroyKeyVersion", "RestoreKeyVersion"),
     *("DeleteKey", "UndeleteKey", "PurgeKey", "GetPublicKey", "GetCapabilities", "GetKeyUsage"),
+    *("CreateImportJob", "GetImportJob", "ListImportJobs", "BackupKey"),
 )
 MANAGES_SECRETS = {path for path in ANY if path.startswith(SECRETS) and "AccessSecret" not in path}
+READS_A_KEY = keys("GetKey", "ListKeyVersions", "GetKeyVersion", "GetKeyUsage")
 OF_GRANTS = keys("CreateGrant", "GetGrant", "ListGrants", "RevokeGrant")
 OF_QUOTAS = admin("CreateQuota", "GetQuota", "ListQuotas", "UpdateQuota", "DeleteQuota", "ListOwnQuotas")
 OWN_QUOTAS = admin("ListOwnQuotas")
 OF_POLICY = admin("GetPolicy", "SetPolicy", "TestPolicy", "ExplainAccess", "ReviewAccess")
+WATCHES = admin("Watch")
 READS_APPROVALS = admin("GetApprovalRules", "ListApprovals", "GetApproval")
 ROLES: dict[str, set[str]] = {
     "admin": {path for path, grant in TABLE.items() if grant not in {OPERATOR, NAMED}} | admin("GetApproval"),
-    "secret-admin": MANAGES_SECRETS,
+    "secret-admin": MANAGES_SECRETS | WATCHES,
     "secret-writer": secrets("CreateSecret", "GetSecret", "ListSecrets", "AddSecretVersion", "ListSecretVersions")
+    | secrets("GetRotation", "ListRotations")
     | secrets("GetSecretVersion", "EnableSecretVersion", "DisableSecretVersion", "SetAlias")
-    | OWN_QUOTAS,
+    | OWN_QUOTAS
+    | WATCHES,
     "secret-reader": secrets("AccessSecretVersion", "BatchAccessSecretVersions", "GetSecret", "ListSecrets")
-    | secrets("ListSecretVersions", "GetSecretVersion")
-    | OWN_QUOTAS,
-    "vault-operator": OF_KEYS | MANAGES_SECRETS | OF_GRANTS | OF_QUOTAS | OF_POLICY | admin("GetVault", "UpdateVault"),
-    "key-admin": OF_KEYS | OF_GRANTS,
-    "granter": OF_GRANTS,
-    "approver": READS_APPROVALS,
-    "quota-admin": OF_QUOTAS,
+    | secrets("ListSecretVersions", "GetSecretVersion", "GetRotation", "ListRotations")
+    | OWN_QUOTAS
+    | WATCHES,
+    "vault-operator": OF_KEYS
+    | MANAGES_SECRETS
+    | OF_GRANTS
+    | OF_QUOTAS
+    | OF_POLICY
+    | admin("GetVault", "UpdateVault")
+    | WATCHES,
+    "key-admin": OF_KEYS | OF_GRANTS | WATCHES,
+    "key-importer": READS_A_KEY
+    | keys("CreateImportJob", "GetImportJob", "ListImportJobs", "ImportKeyVersion")
+    | WATCHES,
+    "key-exporter": READS_A_KEY | keys("ExportKeyVersion") | WATCHES,
+    "granter": OF_GRANTS | WATCHES,
+    "approver": READS_APPROVALS | WATCHES,
+    "quota-admin": OF_QUOTAS | WATCHES,
     "crypto-user": {path for path in ANY if path.startswith(CRYPTO)}
     | keys("GetPublicKey", "GetCapabilities")
     | OWN_QUOTAS,
-    "encrypter": crypto("Encrypt", "Encapsulate", "GenerateDataKey", "InspectCiphertext")
+    "encrypter": crypto("Encrypt", "Encapsulate", "GenerateDataKey", "InspectCiphertext", "CryptoStream")
     | keys("GetPublicKey")
     | OWN_QUOTAS,
     "decrypter": crypto("Decrypt", "Decapsulate", "InspectCiphertext") | keys("GetPublicKey") | OWN_QUOTAS,
@@ -97,9 +113,11 @@ ROLES: dict[str, set[str]] = {
         *("GetKey", "ListKeys", "ListKeyVersions", "GetKeyVersion", "GetKeyUsage", "GetGrant", "ListGrants"),
     )
     | admin("GetStatus", "GetVault", "ListVaults", "ListRevokedIdentities", "GetQuota", "ListQuotas")
-    | secrets("GetSecret", "ListSecrets", "ListSecretVersions", "GetSecretVersion")
+    | secrets("GetSecret", "ListSecrets", "ListSecretVersions", "GetSecretVersion", "GetRotation", "ListRotations")
     | (OF_POLICY - admin("SetPolicy"))
-    | READS_APPROVALS,
+    | READS_APPROVALS
+    | WATCHES
+    | admin("GetInclusionProof", "GetConsistencyProof", "VerifyAudit", "TailAudit"),
 }
 """What each built-in role may call, on everything.  A method that is in no row may be called by no role."""
 MAY_NOT_GIVE = {"vault-operator", "key-admin", "granter"}

@@ -110,3 +110,93 @@ async def test_a_vault_that_exists_gets_a_token_once_and_keeps_its_keys(tmp_path
         async with serving(directory, *flags) as vault:
             await sign(vault, hsm)
     assert (directory / "hsm" / "pin").read_bytes() == pin
+
+
+async def test_a_watch_prints_changes_as_they_happen(vault):
+    tls = vault.directory / "tls"
+    process = await asyncio.create_subprocess_exec(
+        GRPCURL,
+        *("-cacert", tls / "ca.crt", "-cert", tls / "admin.crt", "-key", tls / "admin.key"),
+        *(
+            "-d",
+            '{"filter": {"resource_prefix": "vaults/default/keys"}}',
+            vault.address,
+            "vaultd.v1.AdminService/Watch",
+        ),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    printed, decoder = "", json.JSONDecoder()
+
+    async def response() -> dict:
+        nonlocal printed
+        while True:
+            try:
+                found, end = decoder.raw_decode(printed)
+            except ValueError:
+                printed += (await process.stdout.readline()).decode()
+            else:
+                printed = printed[end:].lstrip()
+                return found
+
+    async with asyncio.timeout(30):
+        begins = await response()
+        assert "events" not in begins
+        key = {"parent": "vaults/default", "key_id": "seen", "key": {"purpose": "KEY_PURPOSE_MAC"}}
+        await vault.call("KeysService/CreateKey", key)
+        shown = await response()
+    names = {event["name"] for event in shown["events"]}
+    assert names == {"vaults/default/keys/seen", "vaults/default/keys/seen/versions/1"}
+    assert shown["resumeToken"] != begins["resumeToken"]
+    process.kill()
+    await process.wait()
+
+
+async def test_streams_of_operations_take_several_messages(vault):
+    await vault.call(
+        "KeysService/CreateKey",
+        {"parent": "vaults/default", "key_id": "orders", "key": {"purpose": "KEY_PURPOSE_ENCRYPT_DECRYPT"}},
+    )
+    key = "vaults/default/keys/orders"
+    sealed = await vault.call("CryptoService/Encrypt", {"name": key, "plaintext": b64(b"one")}, "app")
+    await vault.call("KeysService/RotateKey", {"name": key})
+
+    async def stream(method: str, *messages: dict) -> list[dict]:
+        tls = vault.directory / "tls"
+        process = await asyncio.create_subprocess_exec(
+            GRPCURL,
+            *("-cacert", tls / "ca.crt", "-cert", tls / "app.crt", "-key", tls / "app.key"),
+            *("-d", "@", vault.address, f"vaultd.v1.CryptoService/{method}"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate("\n".join(map(json.dumps, messages)).encode())
+        assert process.returncode == 0
+        found, printed = [], out.decode().strip()
+        while printed:
+            one, end = json.JSONDecoder().raw_decode(printed)
+            found.append(one)
+            printed = printed[end:].lstrip()
+        return found
+
+    operation = {"id": 2, "encrypt": {"name": "vaults/default/keys/nobody", "plaintext": b64(b"two")}}
+    answers = await stream(
+        "CryptoStream",
+        {"operations": [{"id": 1, "encrypt": {"name": key, "plaintext": b64(b"one")}}, operation]},
+        {"operations": [{"id": 3, "inspectCiphertext": {"name": key, "ciphertext": sealed["ciphertext"]}}]},
+    )
+    results = {result["id"]: result for answer in answers for result in answer["results"]}
+    assert results["1"]["encrypt"]["ciphertext"]
+    assert results["2"]["status"]["code"] == 7
+    assert results["3"]["inspectCiphertext"]["needsReencrypt"] is True
+    moved = await stream(
+        "ReEncryptStream",
+        {"sourceName": key, "items": [{"id": 1, "ciphertext": sealed["ciphertext"]}]},
+        {"items": [{"id": 2, "ciphertext": b64(b"no ciphertext")}]},
+    )
+    assert moved[-1]["done"] is True
+    assert moved[-1]["report"] == {
+        "moved": "1",
+        "failed": "1",
+        "movedFrom": {f"{key}/versions/1": "1"},
+        "failures": {"DECRYPTION_FAILED": "1"},
+    }

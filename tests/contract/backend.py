@@ -27,6 +27,7 @@ from vaultd.backends.base import Lane, Material, Operation, OpKind
 from vaultd.errors import (
     DeadlineExceeded,
     DecryptionFailed,
+    FailedPrecondition,
     InvalidArgument,
     InvalidSignature,
     Unavailable,
@@ -264,6 +265,8 @@ class BackendContract:
     algorithms: ClassVar[tuple[str, ...]] = ALL_ALGORITHMS
     wrap_multiple: ClassVar[int] = 1
     """Of how many bytes key material must be to be wrapped: a token may not pad as RFC 5649 does."""
+    reveals: ClassVar[bool] = True
+    """Whether key material can leave at all."""
 
     @classmethod
     async def make_backend(cls, directory: Path) -> Backend:
@@ -641,6 +644,27 @@ class BackendContract:
                 await keys.backend.import_material(algorithm, Secret(wrong), "contract")
             assert caught.value.reason == "MATERIAL_MISMATCH"
             assert caught.value.__cause__ is None
+
+    # Export.
+
+    async def test_material_leaves_so_that_it_can_come_in_again_or_not_at_all(
+        self, keys: KeyCabinet, algorithm: str
+    ) -> None:
+        key = await keys.get(algorithm)
+        if not self.reveals:
+            with pytest.raises(FailedPrecondition) as caught:
+                await keys.backend.reveal(algorithm, key.material)
+            assert caught.value.reason == "HSM_KEY_NOT_EXPORTABLE"
+            return
+        revealed = await keys.backend.reveal(algorithm, key.material)
+        assert revealed.public_key == key.material.public_key
+        exposed = revealed.secret.expose("test")
+        if algorithm not in {*SYMMETRIC_KEY_BYTES, "HPKE_MLKEM768_X25519"}:
+            public = load_der_private_key(exposed, None).public_key()
+            assert public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == revealed.public_key
+        again = await keys.take_in(algorithm, exposed)
+        assert again.material.public_key == key.material.public_key
+        assert (await keys.backend.reveal(algorithm, again.material)).secret.expose("test") == exposed
 
     # Batches, deadlines, lanes, the end.
 

@@ -168,6 +168,12 @@ async def test_nothing_is_taken_for_destroyed_or_absent_while_the_token_is_away(
         await rig.backend.adopt("EC_P256_SHA256", source)
 
 
+async def test_token_that_fails_while_a_public_key_is_read_has_not_refused_the_key(rig):
+    rig.token.tell("point")
+    assert await rig.backend.generate("EC_P256_SHA256", "read again")
+    assert rig.token.took("point")
+
+
 async def test_session_that_hangs_is_noticed_though_others_answer(rig):
     going = [asyncio.create_task(sign_for_ever(rig)) for _ in range(4)]
     try:

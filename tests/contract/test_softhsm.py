@@ -32,6 +32,7 @@ class _OwnSoftware(HsmBackend):
 class TestSoftHsm(BackendContract):
     algorithms = tuple(name for name in ALL_ALGORITHMS if name in USES and name not in LACKS)
     wrap_multiple = 8
+    reveals = False
 
     @classmethod
     async def make_backend(cls, directory: Path) -> HsmBackend:

@@ -54,6 +54,7 @@ class OpenEngine:
         self.seal_states: list[SealState] = []
         self.events: list[tuple[str, str, str]] = []
         self.intents: list[tuple[str, str]] = []
+        self.faults: list[BaseException] = []
         self.engine: Engine = build_engine(
             settings,
             open_store(settings),
@@ -62,6 +63,7 @@ class OpenEngine:
             self.seal_states.append,
             self._intend,
             lambda *event: self.events.append(event),
+            on_fault=self.faults.append,
         )
         self.seal = self.engine.seal
         self.lifecycle = self.engine.lifecycle
@@ -96,6 +98,7 @@ class OpenEngine:
     async def crash(self) -> None:
         """Close what holds threads; nothing that is only in memory is written."""
         self.crashed = True
+        await self.engine.rotation_runner.abandon()
         for backend in self.engine.backends.values():
             await backend.close()
         await self.store.close()

@@ -13,7 +13,7 @@ from vaultd.engine.algorithms import Purpose
 from vaultd.engine.lifecycle import KeySpec, KeyUpdate
 from vaultd.engine.transit import EncryptItem, MacItem, SignItem, VerifyItem
 from vaultd.errors import FailedPrecondition, InvalidArgument, NotFound, VaultdError
-from vaultd.store.base import RowKey
+from vaultd.store.base import RowKey, Usage
 from vaultd_client.v1 import crypto_pb2, keys_pb2, resources_pb2
 
 if TYPE_CHECKING:
@@ -551,3 +551,30 @@ async def test_two_engines_add_up_their_use(tmp_path):
         await two.engine.usage.flush()
         uid = (await one.lifecycle.get_key(ref)).uid
         assert (await one.engine.usage.totals(uid))[1].messages == 2
+
+
+async def test_the_last_use_is_the_later_one_of_two_engines(tmp_path):
+    clock = FakeClock()
+    async with open_engine(tmp_path, clock) as one, open_engine(tmp_path, clock) as two:
+        ref = await one.create()
+        await one.encrypt(ref)
+        move_us(clock, HOUR_US)
+        await two.encrypt(ref)
+        await two.engine.usage.flush()
+        uid = (await one.lifecycle.get_key(ref)).uid
+        assert (await one.engine.usage.totals(uid))[1] == Usage(uid, 1, 2, 18, clock.us)
+
+
+async def test_a_process_that_is_killed_loses_what_it_counted_since_the_last_tick_and_no_more(tmp_path):
+    clock = FakeClock()
+    async with open_engine(tmp_path, clock) as opened:
+        ref = await opened.create(algorithm="AES_256_GCM")
+        await opened.encrypt(ref)
+        await opened.tick()
+        await opened.encrypt(ref)
+        await opened.crash()
+    async with open_engine(tmp_path, clock) as opened:
+        uid = (await opened.lifecycle.get_key(ref)).uid
+        assert (await opened.engine.usage.totals(uid))[1].messages == 1
+        # The budget errs on the other side: what was leased is spent.
+        assert await opened.engine.budgets.messages_left(version(ref, 1), uid, 2**32) == 2**32 - 65_536

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from engine.crashes import CrashingEngine, CrashingHistories, Refused
 from engine.engines import DAY_US, HOUR_US, move_us
 from harness import FakeClock
 from vaultd.engine.algorithms import Purpose
-from vaultd.engine.lifecycle import KeySpec
+from vaultd.engine.lifecycle import KeySpec, KeyUpdate
 from vaultd.engine.transit import DecryptItem, EncryptItem, SignItem, VerifyItem
 from vaultd.names import KeyRef
+from vaultd.secret import Secret
 
 RETENTION_US = 3 * DAY_US
 DESTROY_DELAY_US = DAY_US
@@ -41,9 +43,16 @@ class ModelKey:
     primary: int = 1
     purge_us: int | None = None
     versions: dict[int, ModelVersion] = field(default_factory=lambda: {1: ModelVersion()})
+    minimum: int = 0
+    floor: int = 0
+    """The newest number before the key was restored."""
+
+    @property
+    def newest(self) -> int:
+        return max(self.floor, *self.versions)
 
     def rotate(self, now_us: int, *, keep_primary: bool = False) -> int:
-        number = max(self.versions) + 1
+        number = self.newest + 1
         self.versions[number] = ModelVersion()
         self.primary = self.primary if keep_primary else number
         self.rotation_us = now_us + self.period_us if self.period_us else None
@@ -76,10 +85,34 @@ class Model:
 
     def usable(self, name: str, number: int) -> int:
         number = number or self.active(name).primary
-        _, found = self.version(name, number)
+        key, found = self.version(name, number)
         if found.state != "ENABLED":
             raise Refused(f"KEY_VERSION_{found.state}")
+        if number < key.minimum:
+            raise Refused("KEY_VERSION_BELOW_MINIMUM")
         return number
+
+    def opens(self, name: str, number: int) -> int:
+        """Of a ciphertext, whose header names a version."""
+        if number not in self.active(name).versions:
+            raise Refused("DECRYPTION_FAILED")  # it was made after the backup that the key was restored from
+        return self.usable(name, number)
+
+    def set_minimum(self, name: str, number: int) -> None:
+        key = self.active(name)
+        if number > key.primary:
+            raise Refused("MIN_DECRYPT_VERSION_RANGE")
+        key.minimum = number
+
+    def restore_key(self, name: str, backup: ModelKey, now_us: int) -> None:
+        if self.keys[name].state != "PURGED":
+            raise Refused("KEY_EXISTS")
+        back = deepcopy(backup)
+        back.floor = self.keys[name].newest
+        for found in back.versions.values():
+            if found.state == "DESTROY_SCHEDULED" and found.destroy_us is not None:
+                found.destroy_us = max(found.destroy_us, now_us + DESTROY_DELAY_US)
+        self.keys[name] = back
 
     def create(self, name: str, *, signs: bool, period_us: int | None, now_us: int) -> None:
         if name in self.keys:  # purged ones too: a name is never reborn
@@ -152,6 +185,7 @@ class KeyHistories(CrashingHistories):
         self.sealed: list[tuple[str, int, bytes]] = []
         self.signed: list[tuple[str, int, bytes]] = []
         self.seen: dict[str, tuple[Any, str]] = {}
+        self.backups: list[tuple[str, bytes, ModelKey]] = []
 
     def teardown(self) -> None:
         self.loop.run(self.engine.stop())
@@ -192,12 +226,63 @@ class KeyHistories(CrashingHistories):
         )
 
     @rule(name=NAMES, call=st.sampled_from(["delete", "undelete", "purge"]))
+    def delete_undelete_or_purge(self, name: str, call: str) -> None:
+        self.change_key(name, call)
+
     def change_key(self, name: str, call: str) -> None:
         now = (self.clock.us,) if call == "delete" else ()
         self.mutate(
             lambda: getattr(self.model, call)(name, *now),
             lambda request: getattr(self.lifecycle, f"{call}_key")(request, self.ref(name), ""),
         )
+
+    @rule(name=NAMES, number=NUMBERS)
+    def set_minimum(self, name: str, number: int) -> None:
+        update = KeyUpdate({"min_decrypt": number})
+        self.mutate(
+            lambda: self.model.set_minimum(name, number),
+            lambda request: self.lifecycle.update_key(request, self.ref(name), update),
+        )
+
+    @rule(name=NAMES, keep_primary=st.booleans())
+    def import_version(self, name: str, keep_primary: bool) -> None:
+        async def material() -> Secret:
+            return Secret(bytes(32))
+
+        async def nothing(*_: Any) -> None:
+            return None
+
+        def call(request: Any) -> Any:
+            algorithm = "ED25519" if self.model.keys[name].signs else "XAES_256_GCM"
+            return self.lifecycle.import_version(
+                request, self.ref(name), "", algorithm, material, nothing, keep_primary=keep_primary
+            )
+
+        if name in self.model.keys:
+            self.mutate(lambda: self.model.active(name).rotate(self.clock.us, keep_primary=keep_primary), call)
+
+    @rule(name=NAMES)
+    def back_up(self, name: str) -> None:
+        backup = self.both(
+            lambda: self.model.active(name).state, lambda: self.opened.engine.key_backups.back_up(self.ref(name))
+        )
+        if backup is not None:
+            self.backups.append((name, backup.blob, deepcopy(self.model.keys[name])))
+
+    @precondition(lambda self: self.backups)
+    @rule(data=st.data(), gone=st.booleans())
+    def restore_a_backup(self, data: st.DataObject, gone: bool) -> None:
+        name, blob, kept = data.draw(st.sampled_from(self.backups))
+        if gone and self.model.keys[name].state != "PURGED":
+            for call in ("delete", "purge"):
+                self.change_key(name, call)
+        self.mutate(
+            lambda: self.model.restore_key(name, kept, self.clock.us),
+            lambda request: self.opened.engine.key_backups.restore(request, "default", blob),
+        )
+        if self.model.keys[name].floor:  # the same content as before the purge may be there again, as another resource
+            prefix = f"{self.ref(name)}/"
+            self.seen = {seen: etag for seen, etag in self.seen.items() if not f"{seen}/".startswith(prefix)}
 
     @rule(us=st.sampled_from([1, HOUR_US - 1, HOUR_US, DAY_US - 1, DAY_US, RETENTION_US]))
     def time_passes(self, us: int) -> None:
@@ -226,7 +311,7 @@ class KeyHistories(CrashingHistories):
     def decrypt_an_old_ciphertext(self, data: st.DataObject) -> None:
         name, number, ciphertext = data.draw(st.sampled_from(self.sealed))
         answer = self.both(
-            lambda: self.model.usable(name, number),
+            lambda: self.model.opens(name, number),
             lambda: self.opened.transit.decrypt(DecryptItem(self.ref(name), ciphertext), None),
         )
         assert answer is None or answer[0] == b"plaintext"
@@ -257,7 +342,8 @@ class KeyHistories(CrashingHistories):
         assert set(listed) == {name for name, key in self.model.keys.items() if key.state != "PURGED"}
         for name, key in listed.items():
             wanted = self.model.keys[name]
-            assert (key.state.value, key.primary, key.newest) == (wanted.state, wanted.primary, max(wanted.versions))
+            assert (key.state.value, key.primary, key.newest) == (wanted.state, wanted.primary, wanted.newest)
+            assert key.min_decrypt == wanted.minimum
             assert (key.next_rotation_us, key.purge_us) == (wanted.rotation_us, wanted.purge_us)
             self.compare_etag(key)
             for found in await self.lifecycle.list_versions(self.ref(name)):

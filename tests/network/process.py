@@ -51,7 +51,7 @@ def principal_of(stem: str) -> str:
 class Process:
     """A server that runs; what it printed is in files."""
 
-    def __init__(self, directory: Path, **overrides: Any) -> None:
+    def __init__(self, directory: Path, *, environment: dict[str, str] | None = None, **overrides: Any) -> None:
         self.directory = directory
         directory.mkdir(exist_ok=True)
         if not (directory / "config.yaml").exists():
@@ -65,7 +65,9 @@ class Process:
             (directory / "policy.yaml").write_text(yaml.safe_dump(policy))
         command = [sys.executable, "-m", "vaultd", "dev", "--dir", str(directory), "--listen", "127.0.0.1:0"]
         with (directory / "stdout").open("wb") as out, (directory / "stderr").open("wb") as err:
-            self.popen = subprocess.Popen(command, env=ENVIRONMENT, cwd=ROOT, stdout=out, stderr=err)
+            self.popen = subprocess.Popen(
+                command, env={**ENVIRONMENT, **(environment or {})}, cwd=ROOT, stdout=out, stderr=err
+            )
         self.pid = self.popen.pid
         try:
             self.port = self._ready()

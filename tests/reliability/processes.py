@@ -37,6 +37,8 @@ class Server:
         self._process: subprocess.Popen[str] | None = None
         self.log = directory / "server.log"
         self.address = ""
+        self.environment: dict[str, str] = {}
+        """Variables for the server only."""
 
     @property
     def pid(self) -> int:
@@ -51,7 +53,7 @@ class Server:
     def start(self, failpoint: str = "") -> float:
         """Start and wait until it serves; returns the seconds that took."""
         began = time.monotonic()
-        environment = {**ENVIRONMENT, "VAULTD_FAILPOINT": failpoint} if failpoint else ENVIRONMENT
+        environment = {**ENVIRONMENT, **self.environment, **({"VAULTD_FAILPOINT": failpoint} if failpoint else {})}
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 self._command,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import hashlib
+import hmac
 import itertools
 import os
 import resource
@@ -19,6 +20,7 @@ import orjson
 import pytest
 
 from vaultd.audit.log import AuditLog
+from vaultd.audit.reader import AuditReader
 from vaultd.errors import FailedPrecondition, Unavailable
 
 if TYPE_CHECKING:
@@ -103,14 +105,31 @@ def assert_gapless(directory: Path) -> None:
     assert sequences == list(range(1, len(sequences) + 1))
 
 
-async def test_a_line_carries_sequence_time_and_the_fields_in_this_order(tmp_path):
-    async with audit_log(tmp_path / "audit", now=lambda: START) as log:
+async def test_a_line_carries_sequence_time_and_the_fields_in_this_order_and_then_its_chain_hash(tmp_path):
+    async with audit_log(tmp_path / "audit", now=lambda: START, chain_id=b"c" * 16) as log:
         log.append({"event": "call", "n": 1, "text": "a\nb"})
         log.append({})
-    assert whole_lines(tmp_path / "audit") == [
-        b'{"seq":1,"time":"2025-11-24T16:00:00.000123Z","event":"call","n":1,"text":"a\\nb"}',
-        b'{"seq":2,"time":"2025-11-24T16:00:00.000123Z"}',
+    contents = [
+        b'{"seq":1,"time":"2025-11-24T16:00:00.000123Z","event":"call","n":1,"text":"a\\nb"',
+        b'{"seq":2,"time":"2025-11-24T16:00:00.000123Z"',
     ]
+    first = hashlib.sha256(hashlib.sha256(b"vaultd audit chain v1\n" + b"c" * 16).digest() + contents[0])
+    second = hashlib.sha256(first.digest() + contents[1])
+    assert whole_lines(tmp_path / "audit") == [
+        content + b',"chain":"' + chain.hexdigest().encode() + b'"}'
+        for content, chain in zip(contents, (first, second), strict=True)
+    ]
+
+
+async def test_with_the_key_ring_a_line_ends_in_a_mac_of_its_chain_hash(tmp_path):
+    async with audit_log(tmp_path / "audit") as log:
+        log.append({})
+        log.use_key(b"k" * 32)
+        log.append({"n": 1})
+    plain, maced = records(tmp_path / "audit")
+    assert list(plain) == ["seq", "time", "chain"]
+    assert list(maced) == ["seq", "time", "n", "chain", "mac"]
+    assert maced["mac"] == hmac.new(b"k" * 32, bytes.fromhex(maced["chain"]), "sha256").hexdigest()[:32]
 
 
 async def test_the_receipt_is_the_leaf_hash_of_the_line(tmp_path):
@@ -128,7 +147,9 @@ async def test_a_line_is_in_the_file_when_append_returns(tmp_path):
         assert [record["n"] for record in records(tmp_path / "audit")] == [1]
 
 
-@pytest.mark.parametrize("record", [{"seq": 1}, {"time": "now"}, {"x": b"bytes"}, {"x": object()}])
+@pytest.mark.parametrize(
+    "record", [{"seq": 1}, {"time": "now"}, {"chain": ""}, {"mac": ""}, {"x": b"bytes"}, {"x": object()}]
+)
 async def test_a_record_that_is_no_record_uses_no_number(tmp_path, record):
     async with audit_log(tmp_path / "audit") as log:
         with pytest.raises((TypeError, ValueError)):
@@ -433,13 +454,13 @@ async def test_a_line_cut_short_before_a_restart_is_moved_aside(tmp_path):
 
 async def test_room_for_the_fault_but_not_for_the_record_is_no_room(tmp_path):
     async with audit_log(tmp_path / "audit") as log:
-        with largest_file(300), pytest.raises(Unavailable):
+        with largest_file(400), pytest.raises(Unavailable):
             log.append({"long": "x" * 400})
-        with largest_file(300), pytest.raises(Unavailable):
+        with largest_file(400), pytest.raises(Unavailable):
             log.append({"long": "x" * 400})
         assert len(segment_paths(tmp_path / "audit")) == 1
         assert log.sequence == 0
-        with largest_file(300):
+        with largest_file(400):
             assert log.append({"short": 1}).sequence == 2
 
 
@@ -456,21 +477,63 @@ async def test_check_recovers_without_traffic(tmp_path):
 # Files that change under the log
 
 
-async def test_a_deleted_segment_is_noticed_and_recorded_in_a_new_one(tmp_path):
+async def until_recorded(log, directory, event):
+    """The record of an event, once the log's thread has done its work; bounded by the test's timeout."""
+    while True:
+        found = [record for record in records(directory) if record.get("event") == event]
+        if found:
+            return found[0]
+        await asyncio.to_thread(lambda: None)
+
+
+async def test_a_deleted_segment_is_noticed_put_back_and_recorded_in_a_new_one(tmp_path):
     async with audit_log(tmp_path / "audit") as log:
         log.append({})
         (segment,) = segment_paths(tmp_path / "audit")
+        whole = segment.read_bytes()
         segment.unlink()
         log.check()
         assert log.serving
         assert log.append({}).sequence == 3
-    fault, _ = records(tmp_path / "audit")
+        restored = await until_recorded(log, tmp_path / "audit", "segment_restored")
+        assert (restored["segment"], restored["bytes"]) == (segment.name, len(whole))
+        assert segment.read_bytes() == whole
+        assert segment.stat().st_mode & 0o7777 == 0o600
+    fault = records(tmp_path / "audit")[1]
     assert (fault["seq"], fault["event"], fault["reason"], fault["segment"]) == (
         2,
         "segment_abandoned",
         "deleted",
         segment.name,
     )
+    assert_gapless(tmp_path / "audit")
+
+
+async def test_a_segment_in_whose_place_another_was_put_is_put_back_and_the_other_kept(tmp_path):
+    async with audit_log(tmp_path / "audit") as log:
+        log.append({})
+        (segment,) = segment_paths(tmp_path / "audit")
+        whole = segment.read_bytes()
+        segment.unlink()
+        segment.write_bytes(b"forged")
+        log.check()
+        await until_recorded(log, tmp_path / "audit", "segment_restored")
+    assert segment.read_bytes() == whole
+    assert (tmp_path / "audit" / f"{segment.name}.foreign").read_bytes() == b"forged"
+    assert_gapless(tmp_path / "audit")
+
+
+async def test_what_others_append_to_a_segment_does_not_get_between_records(tmp_path):
+    async with audit_log(tmp_path / "audit") as log:
+        log.append({"n": 0})
+        with segment_paths(tmp_path / "audit")[0].open("ab") as file:
+            file.write(b"x" * 2_000)
+        log.append({"n": 1})
+        log.check()
+        log.append({"n": 2})
+    reader = AuditReader(tmp_path / "audit")
+    assert [orjson.loads(record.line).get("n") for record in reader.read()] == [0, 1, None, 2]
+    reader.close()
 
 
 @pytest.mark.parametrize(

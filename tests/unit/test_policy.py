@@ -87,7 +87,7 @@ def fault(document: object) -> str:
 def test_the_permissions_are_those_that_the_protos_name() -> None:
     text = "".join(path.read_text() for path in PROTOS.glob("*.proto"))
     assert PERMISSIONS == set(
-        re.findall(r"`((?:crypto|keys|secrets|vaults|policy|admin|quotas|approvals)\.[a-z_]+)`", text)
+        re.findall(r"`((?:audit|crypto|keys|secrets|vaults|policy|admin|quotas|approvals)\.[a-z_]+)`", text)
     )
 
 
@@ -107,7 +107,8 @@ def test_a_crypto_user_may_use_keys_and_not_look_at_them() -> None:
 
 
 def test_a_vault_operator_steers_keys_and_secrets_and_never_uses_them() -> None:
-    keys = {p for p in PERMISSIONS if p.startswith(("keys.", "quotas.", "secrets."))} - {"keys.adopt", "secrets.access"}
+    keys = {p for p in PERMISSIONS if p.startswith(("keys.", "quotas.", "secrets."))}
+    keys -= {"keys.adopt", "keys.export", "keys.import", "keys.restore", "secrets.access"}
     others = {"vaults.get", "vaults.update", "policy.get", "policy.set"}
     assert BUILT_IN_ROLES["vault-operator"] == keys | others
 
@@ -116,6 +117,7 @@ def test_an_auditor_only_reads_metadata() -> None:
     reads = {f"{kind}.{verb}" for kind in ("keys", "secrets", "vaults", "quotas") for verb in ("get", "list")}
     others = {
         *("admin.get_status", "admin.list_revoked_identities"),
+        *("audit.get_proof", "audit.tail", "audit.verify"),
         *("approvals.get_rules", "approvals.list", "keys.list_grants", "policy.get"),
     }
     assert BUILT_IN_ROLES["auditor"] == reads | others

@@ -1,6 +1,8 @@
 """The audit log of one process: one JSON line per record, in segment files of its own directory.
 
-    {"seq":42,"time":"2026-11-24T02:55:00.000123Z", ...the record's own fields}
+    {"seq":42,"time":"2026-11-24T02:55:00.000123Z", ...the record's own fields, "chain":"...","mac":"..."}
+
+Each line carries the hash that chains it to all before (lines.py); checkpoints sign the tree over them (checkpoints.py).
 
 Promises:
   - `append` returns after the line is in the page cache: it survives the death of the process at once, and a power loss
@@ -12,6 +14,7 @@ Promises:
     is never written again: a kernel that failed to write pages back may have dropped them and still say yes to a second
     fsync. The next append opens a new segment, whose first record, `segment_abandoned`, says which bytes of the old one
     count.
+  - A segment that was deleted or replaced is put back from the descriptor that still has it, and a record says so.
 
 Everything but fdatasync runs on the event loop's thread, so there are no locks.
 """
@@ -20,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
 import os
 import queue
 import threading
@@ -33,19 +35,26 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
 
-from vaultd.audit import segments
+from vaultd.audit import heads, segments
+from vaultd.audit.blocks import BlockFiles
+from vaultd.audit.checkpoints import TreeHead
+from vaultd.audit.lines import RESERVED
+from vaultd.audit.recovery import resume
+from vaultd.audit.walk import CHECKPOINT, SEALED
 from vaultd.errors import FailedPrecondition, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from vaultd.audit.chain import Chain
+    from vaultd.audit.checkpoints import Signer
+
     Record = dict[str, object]
 
 MAX_SEGMENT_BYTES: Final = 256 * 1024 * 1024
+MAX_SEGMENT_AGE_S: Final = 86_400.0
 SYNC_TIMEOUT_S: Final = 2.0
-
-_RESERVED: Final = frozenset({"seq", "time"})
 
 
 class Receipt(NamedTuple):
@@ -63,6 +72,7 @@ class _Segment:
     path: Path
     fd: int
     roll_at: int
+    created_us: int
     size: int = 0
     """Bytes of whole lines."""
     synced: int = 0
@@ -100,6 +110,8 @@ class AuditLog:
         chain_id: bytes | None = None,
         fdatasync: Callable[[int], None] = os.fdatasync,
         max_segment_bytes: int = MAX_SEGMENT_BYTES,
+        max_segment_age_s: float = MAX_SEGMENT_AGE_S,
+        min_free_bytes: int = 0,
         sync_timeout_s: float = SYNC_TIMEOUT_S,
     ) -> None:
         if chain_id is not None and len(chain_id) != segments.CHAIN_ID_BYTES:
@@ -107,9 +119,14 @@ class AuditLog:
         self._directory = directory
         self._now = now
         self._wanted_chain_id = chain_id
-        self._chain_id = b""
+        self._chain: Chain | None = None
+        self._blocks = BlockFiles(directory)
         self._fdatasync = fdatasync
         self._max_segment_bytes = max_segment_bytes
+        self._max_segment_age_us = int(max_segment_age_s * 1_000_000)
+        self._min_free_bytes = min_free_bytes
+        self.has_room = True
+        """Whether the disk has room for more than what must be recorded of calls that are refused."""
         self._sync_timeout_s = sync_timeout_s
         self._lock_fd: int | None = None
         self._segment: _Segment | None = None
@@ -121,6 +138,7 @@ class AuditLog:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
+        self._last_line = b""
         self._formatted_second = -1
         self._formatted = b""
 
@@ -130,9 +148,26 @@ class AuditLog:
         return self._segment is not None
 
     @property
+    def directory(self) -> Path:
+        """Where it is written."""
+        return self._directory
+
+    @property
+    def chain(self) -> Chain:
+        """Where the chain stands."""
+        if self._chain is None:
+            raise _unavailable()
+        return self._chain
+
+    @property
     def chain_id(self) -> bytes:
         """16 bytes, the identity of this log; b"" before `open`."""
-        return self._chain_id
+        return self._chain.chain_id if self._chain is not None else b""
+
+    @property
+    def segment_number(self) -> int:
+        """Of the newest segment; those before it are not written any more."""
+        return self._number
 
     @property
     def sequence(self) -> int:
@@ -143,7 +178,8 @@ class AuditLog:
         """Lock the directory, recover, and start a segment.
 
         Raises FailedPrecondition: AUDIT_DIRECTORY_IN_USE, AUDIT_DIRECTORY_MODE, AUDIT_CHAIN_MISMATCH or
-        AUDIT_CHAIN_ID_INVALID; or Unavailable AUDIT_UNAVAILABLE.
+        AUDIT_CHAIN_ID_INVALID; DataLoss AUDIT_TAMPERED, when what follows the newest checkpoint is not as it was written; or
+        Unavailable AUDIT_UNAVAILABLE.
         """
         if self._lock_fd is not None or self._thread is not None:
             raise FailedPrecondition("AUDIT_DIRECTORY_IN_USE", "this audit log was opened before")
@@ -159,24 +195,26 @@ class AuditLog:
     def append(self, record: Record) -> Receipt:
         """Write one line to the page cache.  Raises Unavailable AUDIT_UNAVAILABLE; then the record counts for nothing.
 
-        A record that is not JSON, or sets `seq` or `time`, is a TypeError or ValueError, and no number is used.
+        A record that is not JSON, or sets a field of the log's own, is a TypeError or ValueError, and no number is used.
         """
-        segment = self._segment
-        if segment is None:
+        segment, chain = self._segment, self._chain
+        if segment is None or chain is None:
             return self._recover([record])[-1]
         sequence = self._sequence + 1
-        line = self._format(sequence, record)
+        line, head = chain.line(self._format(sequence, record))
         if segment.size >= segment.roll_at:
             segment = self._roll(segment)
         try:
-            written = os.write(segment.fd, line + b"\n")
+            # At its own place: what others append is overwritten, and never between two records.
+            written = os.pwrite(segment.fd, line + b"\n", segment.size)
         except OSError as e:
             raise self._abandon(segment, "write_failed") from e
         if written != len(line) + 1:
             raise self._abandon(segment, "write_failed")
         segment.size += written
         self._sequence = sequence
-        return self._receipt(sequence, line)
+        self._last_line = line
+        return Receipt(chain.chain_id, sequence, chain.add(head, line))
 
     async def append_durable(self, record: Record) -> Receipt:
         """Write one line and wait until it is on stable storage; waiters share one fdatasync.  Raises like `append`.
@@ -190,6 +228,62 @@ class AuditLog:
         await self._durable(segment)
         return receipt
 
+    async def durable(self) -> None:
+        """Wait until everything that was appended is on stable storage; raises Unavailable."""
+        segment = self._segment
+        if segment is None:
+            raise _unavailable()
+        await self._durable(segment)
+
+    # The chain
+
+    def use_key(self, key: bytes) -> None:
+        """MAC every record from now on with a key of the key ring."""
+        self.chain.use_key(key)
+
+    def seal(self) -> None:
+        """Forget the key, once a record says so: what follows has MACs of a key that cannot make those before.  Never raises."""
+        if self._chain is not None and self._chain.has_key:
+            with suppress(Unavailable):
+                self.append({"event": SEALED})
+            self._chain.seal_key()
+
+    def checkpoint(self, signer: Signer, revision: int, store: bytes, recorded: int) -> heads.Newest | None:
+        """Sign the tree over every record and append it; None when there is no record yet.  Raises Unavailable.
+
+        Durable after `durable`; only then it may be kept anywhere else.
+        """
+        chain = self.chain
+        if self._segment is None:
+            raise _unavailable()
+        tree = chain.tree()
+        if not tree.size:
+            return None
+        time = self._time().decode()
+        head = TreeHead(
+            chain.chain_id, tree.size, tree.root(), chain.first, chain.head, time, revision, store, recorded
+        )
+        peaks = list(tree.peaks)
+        note = signer.sign(head)
+        record: Record = {"event": CHECKPOINT, "size": tree.size, "note": note}
+        record["frontier"] = [peak.hex() for peak in peaks]
+        self.append(record)
+        return heads.Newest(self._sequence, self._last_line, note, head, peaks)
+
+    async def keep(self, newest: heads.Newest) -> None:
+        """Make a checkpoint durable, and keep its copy and what proofs need beside the segments."""
+        await self.durable()
+        pending = self._blocks.take()
+
+        def write() -> None:
+            self._blocks.write(pending)
+            heads.write_newest(self._directory, newest.line)
+
+        try:
+            await asyncio.to_thread(write)
+        except OSError as e:
+            raise _unavailable() from e
+
     def check(self) -> None:
         """Notice what no write would: a segment deleted, replaced, cut or written by others.  Call it each second.
 
@@ -201,11 +295,24 @@ class AuditLog:
         segment = self._segment
         if segment is not None and (damage := _damage(segment)):
             self._abandon(segment, damage)
+        self._look_for_room()
+        if self._segment is not None and self._segment.size:
+            age_us = self._now() - self._segment.created_us
+            if not 0 <= age_us < self._max_segment_age_us:
+                self._segment = self._roll(self._segment)
         if self._segment is None:
             with suppress(Unavailable):
                 self._recover([])
         elif self._segment.size > self._segment.synced and not self._segment.syncs:
             self._submit(self._segment)
+
+    def _look_for_room(self) -> None:
+        """Calls are refused while there is room to record that they were; they come back with a quarter more."""
+        if self._min_free_bytes:
+            with suppress(OSError):
+                found = os.statvfs(self._directory)
+                free = found.f_bavail * found.f_frsize
+                self.has_room = free >= self._min_free_bytes * (1 if self.has_room else 1.25)
 
     async def close(self) -> None:
         """Sync what was written and give the directory free.  Idempotent.  Raises Unavailable when the sync fails."""
@@ -230,58 +337,35 @@ class AuditLog:
         lock_fd = segments.lock_directory(self._directory)
         self._lock_fd = lock_fd
         try:
-            recovered = segments.recover(self._directory)
-            self._number = recovered.last_number
-            self._sequence = recovered.last_sequence
-            records: list[Record] = [
-                {"event": "recovered", "segment": tail.segment, "torn_bytes": tail.bytes, "torn_file": tail.kept_in}
-                for tail in recovered.torn
-            ]
-            previous = self._settle_chain_id(keep=bool(recovered.last_sequence) or recovered.pristine)
-            if previous is not None:
-                records.append({"event": "chain_started", "previous_chain_id": previous.hex()})
-            segment, _ = self._start_segment(records, prove_sync=True)
+            resumed = resume(self._directory, self._wanted_chain_id)
+            self._number, self._blocks = resumed.number, resumed.blocks
+            self._sequence = resumed.chain.last
+            self._chain = resumed.chain
+            segment, _ = self._start_segment(resumed.records, prove_sync=True)
         except BaseException:
             os.close(lock_fd)
             self._lock_fd = None
             raise
         self._segment = segment
 
-    def _settle_chain_id(self, *, keep: bool) -> bytes | None:
-        """Read or make the chain id; return the one that it replaces.
-
-        A directory whose segments were taken away must not give out numbers of the old chain again: it gets a new id.
-        """
-        found = segments.read_chain_id(self._directory)
-        wanted = self._wanted_chain_id
-        if keep and self._sequence:
-            if found is None and wanted is None:
-                raise FailedPrecondition(
-                    "AUDIT_CHAIN_ID_INVALID",
-                    "the audit directory has segments but no file chain-id: restore it, or start a new directory",
-                )
-            if found is not None and wanted is not None and found != wanted:
-                raise FailedPrecondition("AUDIT_CHAIN_MISMATCH", "the audit directory belongs to another chain")
-            self._chain_id = found or wanted or b""
-        else:
-            self._chain_id = wanted or (found if keep and found else os.urandom(segments.CHAIN_ID_BYTES))
-        if self._chain_id == found:
-            return None
-        segments.write_chain_id(self._directory, self._chain_id)
-        return found
-
     def _start_segment(self, records: Sequence[Record], *, prove_sync: bool) -> tuple[_Segment, list[Receipt]]:
         """Create a segment that begins with these records, all or none.  Raises OSError, leaving no file behind."""
-        first = self._sequence + 1
-        lines = [self._format(first + n, record) for n, record in enumerate(records)]
+        chain, first = self.chain, self._sequence + 1
+        lines: list[bytes] = []
+        hashes: list[bytes] = []
+        for n, record in enumerate(records):
+            line, head = chain.line(self._format(first + n, record), hashes[-1] if hashes else None)
+            lines.append(line)
+            hashes.append(head)
         data = b"".join(line + b"\n" for line in lines)
         if self._lock_fd is None or not segments.is_locked_by(self._directory, self._lock_fd):
             raise OSError(errno.ESTALE, "the audit directory was replaced")
         self._number += 1
-        name, fd = segments.create_segment(self._directory, self._number, self._now())
-        segment = _Segment(name, self._directory / name, fd, self._max_segment_bytes)
+        now_us = self._now()
+        name, fd = segments.create_segment(self._directory, self._number, now_us)
+        segment = _Segment(name, self._directory / name, fd, self._max_segment_bytes, now_us)
         try:
-            if data and os.write(fd, data) != len(data):
+            if data and os.pwrite(fd, data, 0) != len(data):
                 raise OSError(errno.ENOSPC, "short write")
             if prove_sync:
                 self._fdatasync(fd)
@@ -297,22 +381,27 @@ class AuditLog:
             raise
         segment.size = len(data)
         self._sequence += len(lines)
-        return segment, [self._receipt(first + n, line) for n, line in enumerate(lines)]
+        receipts = [
+            Receipt(chain.chain_id, first + n, chain.add(head, line))
+            for n, (line, head) in enumerate(zip(lines, hashes, strict=True))
+        ]
+        return segment, receipts
 
     # Lines
 
     def _format(self, sequence: int, record: Record) -> bytes:
-        if not _RESERVED.isdisjoint(record):
-            raise ValueError("a record does not set seq or time itself")
+        """A record without its closing brace: what the chain hash is over."""
+        if not RESERVED.isdisjoint(record):
+            raise ValueError("a record does not set seq, time, chain or mac itself")
+        head = b'{"seq":%d,"time":"%b"' % (sequence, self._time())
+        return head + b"," + orjson.dumps(record)[1:-1] if record else head
+
+    def _time(self) -> bytes:
         second, microsecond = divmod(self._now(), 1_000_000)
         if second != self._formatted_second:
             self._formatted = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
             self._formatted_second = second
-        head = b'{"seq":%d,"time":"%b.%06dZ"' % (sequence, self._formatted, microsecond)
-        return head + b"," + orjson.dumps(record)[1:] if record else head + b"}"
-
-    def _receipt(self, sequence: int, line: bytes) -> Receipt:
-        return Receipt(self._chain_id, sequence, hashlib.sha256(b"\x00" + line).digest())
+        return b"%b.%06dZ" % (self._formatted, microsecond)
 
     # Segments that end
 
@@ -349,8 +438,23 @@ class AuditLog:
                     if not waiter.done():
                         waiter.set_exception(_unavailable())
                 waiters.clear()
+            self._jobs.put(partial(self._rescue, segment, segment.size))
             self._close_segment(segment)
         return _unavailable()
+
+    def _rescue(self, segment: _Segment, size: int) -> None:
+        """Put the segment back if it is away; runs on the sync thread, before its descriptor is closed."""
+        lock_fd = self._lock_fd
+        with suppress(OSError):  # then it stays away, and who verifies the log finds out
+            if lock_fd is None or not segments.is_locked_by(self._directory, lock_fd):
+                return  # of a directory that was moved it is a part still
+            if segments.rescue(segment.path, segment.fd, size):
+                with suppress(RuntimeError):  # the loop was closed meanwhile
+                    self._loop.call_soon_threadsafe(self._rescued, segment.name, size)
+
+    def _rescued(self, name: str, size: int) -> None:
+        with suppress(Unavailable):
+            self.append({"event": "segment_restored", "segment": name, "bytes": size})
 
     def _recover(self, records: Sequence[Record]) -> list[Receipt]:
         """Open a new segment that begins with what went wrong, then these records.

@@ -1,18 +1,21 @@
 """The files of an audit directory: its lock, the identity of the chain, and segments `audit-<UTC time>-<number>.jsonl`.
 
-The number orders segments; the time is for people, since clocks jump.  All functions block.
+The number orders segments; the time is for people, since clocks jump.  A segment that is not written any more may be
+compressed: then its name ends in `.gz`.  All functions block.
 """
 
 from __future__ import annotations
 
 import fcntl
+import gzip
 import itertools
 import os
 import re
 import stat
+from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 import orjson
 
@@ -23,11 +26,18 @@ if TYPE_CHECKING:
 
 CHAIN_ID_BYTES: Final = 16
 
-_NAME = re.compile(r"audit-[0-9]{8}T[0-9]{6}Z-([0-9]{8,})\.jsonl")
+GZIP_SUFFIX: Final = ".gz"
+GZIP_HEADER: Final = bytes([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 0xFF])
+"""Of every compressed segment: what no checksum covers may not be changed either."""
+
+_NAME = re.compile(r"audit-[0-9]{8}T[0-9]{6}Z-([0-9]{8,})\.jsonl(\.gz)?")
 _CHAIN_ID_FILE: Final = "chain-id"
 _LOCK_FILE: Final = "lock"
 _PRIVATE: Final = stat.S_IRUSR | stat.S_IWUSR
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _CHUNK_BYTES: Final = 64 * 1024
+_COPY_BYTES: Final = 1024 * 1024
+_HEAD: Final = b'{"seq":'
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,24 +112,58 @@ def read_chain_id(directory: Path) -> bytes | None:
 
 def write_chain_id(directory: Path, chain_id: bytes) -> None:
     """Write the identity, durable before return."""
-    temporary = directory / f"{_CHAIN_ID_FILE}.tmp"
-    temporary.unlink(missing_ok=True)
-    _write_new(temporary, f"{chain_id.hex()}\n".encode())
-    temporary.rename(directory / _CHAIN_ID_FILE)
+    replace_file(directory / _CHAIN_ID_FILE, f"{chain_id.hex()}\n".encode())
     sync_directory(directory)
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole, synced, in place of the one before."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    _write_new(temporary, content)
+    temporary.rename(path)
+
+
 def create_segment(directory: Path, number: int, now: int) -> tuple[str, int]:
-    """Create an empty segment; return its name and a descriptor that only appends."""
+    """Create an empty segment; return its name and a descriptor to write and read it."""
     name = f"audit-{datetime.fromtimestamp(now // 1_000_000, UTC):%Y%m%dT%H%M%SZ}-{number:08d}.jsonl"
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     return name, os.open(directory / name, flags, _PRIVATE)
 
 
 def list_segments(directory: Path) -> list[tuple[int, Path]]:
-    """All segments with their numbers, oldest first."""
-    matches = ((_NAME.fullmatch(path.name), path) for path in directory.iterdir())
-    return sorted((int(match[1]), path) for match, path in matches if match)
+    """All segments with their numbers, oldest first.
+
+    While one is compressed there are two files of its number, with the same lines: the plain one is given.
+    """
+    found: dict[int, Path] = {}
+    for path in directory.iterdir():
+        match = _NAME.fullmatch(path.name)
+        if match and (match[2] is None or int(match[1]) not in found):
+            found[int(match[1])] = path
+    return sorted(found.items())
+
+
+def plain_name(path: Path) -> str:
+    """The name of a segment as its records know it, compressed or not."""
+    return path.name.removesuffix(GZIP_SUFFIX)
+
+
+def open_segment(path: Path) -> BinaryIO:
+    """Open a segment for reading, compressed or not; the caller closes it.  It may have been compressed since it was listed."""
+    if not path.name.endswith(GZIP_SUFFIX):
+        try:
+            return path.open("rb")
+        except FileNotFoundError:
+            path = path.with_name(path.name + GZIP_SUFFIX)
+    return cast("BinaryIO", gzip.open(path, "rb"))
+
+
+def sequence_of(line: bytes) -> int:
+    """The number that a line begins with, or 0 when it does not begin as a record does."""
+    end = line.find(b",", len(_HEAD))
+    digits = line[len(_HEAD) : end]
+    return int(digits) if line.startswith(_HEAD) and 0 < len(digits) < 20 and digits.isdigit() else 0
 
 
 def recover(directory: Path) -> Recovered:
@@ -157,6 +201,10 @@ def _last_record(path: Path) -> tuple[int, int]:
 
     Reads from the end.
     """
+    if path.name.endswith(GZIP_SUFFIX):
+        with open_segment(path) as file:
+            last = deque(file, maxlen=1)
+        return path.stat().st_size, sequence_of(last[0]) if last else 0
     with path.open("rb") as file:
         start = file.seek(0, os.SEEK_END)
         data = b""
@@ -187,6 +235,36 @@ def _sequence(line: bytes) -> int:
     return sequence if isinstance(sequence, int) and sequence > 0 else 0
 
 
+def rescue(path: Path, fd: int, size: int) -> bool:
+    """Put a segment that was deleted or replaced back in its place, from the descriptor that still has it.
+
+    Returns whether it was away.  What stood in its place is kept as `*.foreign`.  Synced before it gets its name.
+    """
+    held = os.fstat(fd)
+    try:
+        if os.path.samestat(held, path.stat(follow_symlinks=False)):
+            return False
+        for attempt in itertools.count():
+            foreign = path.with_name(f"{path.name}.{attempt}.foreign" if attempt else f"{path.name}.foreign")
+            if not foreign.exists():
+                path.rename(foreign)
+                break
+    except FileNotFoundError:
+        pass
+    temporary = path.with_name(f"{path.name}.rescued")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, _NEW_FILE, _PRIVATE), "wb") as file:
+        offset = 0
+        while offset < size and (data := os.pread(fd, min(_COPY_BYTES, size - offset), offset)):
+            file.write(data)
+            offset += len(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    sync_directory(path.parent)
+    return True
+
+
 def _move_tail(path: Path, end: int, size: int) -> TornTail:
     """Copy the tail into a new file, synced, and only then cut it off."""
     with path.open("rb") as file:
@@ -207,8 +285,7 @@ def _move_tail(path: Path, end: int, size: int) -> TornTail:
 
 
 def _write_new(path: Path, content: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _PRIVATE)
-    with os.fdopen(fd, "wb") as file:
+    with os.fdopen(os.open(path, _NEW_FILE, _PRIVATE), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from vaultd.backends.base import Lane
 from vaultd.errors import DeadlineExceeded, ResourceExhausted
+from vaultd.telemetry.cells import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,6 +38,8 @@ class Backlog:
         self._estimates: dict[str, float] = {}
         self.queued = 0
         """Calls that are waiting."""
+        self.waits = {lane: Histogram() for lane in Lane}
+        """How long calls waited for a worker, for metrics."""
 
     def admit(self, calls: Counter[str], spread: int, deadline: float | None, lane: Lane, start_s: float = 0.0) -> None:
         """Count calls in, or raise ResourceExhausted, or DeadlineExceeded when the deadline is past.
@@ -75,6 +78,10 @@ class Backlog:
         classes[cost_class] -= 1
         if not classes[cost_class]:
             del classes[cost_class]
+
+    def depths(self) -> dict[Lane, int]:
+        """Calls that are waiting, by lane."""
+        return {lane: classes.total() for lane, classes in self._classes.items()}
 
     def clear(self) -> None:
         """Forget what was queued."""

@@ -75,6 +75,14 @@ class Material:
     attestation: Mapping[str, str | bool] = field(default_factory=dict)
 
 
+class Revealed(NamedTuple):
+    """Key material in the form in which it leaves, and its public part as the private one gives it."""
+
+    secret: Secret
+    """Raw bytes of symmetric keys and of HPKE_MLKEM768_X25519; PKCS#8 DER of all other key pairs.  `import_material` takes it."""
+    public_key: bytes
+
+
 class TokenKey(NamedTuple):
     """A key that is in a token already: its CKA_ID, its CKA_LABEL, or both, in the slot of a name ("": the first)."""
 
@@ -135,6 +143,14 @@ class Backend(Protocol):
 
         Raises FailedPrecondition: ADOPTION_UNSUPPORTED where there is no token, TOKEN_KEY_NOT_FOUND, or HSM_REFUSED when
         the object does not fit the algorithm.
+        """
+        ...
+
+    async def reveal(self, algorithm: str, material: Material) -> Revealed:
+        """Give the material away: for export, and to check what was stored.
+
+        Raises FailedPrecondition, reason HSM_KEY_NOT_EXPORTABLE, for a key in a token; InvalidArgument, reason
+        MATERIAL_MISMATCH, for bytes that are no key of the algorithm.
         """
         ...
 

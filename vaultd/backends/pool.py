@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, cast
 from vaultd.backends.backlog import Backlog, too_late
 from vaultd.backends.base import Lane
 from vaultd.errors import Unavailable, VaultdError
+from vaultd.telemetry import spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from vaultd.telemetry.cells import Histogram
 
 DEFAULT_MAX_QUEUED: Final = 20_000
 _CHUNK_CALLS: Final = 16
@@ -40,10 +43,26 @@ class Call(NamedTuple, Generic[ResultT]):
 class _Ticket:
     """What one submission waits for.  Written by workers under the pool's lock, but for `outcomes`, one slot a call."""
 
-    __slots__ = ("calls", "deadline", "failure", "future", "lane", "outcomes", "unfinished")
+    __slots__ = (
+        "began_s",
+        "calls",
+        "deadline",
+        "failure",
+        "future",
+        "lane",
+        "outcomes",
+        "queued_s",
+        "span",
+        "unfinished",
+    )
 
     def __init__(
-        self, calls: Sequence[Call[Any]], deadline: float | None, lane: Lane, future: asyncio.Future[list[Any]]
+        self,
+        calls: Sequence[Call[Any]],
+        deadline: float | None,
+        lane: Lane,
+        future: asyncio.Future[list[Any]],
+        queued_s: float,
     ) -> None:
         self.calls = calls
         self.deadline = deadline
@@ -52,6 +71,9 @@ class _Ticket:
         self.outcomes: list[Any] = [None] * len(calls)
         self.unfinished = len(calls)
         self.failure: Exception | None = None
+        self.queued_s = queued_s
+        self.began_s = 0.0
+        self.span = spans.current()
 
 
 class _Chunk(NamedTuple):
@@ -100,6 +122,16 @@ class WorkPool:
         """Calls that are waiting for a thread."""
         return self._backlog.queued
 
+    @property
+    def waits(self) -> dict[Lane, Histogram]:
+        """How long calls waited for a thread."""
+        return self._backlog.waits
+
+    def depths(self) -> dict[Lane, int]:
+        """Calls that are waiting for a thread, by lane."""
+        with self._lock:
+            return self._backlog.depths()
+
     async def run(self, call: Call[ResultT], deadline: float | None, lane: Lane = Lane.ONLINE) -> ResultT:
         """Do one call and return what it returns.
 
@@ -121,7 +153,7 @@ class WorkPool:
         queued.
         """
         loop = asyncio.get_running_loop()
-        ticket = _Ticket(calls, deadline, lane, loop.create_future())
+        ticket = _Ticket(calls, deadline, lane, loop.create_future(), self._clock())
         if not calls:
             ticket.future.set_result([])
             return cast("asyncio.Future[list[ResultT | VaultdError]]", ticket.future)
@@ -257,10 +289,14 @@ class WorkPool:
             self._backlog.take(call.cost_class, ticket.lane)
             if ticket.failure is not None or ticket.future.cancelled():
                 return False
-            if ticket.deadline is not None and self._clock() >= ticket.deadline:
+            now_s = self._clock()
+            if ticket.deadline is not None and now_s >= ticket.deadline:
                 ticket.outcomes[index] = too_late()
                 self._count_down(ticket)
                 return False
+            self._backlog.waits[ticket.lane].add(now_s - ticket.queued_s)
+            if not ticket.began_s:
+                ticket.began_s = now_s
             return True
 
     def _finish(self, ticket: _Ticket, cost_class: str, service_s: float) -> None:
@@ -295,6 +331,8 @@ class WorkPool:
             self._wake_up_pending = False
             finished, self._finished = self._finished, []
         for ticket in finished:
+            if ticket.span is not None:
+                spans.record_work(ticket.span, "software", ticket.queued_s, ticket.began_s, len(ticket.calls))
             if ticket.future.done():
                 continue
             if ticket.failure is not None:

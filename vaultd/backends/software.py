@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, final
 
 from vaultd.backends.backlog import too_late
-from vaultd.backends.base import Lane, Material
+from vaultd.backends.base import Lane, Material, Revealed
 from vaultd.backends.pool import DEFAULT_MAX_QUEUED, Call, WorkPool
 from vaultd.backends.primitives.catalogue import SCHEMES
 from vaultd.backends.primitives.scheme import Encoded, SymmetricScheme, material_mismatch
@@ -78,6 +78,11 @@ class SoftwareBackend:
         """Operations that are waiting for a thread, for metrics."""
         return self._pool.queue_depth
 
+    @property
+    def pool(self) -> WorkPool:
+        """The threads, for metrics."""
+        return self._pool
+
     def unsupported(self, algorithm: str) -> str | None:
         """Say why the algorithm cannot be used here, or None when it can."""
         return None if algorithm in SCHEMES else "no such algorithm is known to this server"
@@ -115,6 +120,16 @@ class SoftwareBackend:
         raise FailedPrecondition(
             "ADOPTION_UNSUPPORTED", "only keys of protection level HSM are taken over from a token"
         )
+
+    async def reveal(self, algorithm: str, material: Material) -> Revealed:
+        """Give the material away, with the public part that it gives.  RSA's primes are not checked again."""
+        scheme = _find_scheme(algorithm)
+        if material.secret is None:
+            raise material_mismatch("a software key has its material with it")
+        if isinstance(scheme, SymmetricScheme):
+            return Revealed(*scheme.reveal(material.secret))
+        call = Call(f"{algorithm}/load", scheme.reveal, (material.secret,))
+        return Revealed(*await self._pool.run(call, None))
 
     async def load(self, algorithm: str, material: Material) -> Handle:
         """Make a handle for the private or symmetric part.

@@ -44,6 +44,14 @@ def version_not_found() -> NotFound:
     return NotFound("KEY_VERSION_NOT_FOUND", "no such key version; ListKeyVersions shows the versions of a key")
 
 
+def below_minimum() -> FailedPrecondition:
+    """The error for a version that the key's minimum puts out of use."""
+    return FailedPrecondition(
+        "KEY_VERSION_BELOW_MINIMUM",
+        "the key version is below the key's min_decrypt_version; use a newer one, or lower the minimum with UpdateKey",
+    )
+
+
 def no_backend(level: ProtectionLevel) -> FailedPrecondition:
     """The error for a protection level that this server is not configured for."""
     return FailedPrecondition(
@@ -61,6 +69,7 @@ class LoadedVersion:
         "_loading",
         "_row",
         "_software",
+        "below_minimum",
         "budget",
         "handle",
         "header",
@@ -80,6 +89,8 @@ class LoadedVersion:
         software: Backend,
         usage: VersionUsage,
         budget: Budget | None,
+        *,
+        below_minimum: bool = False,
     ) -> None:
         self.version = version
         self.name = version.name
@@ -90,7 +101,8 @@ class LoadedVersion:
         self.budget = budget
         self.handle: Handle | None = None
         self.public_handle: Handle | None = None
-        self.unusable = version.state is not VersionState.ENABLED
+        self.below_minimum = below_minimum
+        self.unusable = version.state is not VersionState.ENABLED or below_minimum
         self._row = row
         self._backend = backend
         self._software = software
@@ -109,6 +121,8 @@ class LoadedVersion:
     def refusal(self) -> VaultdError:
         """Why this version may not be used."""
         state = self.version.state
+        if state is VersionState.ENABLED:
+            return below_minimum()
         advice = {
             VersionState.DISABLED: "call EnableKeyVersion to use it again",
             VersionState.DESTROY_SCHEDULED: "call RestoreKeyVersion before its destroy_time",
@@ -178,11 +192,19 @@ class KeyCatalog:
         self._max_keys = max_keys
         self._loaded: dict[tuple[str, str], LoadedKey] = {}
         self._loading: dict[tuple[str, str], asyncio.Task[LoadedKey]] = {}
+        self.lookups = 0
+        self.misses = 0
+        """Look-ups of keys that had to be read, of all `lookups`; for metrics."""
         ledger.subscribe(self.forget_changed)
 
     def cached(self, ref: KeyRef) -> LoadedKey | None:
         """The key, if it is in memory."""
+        self.lookups += 1
         return self._loaded.get((ref.vault, ref.key))
+
+    def __len__(self) -> int:
+        """Return the number of keys in memory."""
+        return len(self._loaded)
 
     def algorithm_of(self, at: tuple[str, str]) -> str | None:
         """The algorithm of a key by vault and id, if it is in memory."""
@@ -200,6 +222,7 @@ class KeyCatalog:
 
     async def _read_through(self, vault: str, key: str) -> LoadedKey:
         at = (vault, key)
+        self.misses += 1
         task = self._loading.get(at)
         if task is None:
             task = self._loading[at] = asyncio.get_running_loop().create_task(self._read(vault, key))
@@ -241,6 +264,7 @@ class KeyCatalog:
                 self._backends[ProtectionLevel.SOFTWARE],
                 self._usage.counter(loaded.uid, version.number),
                 budget,
+                below_minimum=version.number < loaded.min_decrypt,
             )
         return LoadedKey(loaded, versions)
 

@@ -14,12 +14,12 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-import cel
-
 from vaultd.engine.caller import NO_CLAIMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    import cel
 
 MAX_CONDITION_CHARS: Final = 1_000
 MAX_CLAIM_VALUES: Final = 300
@@ -119,16 +119,21 @@ class Question:
         self._permission = permission
         self._resource = resource
         self._facts = facts
-        self._context = cel.Context()
+        self._context: cel.Context | None = None
         self._given: set[str] = set()
 
     def context(self, variables: tuple[str, ...]) -> cel.Context:
         """The evaluator's context with at least these variables in it."""
+        context = self._context
+        if context is None:
+            import cel
+
+            context = self._context = cel.Context()
         for name in variables:
             if name not in self._given:
-                self._context.add_variable(name, self._value(name))
+                context.add_variable(name, self._value(name))
                 self._given.add(name)
-        return self._context
+        return context
 
     def _value(self, name: str) -> Any:
         facts = self._facts
@@ -172,6 +177,9 @@ def compile_condition(text: str) -> Condition:
         raise ConditionInvalid("is empty; leave it out")
     bound = _check_macros(tokens)
     needs_labels = _check_fields(tokens)
+    # Here, since the evaluator takes 0.1 s to import, and most servers have no condition.
+    import cel
+
     try:
         program = cel.compile(text)
         named, called = program.variables(), program.functions()

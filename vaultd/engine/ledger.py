@@ -237,6 +237,8 @@ class Ledger:
         self._sealer: Sealer | None = None
         self._listeners: list[Callable[[Iterable[Change]], None]] = []
         self.own_revisions: set[int] = set()
+        self.revision = 0
+        """Of the newest change that this process committed; 0 before the first."""
 
     @property
     def sealer(self) -> Sealer:
@@ -291,6 +293,7 @@ class Ledger:
             self.own_revisions.discard(revision)
             raise
         failpoints.hit("ledger.committed")
+        self.revision = max(self.revision, revision)
         self.publish(changes.feed)
 
     async def mutate(self, intent: Intent, body: Callable[[Changes], Awaitable[R]]) -> R:
@@ -356,6 +359,13 @@ class Ledger:
                 "KEY_RING_CHANGED", "another node changed the key ring just now: try again", retry_after_s=0.2
             ) from error
 
+    async def fingerprint(self) -> tuple[int, bytes]:
+        """The newest revision, and 16 bytes that name all rows as of it, for who holds the key ring; raises DataLoss."""
+        async with self.store.snapshot() as snapshot:
+            total = _open_digest(self.sealer, snapshot.digests.get(ALL_SCOPES))
+            revision = snapshot.revision
+        return revision, self.sealer.token_mac("fingerprint", revision, total.dump())
+
     async def check(self, *, deep: bool = False) -> int:
         """Compare all rows with their digests; `deep` also opens every blob.  Returns the rows seen; raises DataLoss."""
         try:
@@ -399,7 +409,7 @@ def _columns(kind: str, resource: Any) -> tuple[str, str, int, str, int | None]:
         return "", resource.id, 0, "ACTIVE", None
     if kind == "quota":
         return "", resource.row_id, 0, "ACTIVE", None
-    if kind in {"key", "secret"}:
+    if kind in {"key", "secret", "import_job", "rotation"}:
         return resource.vault, resource.id, 0, resource.state.value, resource.due_us
     if kind == "secret_version":
         return resource.vault, resource.secret, resource.number, resource.state.value, None

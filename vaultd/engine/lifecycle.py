@@ -3,6 +3,8 @@
     version: ENABLED <-> DISABLED -> DESTROY_SCHEDULED -> DESTROYED        (RestoreKeyVersion: DESTROY_SCHEDULED -> DISABLED)
     key:     ACTIVE <-> DELETED -> PURGED                                  (PURGED keeps the name taken for ever)
 
+A purged key comes back only as itself, from a backup (key_backups.py).
+
 Every mutation is atomic and durable when it returns, and safe to retry with a request id.
 """
 
@@ -14,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from vaultd.engine.algorithms import Algorithm, ProtectionLevel, Purpose, choose_algorithm
-from vaultd.engine.catalog import key_not_found, no_backend, version_not_found
+from vaultd.engine.catalog import below_minimum, key_not_found, no_backend, version_not_found
 from vaultd.engine.clock import DAY_US, SECOND_US
 from vaultd.engine.key_grants import drop_grants
 from vaultd.engine.model import Key, KeyState, KeyVersion, VersionState
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from vaultd.engine.ledger import Changes, Intent, Ledger
     from vaultd.engine.scrubbing import Scrubber
     from vaultd.engine.tokens import TokenObjects
+    from vaultd.secret import Secret
 
 R = TypeVar("R")
 MIN_ROTATION_US: Final = 3600 * SECOND_US
@@ -65,9 +68,13 @@ class KeySpec:
     rotation_period_us: int | None = None
     next_rotation_us: int | None = None
     expire_us: int | None = None
+    notice_us: int | None = None
     exportable: bool = False
     destroy_delay_us: int | None = None
     purge_protection: bool = False
+    import_only: bool = False
+    min_decrypt: int = 0
+    skip_initial_version: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,15 @@ class KeyUpdate:
 
     fields: Mapping[str, Any]
     etag: str = ""
+
+
+def _check_notice(notice_us: int | None, period_us: int | None) -> None:
+    if notice_us is not None and not 0 < notice_us <= (period_us or MAX_ROTATION_US):
+        raise InvalidArgument(
+            "ROTATION_NOTICE_RANGE",
+            "notice_period must be more than nothing, and at most rotation_period",
+            field="key.notice_period",
+        )
 
 
 def check_etag(given: str, current: str) -> None:
@@ -114,7 +130,7 @@ class KeyLifecycle:
 
     async def list_keys(self, vault: str, after: str, limit: int, *, deleted: bool) -> list[Key]:
         """Read keys by id, after an id."""
-        await self._require_vault(vault)
+        await self.require_vault(vault)
         states = (KeyState.ACTIVE.value, KeyState.DELETED.value) if deleted else (KeyState.ACTIVE.value,)
         return [row.resource() for row in await self._ledger.list("key", vault, after, limit, states)]
 
@@ -133,7 +149,8 @@ class KeyLifecycle:
         rows = await self._ledger.versions("key_version", ref.vault, ref.key, after, limit)
         return [row.resource() for row in rows]
 
-    async def _require_vault(self, vault: str) -> None:
+    async def require_vault(self, vault: str) -> None:
+        """Raise NotFound unless the vault is there."""
         found = await self._ledger.read(RowKey("vault", "", vault, 0))
         if found is None or found.row.state != "ACTIVE":
             raise NotFound("VAULT_NOT_FOUND", "no such vault; ListVaults shows the vaults")
@@ -151,7 +168,8 @@ class KeyLifecycle:
     ) -> Key:
         """Create a key and its first version.  Raises AlreadyExists for a name that is or ever was.
 
-        With `adopted` the first version is a key that a token holds already; nothing is made in the token.
+        With `adopted` the first version is a key that a token holds already; nothing is made in the token.  A key that is
+        made for import has no version yet.
         """
         # Before the checks: a retry gets its answer even when a time in the request has passed meanwhile.
         known, answer = await self._ledger.answered(intent)
@@ -165,13 +183,18 @@ class KeyLifecycle:
         now_us = self._clock.now_us()
         destroy_delay_us = self._destroy_delay(spec.destroy_delay_us)
         rotation = self._rotation(algorithm, spec.rotation_period_us, spec.next_rotation_us, now_us)
+        _check_notice(spec.notice_us, rotation[0])
         if spec.expire_us is not None and spec.expire_us <= now_us:
             raise InvalidArgument("EXPIRE_TIME_PAST", "expire_time must be in the future", field="key.expire_time")
-        await self._require_vault(vault)
+        if spec.import_only and rotation[0] is not None:
+            raise _rotates_by_import("key.rotation_period")
+        await self.require_vault(vault)
         if await self._ledger.read(RowKey("key", vault, key_id, 0)) is not None:
             raise _key_exists()
+        first = 0 if adopted is None and (spec.import_only or spec.skip_initial_version) else 1
+        _check_minimum(spec.min_decrypt, first)
 
-        async def body(changes: Changes, material: Material) -> Key:
+        async def body(changes: Changes, material: Material | None) -> Key:
             at = RowKey("key", vault, key_id, 0)
             if await changes.get(at) is not None:
                 raise _key_exists()
@@ -188,44 +211,62 @@ class KeyLifecycle:
                 rotation_period_us=rotation[0],
                 next_rotation_us=rotation[1],
                 expire_us=spec.expire_us,
+                notice_us=spec.notice_us,
                 exportable=spec.exportable,
                 destroy_delay_us=destroy_delay_us,
                 purge_protection=spec.purge_protection,
                 state=KeyState.ACTIVE,
-                primary=1,
-                newest=1,
+                primary=first,
+                newest=first,
                 create_us=changes.now_us,
                 update_us=changes.now_us,
+                import_only=spec.import_only,
+                min_decrypt=spec.min_decrypt,
             )
-            await self._put_version(changes, key, 1, material, adopted=adopted is not None)
+            if material is not None:
+                await self._put_version(changes, key, 1, material, adopted=adopted is not None)
             return await changes.put_resource("key", key)
 
         if adopted is not None:
             taken = await backend.adopt(algorithm.name, adopted)
             return await self._ledger.mutate(intent, lambda changes: body(changes, taken))
-        return await self._with_new_material(intent, algorithm, spec.protection_level, (vault, key_id, 1), body)
+        if not first:
+            return await self._ledger.mutate(intent, lambda changes: body(changes, None))
+        make = self._generator(backend, algorithm, version_name(vault, key_id, 1))
+        return await self._with_new_material(intent, spec.protection_level, make, body)
+
+    @staticmethod
+    def _generator(backend: Backend, algorithm: Algorithm, label: str) -> Callable[[bytes], Awaitable[Material]]:
+        return lambda reference: backend.generate(algorithm.name, label, reference)
 
     async def _with_new_material(
         self,
         intent: Intent,
-        algorithm: Algorithm,
         level: ProtectionLevel,
-        version: tuple[str, str, int],
+        make: Callable[[bytes], Awaitable[Material]],
         body: Callable[[Changes, Material], Awaitable[R]],
     ) -> R:
-        """Make material for a version, and mutate with it; what the change did not take is destroyed.
+        """Make material for a version, of the reference that `make` gets, and mutate with it; what the change did not take is
+        destroyed.
 
         What it did take stays claimed, whatever became of the commit: an object nobody uses is better than a lost key.
         """
         reference = await self._tokens.reserve(level)
         try:
-            material = await self._backend(level).generate(algorithm.name, version_name(*version), reference)
+            material = await make(reference)
             return await self._ledger.mutate(intent, lambda changes: body(changes, material))
         finally:
             await self._tokens.abandon(reference, level)
 
     async def _put_version(
-        self, changes: Changes, key: Key, number: int, material: Material, *, adopted: bool = False
+        self,
+        changes: Changes,
+        key: Key,
+        number: int,
+        material: Material,
+        *,
+        adopted: bool = False,
+        imported: bool = False,
     ) -> KeyVersion:
         await self._tokens.claim(changes, material.reference, key.protection_level, adopted=adopted)
         version = KeyVersion(
@@ -238,7 +279,7 @@ class KeyLifecycle:
             protection_level=key.protection_level,
             public_key=material.public_key,
             reference=material.reference,
-            imported=adopted,
+            imported=adopted or imported,
             create_us=changes.now_us,
             attestation=material.attestation,
         )
@@ -299,15 +340,15 @@ class KeyLifecycle:
     async def _active_key_in(self, changes: Changes, ref: KeyRef) -> Key:
         key = await self._key_in(changes, ref)
         if key.state is not KeyState.ACTIVE:
-            raise FailedPrecondition("KEY_DELETED", "the key is deleted; call UndeleteKey first")
+            raise key_deleted()
         return key
 
     async def update_key(self, intent: Intent, ref: KeyRef, update: KeyUpdate) -> Key:
-        """Change labels, rotation, expiry, purge protection."""
+        """Change labels, rotation, expiry, purge protection, the minimum version."""
 
         def change(key: Key, now_us: int) -> Key:
             if key.state is not KeyState.ACTIVE:
-                raise FailedPrecondition("KEY_DELETED", "the key is deleted; call UndeleteKey first")
+                raise key_deleted()
             fields = dict(update.fields)
             if key.purge_protection and fields.get("purge_protection") is False:
                 raise FailedPrecondition(
@@ -322,8 +363,18 @@ class KeyLifecycle:
                 due = None if unchanged else fields.get("next_rotation_us")
                 keep = period == key.rotation_period_us and (unchanged or "next_rotation_us" not in fields)
                 if not keep:
+                    if key.import_only and period is not None:
+                        raise _rotates_by_import("key.rotation_period")
                     period, due = self._rotation(key.algorithm, period, due, now_us)
                     fields |= {"rotation_period_us": period, "next_rotation_us": due}
+            _check_notice(
+                fields.get("notice_us", key.notice_us), fields.get("rotation_period_us", key.rotation_period_us)
+            )
+            if any(name in fields and fields[name] != getattr(key, name) for name in ("expire_us", "notice_us")):
+                fields["noticed_us"] = None  # what is announced anew may be sooner than what was
+            minimum = fields.get("min_decrypt", key.min_decrypt)
+            if minimum != key.min_decrypt:
+                _check_minimum(minimum, key.primary or key.newest)
             return replace(key, **fields)
 
         return await self._change_key(intent, ref, update.etag, change)
@@ -409,9 +460,28 @@ class KeyLifecycle:
         """Make a new version, primary unless keep_primary; the next scheduled rotation counts from now."""
         return await self._rotate(intent, ref, etag, keep_primary=keep_primary, due_before_us=None)
 
+    async def rotation_is_due(self, ref: KeyRef, now_us: int) -> bool:
+        """Whether the scheduler has to rotate the key; raises NotFound."""
+        due_us = (await self.get_key(ref)).next_rotation_us
+        return due_us is not None and due_us <= now_us
+
     async def rotate_if_due(self, intent: Intent, ref: KeyRef, now_us: int) -> None:
         """The scheduler's rotation: nothing happens when another process was faster."""
         await self._rotate(intent, ref, "", keep_primary=False, due_before_us=now_us)
+
+    async def give_notice_if_due(self, ref: KeyRef, now_us: int) -> str:
+        """Note that the next rotation or the expiry was announced, and say which: `rotation`, `expiry`, or nothing.
+
+        The feed tells of the key; its etag stays.
+        """
+        async with self._ledger.change() as changes:
+            key = await self._key_in(changes, ref)
+            due_us = key.notice_due_us
+            if key.state is not KeyState.ACTIVE or due_us is None or due_us > now_us or key.notice_us is None:
+                return ""
+            at_us = due_us + key.notice_us
+            await changes.keep_books("key", replace(key, noticed_us=at_us))
+        return "expiry" if at_us == key.expire_us else "rotation"
 
     async def _rotate(
         self, intent: Intent, ref: KeyRef, etag: str, *, keep_primary: bool, due_before_us: int | None
@@ -424,28 +494,81 @@ class KeyLifecycle:
         async def body(changes: Changes, material: Material) -> KeyVersion:
             key = await self._active_key_in(changes, ref)
             check_etag(etag, key.etag)
+            if key.import_only:
+                raise FailedPrecondition("IMPORT_ONLY", "the key's versions are imported; call ImportKeyVersion")
             if due_before_us is not None and (key.next_rotation_us is None or key.next_rotation_us > due_before_us):
                 found = await changes.get(RowKey("key_version", key.vault, key.id, key.newest))
                 return found.resource() if found else None  # type: ignore[return-value]  # the scheduler ignores the answer
-            if key.newest >= MAX_VERSIONS:
-                raise FailedPrecondition(
-                    "TOO_MANY_VERSIONS", f"a key has at most {MAX_VERSIONS} versions; create another key"
-                )
-            number = key.newest + 1
-            version = await self._put_version(changes, key, number, material)
-            next_us = changes.now_us + key.rotation_period_us if key.rotation_period_us is not None else None
-            rotated = replace(
-                key,
-                newest=number,
-                primary=key.primary if keep_primary and key.primary else number,
-                next_rotation_us=next_us,
-                update_us=changes.now_us,
+            return await self._add_version(changes, key, material, keep_primary=keep_primary)
+
+        backend = self._backend(before.protection_level)
+        make = self._generator(backend, before.algorithm, version_name(ref.vault, ref.key, before.newest + 1))
+        return await self._with_new_material(intent, before.protection_level, make, body)
+
+    async def _add_version(
+        self, changes: Changes, key: Key, material: Material, *, keep_primary: bool, imported: bool = False
+    ) -> KeyVersion:
+        if key.newest >= MAX_VERSIONS:
+            raise FailedPrecondition(
+                "TOO_MANY_VERSIONS", f"a key has at most {MAX_VERSIONS} versions; create another key"
             )
-            await changes.put_resource("key", rotated)
+        number = key.newest + 1
+        version = await self._put_version(changes, key, number, material, imported=imported)
+        next_us = changes.now_us + key.rotation_period_us if key.rotation_period_us is not None else None
+        rotated = replace(
+            key,
+            newest=number,
+            primary=key.primary if keep_primary and key.primary else number,
+            next_rotation_us=next_us,
+            update_us=changes.now_us,
+        )
+        await changes.put_resource("key", rotated)
+        return version
+
+    async def import_version(
+        self,
+        intent: Intent,
+        ref: KeyRef,
+        etag: str,
+        algorithm: str,
+        take_out: Callable[[], Awaitable[Secret]],
+        account: Callable[[Changes, Key, int], Awaitable[None]],
+        *,
+        keep_primary: bool,
+    ) -> KeyVersion:
+        """Make a version of material from outside, primary unless keep_primary.
+
+        `take_out` unwraps it, once all else is in order; `account` writes down, in the same change, what it did elsewhere.
+        Raises what they raise; InvalidArgument, MATERIAL_MISMATCH, for what is no sound key of the algorithm.
+        """
+        known, answer = await self._ledger.answered(intent)
+        if known:
+            return answer  # type: ignore[no-any-return]  # what import_version stored
+        before = await self.get_key(ref)
+        if before.state is not KeyState.ACTIVE:
+            raise key_deleted()
+        check_etag(etag, before.etag)
+        if before.algorithm.name != algorithm:
+            raise InvalidArgument(
+                "ALGORITHM_MISMATCH", f"the key's algorithm is {before.algorithm.name}", field="algorithm"
+            )
+        level, label = before.protection_level, version_name(ref.vault, ref.key, before.newest + 1)
+        backend = self._backend(level)
+        reason = backend.unsupported(algorithm)
+        if reason is not None:
+            raise FailedPrecondition("ALGORITHM_UNAVAILABLE", reason, field="algorithm")
+        secret = await take_out()
+
+        async def body(changes: Changes, material: Material) -> KeyVersion:
+            key = await self._active_key_in(changes, ref)
+            check_etag(etag, key.etag)
+            version = await self._add_version(changes, key, material, keep_primary=keep_primary, imported=True)
+            await account(changes, key, version.number)
             return version
 
-        next_version = (ref.vault, ref.key, before.newest + 1)
-        return await self._with_new_material(intent, before.algorithm, before.protection_level, next_version, body)
+        return await self._with_new_material(
+            intent, level, lambda reference: backend.import_material(algorithm, secret, label, reference), body
+        )
 
     async def set_primary(self, intent: Intent, ref: KeyRef, etag: str) -> Key:
         """Make an ENABLED version the primary one."""
@@ -458,6 +581,8 @@ class KeyLifecycle:
                 raise FailedPrecondition(
                     f"KEY_VERSION_{version.state.value}", "only an ENABLED version can be primary; enable it first"
                 )
+            if version.number < key.min_decrypt:
+                raise below_minimum()
             if key.primary == version.number:
                 return key
             changed = replace(key, primary=version.number, update_us=changes.now_us)
@@ -565,6 +690,26 @@ class KeyLifecycle:
 
 def _key_exists() -> AlreadyExists:
     return AlreadyExists("KEY_EXISTS", "a key of this name exists or existed; names are never reused", field="key_id")
+
+
+def key_deleted() -> FailedPrecondition:
+    """The error of a call that a soft-deleted key does not permit."""
+    return FailedPrecondition("KEY_DELETED", "the key is deleted; call UndeleteKey first")
+
+
+def _rotates_by_import(field: str) -> InvalidArgument:
+    return InvalidArgument(
+        "IMPORT_ONLY_ROTATION", "a key whose versions are imported cannot rotate by itself", field=field
+    )
+
+
+def _check_minimum(minimum: int, most: int) -> None:
+    if not 0 <= minimum <= most:
+        raise InvalidArgument(
+            "MIN_DECRYPT_VERSION_RANGE",
+            "min_decrypt_version must be 0 to the number of the primary version",
+            field="key.min_decrypt_version",
+        )
 
 
 def _require_not_destroying(version: KeyVersion, advice: str) -> None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vaultd.engine.algorithms import ALGORITHMS, Algorithm, ProtectionLevel
 from vaultd.engine.buckets import Window
-from vaultd.names import quota_name, secret_name, secret_version_name, vault_name, version_name
+from vaultd.engine.rotation_model import KIND as ROTATION
+from vaultd.engine.rotation_model import Rotation, decode_rotation, encode_rotation
+from vaultd.names import import_job_name, quota_name, secret_name, secret_version_name, vault_name, version_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -82,6 +84,13 @@ class Key:
     delete_us: int | None = None
     purge_us: int | None = None
     revision: int = 0
+    import_only: bool = False
+    min_decrypt: int = 0
+    """Versions with a lower number are out of use."""
+    notice_us: int | None = None
+    """How long before its rotation and its expiry they are announced."""
+    noticed_us: int | None = None
+    """The newest of these times that was announced."""
 
     @property
     def name(self) -> str:
@@ -94,7 +103,19 @@ class Key:
     @property
     def due_us(self) -> int | None:
         """When the scheduler must look at this key again."""
-        return self.purge_us if self.state is KeyState.DELETED else self.next_rotation_us
+        if self.state is KeyState.DELETED:
+            return self.purge_us
+        times = (self.next_rotation_us, self.notice_due_us)
+        return min((time for time in times if time is not None), default=None)
+
+    @property
+    def notice_due_us(self) -> int | None:
+        """When the next rotation, or the expiry, is to be announced; None when nothing is, or it was."""
+        if self.notice_us is None:
+            return None
+        known_us = self.noticed_us or 0
+        ahead = [time for time in (self.next_rotation_us, self.expire_us) if time is not None and time > known_us]
+        return min(ahead) - self.notice_us if ahead else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +150,49 @@ class KeyVersion:
     def due_us(self) -> int | None:
         """When the scheduler must look at this version again."""
         return self.destroy_us if self.state is VersionState.DESTROY_SCHEDULED else None
+
+
+class ImportJobState(Enum):
+    """Life of an import job."""
+
+    ACTIVE = "ACTIVE"
+    EXPIRED = "EXPIRED"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportJob:
+    """A key pair to which key material is wrapped; its private half is stored beside it, sealed."""
+
+    vault: str
+    id: str
+    uid: bytes
+    method: str
+    public_key: bytes
+    state: ImportJobState
+    create_us: int
+    expire_us: int
+    forget_us: int
+    """When the row of an expired job goes."""
+    revision: int = 0
+
+    @property
+    def name(self) -> str:
+        return import_job_name(self.vault, self.id)
+
+    @property
+    def due_us(self) -> int:
+        """When the scheduler must look at this job again."""
+        return self.expire_us if self.state is ImportJobState.ACTIVE else self.forget_us
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedKey:
+    """A version's material, wrapped to a recipient's public key."""
+
+    version_name: str
+    algorithm: Algorithm
+    method: str
+    wrapped: bytes
 
 
 EACH_PRINCIPAL: Final = "*"
@@ -390,6 +454,8 @@ Resource = (
     Vault
     | Key
     | KeyVersion
+    | ImportJob
+    | ExportedKey
     | Quota
     | Grant
     | ApprovalRules
@@ -398,11 +464,14 @@ Resource = (
     | RevokedIdentity
     | StoredSecret
     | SecretVersion
+    | Rotation
 )
 _TYPES: dict[str, type[Any]] = {
     "vault": Vault,
     "key": Key,
     "key_version": KeyVersion,
+    "import_job": ImportJob,
+    "exported_key": ExportedKey,
     "quota": Quota,
     "grant": Grant,
     "approval_rules": ApprovalRules,
@@ -415,6 +484,7 @@ _TYPES: dict[str, type[Any]] = {
 _STATES: dict[type[Any], type[Enum]] = {
     Key: KeyState,
     KeyVersion: VersionState,
+    ImportJob: ImportJobState,
     Approval: ApprovalState,
     StoredSecret: SecretState,
     SecretVersion: SecretVersionState,
@@ -423,6 +493,8 @@ _STATES: dict[type[Any], type[Enum]] = {
 
 def encode_resource(resource: Resource) -> dict[str, Any]:
     """Turn a resource into JSON-ready values."""
+    if isinstance(resource, Rotation):
+        return encode_rotation(resource)
     kind = next(name for name, cls in _TYPES.items() if isinstance(resource, cls))
     values: dict[str, Any] = {"type": kind}
     for name, value in ((name, getattr(resource, name)) for name in resource.__dataclass_fields__):
@@ -447,6 +519,7 @@ _DECODERS: dict[str, Any] = {
     "uid": b64decode,
     "public_key": b64decode,
     "reference": b64decode,
+    "wrapped": b64decode,
     "algorithm": ALGORITHMS.__getitem__,
     "protection_level": ProtectionLevel,
     "classes": tuple,
@@ -467,6 +540,8 @@ def _rule(values: Mapping[str, Any]) -> ApprovalRule:
 
 def decode_resource(values: Mapping[str, Any]) -> Any:
     """Rebuild what encode_resource took apart.  Fields that a later release added take their defaults."""
+    if values["type"] == ROTATION:
+        return decode_rotation(values)
     cls = _TYPES[values["type"]]
     fields = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
     for name in fields:

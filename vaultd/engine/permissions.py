@@ -34,11 +34,14 @@ CRYPTO: Final = frozenset(
 )
 KEYS: Final = frozenset(
     {
+        "keys.backup",
         "keys.create",
+        "keys.create_import_job",
         "keys.delete",
         "keys.destroy",
         "keys.get",
         "keys.get_capabilities",
+        "keys.get_import_job",
         "keys.get_public_key",
         "keys.grant",
         "keys.list",
@@ -50,6 +53,9 @@ KEYS: Final = frozenset(
     }
 )
 GRANTING: Final = frozenset({"keys.grant", "keys.list_grants", "keys.revoke_grant"})
+MATERIAL: Final = frozenset({"keys.export", "keys.import", "keys.restore"})
+"""Not for those who administer keys and do not use them: who exports or imports a key knows it, and who restores one undoes what
+others decided."""
 TOKENS: Final = frozenset({"keys.adopt"})
 """Not for those who administer a vault: a token's objects belong to all vaults."""
 SECRETS: Final = frozenset(
@@ -62,7 +68,9 @@ SECRETS: Final = frozenset(
         "secrets.get",
         "secrets.list",
         "secrets.purge",
+        "secrets.rotate",
         "secrets.set_alias",
+        "secrets.set_rotation",
         "secrets.update",
     }
 )
@@ -78,7 +86,11 @@ OWN_QUOTAS: Final = frozenset({"quotas.get_own"})
 APPROVALS: Final = frozenset({"approvals.get_rules", "approvals.list", "approvals.set_rules"})
 """Approving itself needs no permission: the rule names its approvers."""
 
-PERMISSIONS: Final = CRYPTO | KEYS | TOKENS | SECRETS | VAULTS | POLICY | ADMIN | QUOTAS | OWN_QUOTAS | APPROVALS
+AUDIT: Final = frozenset({"audit.get_proof", "audit.tail", "audit.verify"})
+
+PERMISSIONS: Final = (
+    AUDIT | CRYPTO | KEYS | MATERIAL | TOKENS | SECRETS | VAULTS | POLICY | ADMIN | QUOTAS | OWN_QUOTAS | APPROVALS
+)
 GRANTABLE: Final = (CRYPTO - {"crypto.generate_random"}) | {"keys.get_public_key"}
 """What a grant may give: use of one key.  Random bytes come from a vault; and nothing here lets a grantee pass anything on."""
 
@@ -104,6 +116,8 @@ BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
             }
         ),
         "secret-reader": frozenset({"quotas.get_own", "secrets.access", "secrets.get", "secrets.list"}),
+        "key-importer": frozenset({"keys.create_import_job", "keys.get", "keys.get_import_job", "keys.import"}),
+        "key-exporter": frozenset({"keys.export", "keys.get"}),
         "quota-admin": QUOTAS | OWN_QUOTAS,
         # Beside a role of use: whoever grants must hold what is granted.
         "granter": GRANTING,
@@ -136,7 +150,8 @@ BUILT_IN_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "verifier": frozenset({"crypto.verify", "crypto.verify_mac", "keys.get_public_key", "quotas.get_own"}),
         "wrapper": frozenset({"crypto.wrap", "quotas.get_own"}),
         "unwrapper": frozenset({"crypto.unwrap", "quotas.get_own"}),
-        "auditor": frozenset(
+        "auditor": AUDIT
+        | frozenset(
             {
                 "admin.get_status",
                 "admin.list_revoked_identities",

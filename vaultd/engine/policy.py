@@ -347,6 +347,27 @@ class PolicyEngine:
         """Whether the principal holds the permission on the resource, a name that has been parsed."""
         return self.decide(principal, permission, resource, facts).allowed
 
+    def holds_some(self, principal: str, permissions: Iterable[str], resource: str) -> bool:
+        """Whether some binding may give the principal one of the permissions on the resource, above it or below it.
+
+        For calls that show, of what is there, only what the caller may see: denies and conditions are looked at then.
+        """
+        memberships = self._memberships.get(principal)
+        if memberships is None:
+            return False
+        wanted = frozenset(permissions)
+        grants = self._grants.get(principal) or self._gather(principal, memberships)
+        above = covering_of(resource)
+        below = resource if resource == ROOT else resource + "/"
+
+        def touches(bound_on: str) -> bool:
+            return bound_on in above or resource == ROOT or bound_on.startswith(below)
+
+        return any(touches(at) and not wanted.isdisjoint(held) for at, held in grants.allow.items()) or any(
+            touches(at) and any(not wanted.isdisjoint(asked.permissions) for asked in some)
+            for at, some in grants.allow_if.items()
+        )
+
     def decide(self, principal: str, permission: str, resource: str, facts: Facts | None = None) -> Decision:
         """Like `allows`, with the reason: the widest resource decides, and there the first entry of the policy.
 

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Final
 from vaultd.engine.approvals import KIND as APPROVAL
 from vaultd.engine.clock import SECOND_US
 from vaultd.engine.key_grants import KIND as GRANTS
+from vaultd.engine.key_import import KIND as IMPORT_JOB
 from vaultd.engine.leases import KIND as QUOTA_STATE
 from vaultd.engine.ledger import Intent
-from vaultd.engine.model import ApprovalState, KeyState, SecretState, VersionState
+from vaultd.engine.model import ApprovalState, ImportJobState, KeyState, SecretState, VersionState
+from vaultd.engine.rotation_model import KIND as ROTATION
 from vaultd.engine.seal import SealState
 from vaultd.engine.secrets import KIND as SECRET
 from vaultd.engine.tokens import KIND as TOKEN_OBJECT
 from vaultd.errors import VaultdError
-from vaultd.names import KeyRef, SecretRef, secret_version_name
+from vaultd.names import KeyRef, SecretRef, import_job_name, secret_version_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -27,10 +29,12 @@ if TYPE_CHECKING:
     from vaultd.engine.approvals import Approvals
     from vaultd.engine.clock import Clock
     from vaultd.engine.key_grants import Grants
+    from vaultd.engine.key_import import KeyImport
     from vaultd.engine.leases import LeaseBook
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
     from vaultd.engine.quota_store import Quotas
+    from vaultd.engine.rotation_runner import RotationRunner
     from vaultd.engine.scrubbing import Scrubber
     from vaultd.engine.seal import Seal
     from vaultd.engine.secrets import Secrets
@@ -70,6 +74,8 @@ class Scheduler:
         access: AccessBook,
         secrets: Secrets,
         scrubber: Scrubber,
+        rotation_runner: RotationRunner,
+        imports: KeyImport,
         clock: Clock,
         on_intent: Callable[[str, str], Awaitable[None]],
         on_event: Callable[[str, str, str], None],
@@ -90,6 +96,8 @@ class Scheduler:
         self._access = access
         self._secrets = secrets
         self._scrubber = scrubber
+        self._rotation_runner = rotation_runner
+        self._imports = imports
         self._retry_at: dict[RowKey, int] = {}
         self._offset_us = self._clock_offset()
         self._replays_dropped_us = 0
@@ -150,6 +158,9 @@ class Scheduler:
             if key.kind == SECRET:
                 event, name = "retire_secret", str(SecretRef(key.scope, key.id))
                 await self._attempt_secret(row, now_us)
+            elif key.kind == ROTATION:
+                if self.clock_trusted:
+                    self._rotation_runner.offer(key)  # targets take their time: it says itself how it went
             elif key.kind == "key_version" and row.state == VersionState.DESTROY_SCHEDULED.value:
                 event = "destroy"
                 if self.clock_trusted:
@@ -163,15 +174,27 @@ class Scheduler:
                     await self._lifecycle.purge_if_due(intent, ref, now_us)
                     self._on_event(event, str(ref), "")
             elif key.kind == "key" and row.state == KeyState.ACTIVE.value:
+                event = "give_notice"
+                announced = await self._lifecycle.give_notice_if_due(ref, now_us)
+                if announced:
+                    self._on_event(f"key_{announced}_notice", str(ref), "")
                 event = "rotate"
-                await self._on_intent(event, str(ref))
-                await self._lifecycle.rotate_if_due(intent, ref, now_us)
-                self._on_event(event, str(ref), "")
+                if await self._lifecycle.rotation_is_due(ref, now_us):
+                    await self._on_intent(event, str(ref))
+                    await self._lifecycle.rotate_if_due(intent, ref, now_us)
+                    self._on_event(event, str(ref), "")
             elif key.kind == TOKEN_OBJECT:
                 event = "erase_token_object"
                 await self._on_intent(event, key.id)
                 await self._tokens.erase_if_due(key, now_us)
                 self._on_event(event, key.id, "")
+            elif key.kind == IMPORT_JOB:
+                ends = row.state == ImportJobState.ACTIVE.value
+                event, name = "expire_import_job" if ends else "forget_import_job", import_job_name(key.scope, key.id)
+                if self.clock_trusted:
+                    await self._on_intent(event, name)
+                    await self._imports.expire_if_due(key, now_us)
+                    self._on_event(event, name, "")
             elif key.kind == QUOTA_STATE:
                 event = "drop_quota_state"
                 await self._leases.drop_if_full(key)
@@ -213,7 +236,7 @@ class Scheduler:
         ref = KeyRef(spent.scope, spent.id, spent.version)
         try:
             key = await self._lifecycle.get_key(ref)
-            if key.state is KeyState.ACTIVE and key.primary == ref.version:
+            if key.state is KeyState.ACTIVE and key.primary == ref.version and not key.import_only:
                 await self._on_intent("rotate", str(ref))
                 await self._lifecycle.rotate_key(Intent(PRINCIPAL, "scheduler"), KeyRef(ref.vault, ref.key, 0))
                 self._on_event("rotate", str(ref), "MESSAGE_BUDGET")

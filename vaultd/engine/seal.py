@@ -124,7 +124,12 @@ class Seal:
             except BaseException:
                 self._ledger.install(None)
                 raise
-            await self._read_rules()
+            try:
+                await self._read_rules()
+            except BaseException:  # it is made all the same, and can be unsealed once this is mended
+                self._close()
+                self._enter(SealState.SEALED)
+                raise
             self._enter(SealState.UNSEALED)
 
     async def unseal(self, passphrase: Secret | None) -> None:
@@ -143,6 +148,14 @@ class Seal:
                 raise
             self._enter(SealState.UNSEALED)
 
+    async def read_ring(self, passphrase: Secret | None) -> Sealer:
+        """Open the key ring for a command that only reads, without unsealing."""
+        self._check_passphrase(passphrase, 1)
+        row = await self._ledger.store.ring()
+        if row is None:
+            raise _not_initialized()
+        return Sealer(await self._unwrap(row, passphrase))
+
     async def _read_rules(self) -> None:
         """Read what decides about calls: the policy, and what else must be in memory before the first of them."""
         await self._authority.reload()
@@ -152,9 +165,7 @@ class Seal:
     async def _open_ring(self, passphrase: Secret | None) -> None:
         row = await self._ledger.store.ring()
         if row is None:
-            raise FailedPrecondition(
-                "NOT_INITIALIZED", "there is no key ring yet; call AdminService.Init or run `vaultd init`"
-            )
+            raise _not_initialized()
         ring = await self._unwrap(row, passphrase)
         self._ledger.install(Sealer(ring))
 
@@ -295,6 +306,12 @@ class Seal:
     async def rows_on_older_terms(self) -> int:
         """Rows, digests and stored answers that still need an older term."""
         return await self._ledger.store.count_older_terms(self._ledger.sealer.term)
+
+
+def _not_initialized() -> FailedPrecondition:
+    return FailedPrecondition(
+        "NOT_INITIALIZED", "there is no key ring yet; call AdminService.Init or run `vaultd init`"
+    )
 
 
 def _already_initialized() -> FailedPrecondition:

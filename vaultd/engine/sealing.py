@@ -33,6 +33,9 @@ NONCE_BYTES: Final = 12
 KEY_BYTES: Final = 32
 _MAGIC: Final = b"VRG1"
 _RING_HEADER_BYTES: Final = len(_MAGIC) + 4 + KEY_BYTES + 2
+BACKUP_MAGIC: Final = b"VKB1"
+SALT_BYTES: Final = 32
+_BACKUP_HEAD_BYTES: Final = len(BACKUP_MAGIC) + SALT_BYTES
 _HASH_MODULUS: Final = 2**256
 
 
@@ -141,7 +144,12 @@ class Sealer:
             for term, key in ring.terms.items()
         }
         self._digest_key = ring.digest_key.expose("key of the row hash")
+        self._backup_key = HKDFExpand(hashes.SHA256(), KEY_BYTES, b"vaultd key backups v1").derive(self._digest_key)
         self._token_key = HKDFExpand(hashes.SHA256(), KEY_BYTES, b"vaultd tokens v1").derive(self._digest_key)
+
+    def derived_key(self, label: str) -> bytes:
+        """A key of 32 bytes for another purpose; the same in every term and generation of this ring."""
+        return HKDFExpand(hashes.SHA256(), KEY_BYTES, label.encode()).derive(self._digest_key)
 
     def seal(self, plaintext: bytes, aad: bytes) -> bytes:
         """Seal under the newest term; nonce || ciphertext || tag."""
@@ -176,6 +184,29 @@ class Sealer:
         if opened is None:
             raise row_lost(row.key)
         return Secret(opened)
+
+    # Backups of keys are sealed under the one key of the ring that no rotation changes and every restored store has; each
+    # under a key of its own, so that they have no message limit.
+
+    def seal_backup(self, plaintext: bytes) -> bytes:
+        """Seal a key's backup: magic || salt || nonce || ciphertext || tag."""
+        head = BACKUP_MAGIC + os.urandom(SALT_BYTES)
+        nonce = os.urandom(NONCE_BYTES)
+        return head + nonce + self._backup_aead(head).encrypt(nonce, plaintext, head)
+
+    def open_backup(self, blob: bytes) -> bytes | None:
+        """Open what `seal_backup` gave, or None when it does not open."""
+        head, nonce = blob[:_BACKUP_HEAD_BYTES], blob[_BACKUP_HEAD_BYTES : _BACKUP_HEAD_BYTES + NONCE_BYTES]
+        if not head.startswith(BACKUP_MAGIC) or len(nonce) < NONCE_BYTES:
+            return None
+        try:
+            return self._backup_aead(head).decrypt(nonce, blob[_BACKUP_HEAD_BYTES + NONCE_BYTES :], head)
+        except (InvalidTag, ValueError):
+            return None
+
+    def _backup_aead(self, head: bytes) -> AESGCMSIV:
+        info = b"vaultd key backup v1" + head[len(BACKUP_MAGIC) :]
+        return AESGCMSIV(HKDFExpand(hashes.SHA256(), KEY_BYTES, info).derive(self._backup_key))
 
     def row_hash(self, row: Row) -> int:
         """The keyed hash of a whole row, a term of its scope's digest."""

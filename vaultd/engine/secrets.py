@@ -22,6 +22,7 @@ import google_crc32c
 
 from vaultd.engine.lifecycle import check_etag
 from vaultd.engine.model import SecretState, SecretVersion, SecretVersionState, StoredSecret
+from vaultd.engine.rotation_model import drop_rotation
 from vaultd.engine.secret_payloads import pad_payload
 from vaultd.engine.vaults import vault_in, vault_key
 from vaultd.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
@@ -224,6 +225,13 @@ class Secrets:
         await self._destroy_in(changes, secret, surplus)
         return await changes.put_resource(KIND, replace(secret, update_us=changes.now_us))
 
+    async def disable_in(self, changes: Changes, secret: StoredSecret, number: int) -> None:
+        """Stop access to a version that a rotation retired, if it is still given out."""
+        version = await self.version_in(changes, secret, number)
+        if version.state is SecretVersionState.ENABLED:
+            disabled = replace(version, state=SecretVersionState.DISABLED)
+            await changes.put_resource(VERSION_KIND, disabled, keep_secret=True)
+
     async def _destroy_in(self, changes: Changes, secret: StoredSecret, numbers: Sequence[int]) -> None:
         """Write versions without their payloads."""
         for number in numbers:
@@ -390,6 +398,7 @@ class Secrets:
             purge_us=None,
         )
         await changes.put_resource(KIND, tombstone)
+        await drop_rotation(changes, secret.vault, secret.id)
         self._scrubber.note()
 
     # -- versions -------------------------------------------------------------------------------------------------------

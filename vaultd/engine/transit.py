@@ -109,6 +109,7 @@ class Inspected(NamedTuple):
     version_name: str
     algorithm: Algorithm
     needs_reencrypt: bool
+    below_minimum: bool
 
 
 Plan = tuple[LoadedVersion, bool, OpKind, bytes, bytes]
@@ -476,6 +477,19 @@ class Transit:
         """The raw shared secret with a peer."""
         return self._one(_DERIVE_USE, KemItem(ref, peer_public_key), deadline)
 
+    async def newest(self, ref: KeyRef, ciphertext: bytes) -> str:
+        """The version that a ciphertext is on, if that is the one which Encrypt would use now; else an empty string.
+
+        Read off the header: whether the ciphertext opens is not looked at.
+        """
+        try:
+            loaded = await self._catalog.load(ref)
+            version = loaded.select(ref.version)
+        except VaultdError:
+            return ""
+        own = loaded.key.algorithm.self_describing and len(ciphertext) > HEADER_BYTES
+        return version.name if own and ciphertext.startswith(version.header) else ""
+
     async def inspect(self, ref: KeyRef, ciphertext: bytes) -> Inspected:
         """Read a ciphertext's header; no key is used."""
         loaded = await self._catalog.load(ref)
@@ -485,7 +499,8 @@ class Transit:
         version = loaded.versions.get(number)
         if ciphertext[:17] != FORMAT + loaded.key.uid or len(ciphertext) < HEADER_BYTES or version is None:
             raise InvalidArgument("NOT_OF_THIS_KEY", "the ciphertext was not made by this key", field="ciphertext")
-        return Inspected(version.name, loaded.key.algorithm, number != loaded.key.primary)
+        stale = number != loaded.key.primary
+        return Inspected(version.name, loaded.key.algorithm, stale, version.below_minimum)
 
 
 def _check_digest(algorithm: Algorithm, data: bytes, is_digest: bool) -> None:

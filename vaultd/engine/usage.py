@@ -14,7 +14,8 @@ from vaultd.errors import FailedPrecondition, VaultdError
 from vaultd.store.base import RowKey, Usage
 
 if TYPE_CHECKING:
-    from vaultd.engine.ledger import Ledger
+    from vaultd.engine.ledger import Changes, Ledger
+    from vaultd.engine.model import Key
     from vaultd.names import KeyRef
 
 BLOCK_MESSAGES: Final = 65_536
@@ -46,22 +47,23 @@ class UsageBook:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._counters: dict[tuple[bytes, int], VersionUsage] = {}
+        self._counters: dict[bytes, dict[int, VersionUsage]] = {}
 
     def counter(self, uid: bytes, number: int) -> VersionUsage:
         """The counter of a version; the same object until the process ends."""
-        key = (uid, number)
-        counter = self._counters.get(key)
+        of_key = self._counters.setdefault(uid, {})
+        counter = of_key.get(number)
         if counter is None:
-            counter = self._counters[key] = VersionUsage(uid, number)
+            counter = of_key[number] = VersionUsage(uid, number)
         return counter
 
     async def flush(self) -> None:
         """Add what was counted to the store.  What a failed write would have added stays counted."""
         taken = []
-        for counter in self._counters.values():
-            if counter.messages:
-                taken.append((counter, counter.messages, counter.bytes))
+        for of_key in self._counters.values():
+            for counter in of_key.values():
+                if counter.messages:
+                    taken.append((counter, counter.messages, counter.bytes))
         if not taken:
             return
         await self._ledger.store.add_usage(
@@ -74,11 +76,15 @@ class UsageBook:
     async def totals(self, uid: bytes) -> dict[int, Usage]:
         """Stored and pending use of each version of a key."""
         totals = {usage.version: usage for usage in await self._ledger.store.usage(uid)}
-        for (counted_uid, number), counter in self._counters.items():
-            if counted_uid == uid and counter.messages:
+        for number, counter in self._counters.get(uid, {}).items():
+            if counter.messages:
                 old = totals.get(number, Usage(uid, number, 0, 0, 0))
                 totals[number] = Usage(
-                    uid, number, old.messages + counter.messages, old.bytes + counter.bytes, counter.last_us
+                    uid,
+                    number,
+                    old.messages + counter.messages,
+                    old.bytes + counter.bytes,
+                    max(old.last_use_at, counter.last_us),  # another process's use may be the later one
                 )
         return totals
 
@@ -142,9 +148,30 @@ class BudgetBook:
         """The budget of a version; the same object until the process ends."""
         found = self._budgets.get((uid, number))
         if found is None:
-            limit = min(max_messages, self._ceiling or max_messages)
+            limit = self.limit_of(max_messages)
             found = self._budgets[uid, number] = Budget(self, RowKey("budget", vault, key, number), uid, limit)
         return found
+
+    def limit_of(self, max_messages: int) -> int:
+        """How many messages a version may encrypt here, of an algorithm that permits so many."""
+        return min(max_messages, self._ceiling or max_messages)
+
+    async def spend_before(self, changes: Changes, key: Key, number: int, messages: int | None) -> None:
+        """In the change that brings a version in: take off its budget what it encrypted elsewhere; None is all of it.
+
+        Nothing where the algorithm's messages are not counted.
+        """
+        most = key.algorithm.max_messages
+        if most is not None and messages != 0:
+            limit = self.limit_of(most)
+            spent = limit if messages is None else min(messages, limit)
+            await changes.put(RowKey("budget", key.vault, key.id, number), key.uid, "LEASED", None, {"leased": spent})
+
+    def exhaust(self, uid: bytes, number: int) -> None:
+        """Give up what this process holds of a version that may encrypt no more."""
+        found = self._budgets.get((uid, number))
+        if found is not None:
+            found.left, found.exhausted = 0, True
 
     async def lease(self, budget: Budget) -> None:
         """Lease one more block.  Durable before any message of it is encrypted."""

@@ -48,6 +48,7 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "CryptoService.DeriveSharedSecret": PRIVATE,
         "KeysService.CreateKey": GENERATE,
         "KeysService.RotateKey": GENERATE,
+        "KeysService.ImportKeyVersion": GENERATE,
     }
 )
 """Method -> what it does with a key; of the others every call weighs 1.  A batch is the method that it repeats."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 
 from vaultd.hosts.transport import is_restricted
-from vaultd.interceptors.call import Call, Peer
+from vaultd.interceptors.call import Call, Peer, ReaderGone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,10 +72,10 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in
 def _stream(chain: Chain, method: str) -> Any:
     async def stream(requests: Any, context: Any) -> None:
         del requests
-        async for reply in chain.stream(_call(method, context)):
-            if reply.code:
-                await context.abort(_CODES[reply.code], reply.text, reply.trailing)
-            await context.write(reply.body)
+        _, code, text, trailing = await chain.stream(_call(method, context))
+        if code:
+            await context.abort(_CODES[code], text, trailing)
+        context.set_trailing_metadata(trailing)
 
     return grpc.stream_stream_rpc_method_handler(stream)
 
@@ -100,7 +100,13 @@ def _call(method: str, context: Any) -> Call:
         message = await context.read()
         return None if message is EOF else message
 
-    return Call(method, _peer(context), context.invocation_metadata(), deadline, receive)
+    async def send(body: bytes) -> None:
+        try:
+            await context.write(body)
+        except (grpc.aio.UsageError, grpc.aio.InternalError) as error:
+            raise ReaderGone from error
+
+    return Call(method, _peer(context), context.invocation_metadata(), deadline, receive, send)
 
 
 def _peer(context: Any) -> Peer:

@@ -10,19 +10,26 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from vaultd.audit.shipping.shipper import WAIT_S, Shipper
+from vaultd.audit.walk import REVISION
 from vaultd.engine.clock import SECOND_US
+from vaultd.errors import Unavailable
 from vaultd_client.v1.resources_pb2 import AuditReceipt
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from vaultd.audit.folding import RefusalFolder
     from vaultd.audit.log import AuditLog, Receipt
     from vaultd.engine.clock import Clock
-    from vaultd.errors import VaultdError
+    from vaultd.errors import PermissionDenied, VaultdError
     from vaultd.interceptors.call import Call
     from vaultd.interceptors.routes import Route
+    from vaultd.interceptors.rules import Rule
+    from vaultd.telemetry.spans import Span
 
 _FOLDED = {"UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED"}
-_FOLDED_REASONS = {"TOO_MANY_IN_FLIGHT"}
+_FOLDED_REASONS = {"AUDIT_DISK_LOW", "TOO_MANY_IN_FLIGHT"}
 """Refusals of other codes that come in floods."""
 RECEIPT_KEY = "vaultd-receipt-bin"
 
@@ -35,15 +42,22 @@ class Entry:
     """What will be said of one call.  Opened when it arrives, closed when its outcome is known."""
 
     __slots__ = (
+        "binding",
         "bytes_in",
+        "bytes_out",
         "call",
         "credential",
+        "decision",
         "fields",
         "handed_over",
         "intended",
+        "outcome",
+        "patience_s",
         "principal",
         "request_id",
         "route",
+        "sequence",
+        "span",
         "started",
         "trace",
     )
@@ -56,13 +70,32 @@ class Entry:
         self.principal = ""
         self.credential = ""
         """`certificate`, `token`, both or `none`; nothing of the credential itself."""
+        self.decision = self.binding = ""
+        """`allowed` or `denied`, once policy was asked, and the entry of the policy that decided."""
         self.route: Route | None = None
-        self.bytes_in = 0
+        self.bytes_in = self.bytes_out = 0
+        """Of a stream: in all its messages."""
         self.handed_over = False
         """True once a task of its own will record the outcome."""
         self.intended = False
         """True once an intent may be in the log: it gets an outcome of its own, or it would read as a crash."""
         self.fields: dict[str, Any] = {}
+        self.outcome = ("UNKNOWN", "UNKNOWN", 0)
+        """Status, reason and bytes of the answer, as they were last known; for metrics and traces."""
+        self.span: Span | None = None
+        """Of a call that is sampled, until it ends."""
+        self.sequence = 0
+        """Of the last record that was written of the call."""
+        self.patience_s = WAIT_S
+        """What is left of the time that the call may wait for audit sinks."""
+
+    def allow(self, binding: str) -> None:
+        """Policy allows the call, by this entry of it; empty where a grant or the resource itself does."""
+        self.decision, self.binding = "allowed", binding
+
+    def deny(self, refused: PermissionDenied) -> None:
+        """Policy refuses the call.  A grant may still allow it."""
+        self.decision, self.binding = "denied", refused.decided_by
 
     def name(self, request: Any) -> None:
         """Take the audited fields of a validated request."""
@@ -73,15 +106,28 @@ class Entry:
             value = getattr(request, path) if "." not in path else _inner(request, path)
             self.fields[path] = value if isinstance(value, str) else list(value)
 
-    def name_items(self, names: list[Any], versions: list[str], items: int, errors: dict[int, VaultdError]) -> None:
-        """Say of a batch: how many items, which resources and versions, and every failure by its reason.
+    def name_items(
+        self,
+        names: list[Any],
+        versions: list[str],
+        items: int,
+        errors: dict[int, VaultdError],
+        decided: Mapping[Any, str],
+    ) -> None:
+        """Say of a batch: how many items, which resources and versions, what allowed them, and every failure by its reason.
 
         `names` are the validated names of the items that were allowed: one per item, or a tuple for each where the rule
-        audits several fields.
+        audits several fields.  `decided`: by name the entry of the policy that allows it.
         """
         route = self.route
         if route is None:
             return
+        bindings: Counter[str] = Counter()
+        for name, count in Counter(names).items():
+            if name in decided:
+                bindings[decided[name]] += count
+        if bindings:
+            self.fields["bindings"] = dict(bindings)
         audited = route.rule.audited
         columns = [names] if len(audited) == 1 else list(zip(*names, strict=True)) or [()] * len(audited)
         for path, column in zip(audited, columns, strict=True):
@@ -105,10 +151,33 @@ def _inner(value: Any, path: str) -> Any:
 class AuditStep:
     """Writes intents and outcomes.  Whatever cannot be written raises Unavailable, and the reply is withheld."""
 
-    def __init__(self, log: AuditLog, folder: RefusalFolder, clock: Clock) -> None:
+    def __init__(
+        self,
+        log: AuditLog,
+        folder: RefusalFolder,
+        clock: Clock,
+        shipper: Shipper | None = None,
+        revision: Callable[[], int] = lambda: 0,
+        synced: frozenset[str] = frozenset({"mutation"}),
+        correlate: Callable[[str], str] = lambda value: "",
+        *,
+        records_items: bool = False,
+    ) -> None:
+        """`revision`: of the store, as this process wrote it last.  `synced`: classes of calls whose records wait for the disk.
+
+        correlate: a MAC of a value that must not be in the log but recognised in it.  records_items: whether each item of a batch
+        gets a record.
+        """
+        self._correlate = correlate
+        self.records_items = records_items
         self._log = log
+        self._shipper = shipper or Shipper()
+        self.holds_calls = self._shipper.holds_calls
+        """Whether `delivered` is to be awaited before the answer of a call that changes nothing."""
         self._folder = folder
         self._clock = clock
+        self._revision = revision
+        self._synced = synced
         self._unwritten: list[dict[str, object]] = []
 
     def open(self, call: Call, request_id: str, trace: str) -> Entry:
@@ -116,9 +185,45 @@ class AuditStep:
         return Entry(call, request_id, trace, self._clock.monotonic_s())
 
     async def intent(self, entry: Entry) -> None:
-        """Make durable what is about to be done."""
+        """Make durable what is about to be done, and have the sinks that mutations need acknowledge it."""
+        self._shipper.require_for_mutation()
         entry.intended = True
-        await self._log.append_durable(self._record(entry, "intent"))
+        receipt = await self._write(self._record(entry, "intent"))
+        if self._shipper.holds_mutations:
+            entry.patience_s = await self._shipper.mutation_delivered(receipt.sequence, entry.patience_s)
+
+    def correlate(self, entry: Entry, request: Any) -> None:
+        """Let the retries of a mutation be recognised by its `request_id`, which is the caller's and stays out."""
+        request_id = getattr(request, "request_id", "")
+        if request_id and (mac := self._correlate(request_id)):
+            entry.fields["request_id_hmac"] = mac
+
+    def item(self, entry: Entry, at: int, name: Any, version: str, error: VaultdError | None) -> None:
+        """Record one item of a batch, before the batch itself.  `name`: where it was validated and allowed, else None."""
+        route = entry.route
+        record: dict[str, Any] = {"event": "item", "id": entry.request_id, "principal": entry.principal, "item": at}
+        if route is not None:
+            record["method"] = route.path
+            if name is not None:
+                audited = route.rule.audited
+                record.update(zip(audited, name if len(audited) > 1 else (name,), strict=True))
+            if version:
+                record[route.rule.used] = version
+        record["code"] = "OK" if error is None else error.code
+        if error is not None:
+            record["reason"] = error.reason
+        self._log.append(record)
+
+    def now_s(self) -> float:
+        """When something began, for latencies."""
+        return self._clock.monotonic_s()
+
+    async def opened(self, entry: Entry) -> None:
+        """Make durable that a stream begins, and have the sinks that every call needs acknowledge it."""
+        entry.intended = True
+        receipt = await self._log.append_durable(self._record(entry, "open"))
+        if self.holds_calls:
+            entry.patience_s = await self._shipper.call_delivered(receipt.sequence, entry.patience_s)
 
     def outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> bytes | None:
         """Record the end of a call; the serialised receipt, or None when the record was folded into another."""
@@ -126,11 +231,54 @@ class AuditStep:
         floods = code in _FOLDED or reason in _FOLDED_REASONS
         if floods and not entry.intended and self._log.serving and self._fold(entry, reason):
             return None
-        return serialize(self._log.append(self._outcome(entry, code, reason, bytes_out)))
+        receipt = self._log.append(self._outcome(entry, code, reason, bytes_out))
+        entry.sequence = receipt.sequence
+        return serialize(receipt)
 
-    async def durable_outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> bytes:
-        """Record the end of a mutation; on stable storage when it returns."""
-        return serialize(await self._log.append_durable(self._outcome(entry, code, reason, bytes_out)))
+    def require_sinks(self) -> None:
+        """Raise Unavailable while a sink that every call needs is known to fail: the answer would be withheld."""
+        self._shipper.require_for_call()
+
+    async def delivered(self, entry: Entry) -> None:
+        """Wait until the sinks that every call needs have the outcome, two seconds at most; raises Unavailable."""
+        await self._shipper.call_delivered(entry.sequence, entry.patience_s)
+
+    async def mutation_outcome(self, entry: Entry, bytes_out: int) -> bytes:
+        """Record the end of a mutation that was done, and how far the store has come; on stable storage when it returns, and
+        with the sinks that mutations need.
+
+        A store that is put back to before it is found by that.
+        """
+        record = self._outcome(entry, "OK", "", bytes_out)
+        record[REVISION] = self._revision()
+        receipt = await self._write(record)
+        if self._shipper.holds_mutations:
+            entry.patience_s = await self._shipper.mutation_delivered(receipt.sequence, entry.patience_s)
+        return serialize(receipt)
+
+    def require_room(self) -> None:
+        """Raise Unavailable while the disk has room for records of refusals only."""
+        if not self._log.has_room:
+            raise Unavailable(
+                "AUDIT_DISK_LOW",
+                "the disk of the audit log is nearly full: free space, or raise its limit",
+                retry_after_s=5,
+            )
+
+    def waits(self, rule: Rule) -> bool:
+        """Whether the records of these calls are on stable storage before the answer goes out."""
+        return ("mutation" if rule.mutation else rule.cost) in self._synced
+
+    async def durable_outcome(self, entry: Entry, bytes_out: int) -> bytes:
+        """Record the end of a call that was served; on stable storage when it returns."""
+        receipt = await self._log.append_durable(self._outcome(entry, "OK", "", bytes_out))
+        entry.sequence = receipt.sequence
+        return serialize(receipt)
+
+    async def _write(self, record: dict[str, Any]) -> Receipt:
+        if "mutation" in self._synced:
+            return await self._log.append_durable(record)
+        return self._log.append(record)
 
     def _fold(self, entry: Entry, reason: str) -> bool:
         who = entry.principal or host_of(entry.call.peer.address)
@@ -151,8 +299,11 @@ class AuditStep:
         self._log.append({"event": event, **fields})
 
     async def durable_event(self, event: str, **fields: str) -> None:
-        """Record what an operator's command is about to do; on stable storage when it returns."""
-        await self._log.append_durable({"event": event, **fields})
+        """Record what a command, or the server by itself, is about to do; on stable storage when it returns, and with the
+        sinks that mutations need.
+        """
+        receipt = await self._log.append_durable({"event": event, **fields})
+        await self._shipper.mutation_delivered(receipt.sequence)
 
     def write_folded(self) -> None:
         """Write what was counted in seconds that are over.  What a failed write leaves, the next call writes."""
@@ -183,6 +334,10 @@ class AuditStep:
             record["credential"] = entry.credential
         if entry.trace:
             record["trace_id"] = entry.trace
+        if entry.decision:
+            record["decision"] = entry.decision
+            if entry.binding:
+                record["binding"] = entry.binding
         for name, value in entry.fields.items():  # a request's `principal` is not the caller
             record[f"request_{name}" if name in record else name] = value
         return record

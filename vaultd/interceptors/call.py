@@ -18,10 +18,14 @@ class Peer(NamedTuple):
     certificates: bytes
 
 
+class ReaderGone(Exception):
+    """Nothing can be sent any more: the caller or its connection is gone."""
+
+
 class Call:
     """One call, on its way through the chain."""
 
-    __slots__ = ("deadline", "metadata", "method", "peer", "receive")
+    __slots__ = ("deadline", "metadata", "method", "peer", "receive", "send")
 
     def __init__(
         self,
@@ -30,13 +34,18 @@ class Call:
         metadata: Sequence[tuple[str, str | bytes]],
         deadline: float | None,
         receive: Callable[[], Awaitable[bytes | None]],
+        send: Callable[[bytes], Awaitable[None]],
     ) -> None:
-        """`deadline` is the client's, in `time.monotonic()` seconds; `receive` gives the next raw message, None at the end."""
+        """`deadline` is the client's, in `time.monotonic()` seconds; `receive` gives the next raw message, None at the end.
+
+        `send` is for streams: it takes as long as the reader does, and raises ReaderGone.
+        """
         self.method = method
         self.peer = peer
         self.metadata = metadata
         self.deadline = deadline
         self.receive = receive
+        self.send = send
 
 
 class Reply(NamedTuple):

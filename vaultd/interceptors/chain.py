@@ -9,10 +9,9 @@ Read `Chain.unary` to know the product's guarantees.  `Chain.stream` is the same
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-
-from google.protobuf.message import DecodeError
 
 from vaultd.engine.caller import Caller
 from vaultd.errors import (
@@ -26,13 +25,17 @@ from vaultd.errors import (
     VaultdError,
 )
 from vaultd.interceptors.audit import RECEIPT_KEY, host_of
-from vaultd.interceptors.call import Reply
+from vaultd.interceptors.call import ReaderGone, Reply
 from vaultd.interceptors.deadlines import Deadlines
 from vaultd.interceptors.errors import CODES, DETAILS_KEY, audit_unavailable, known_error, status_of
 from vaultd.interceptors.grants import Granted, GrantsOfBatch
+from vaultd.interceptors.item_stream import ItemStream
+from vaultd.interceptors.items import ItemSteps
+from vaultd.interceptors.routes import parse
+from vaultd.interceptors.streams import OpenStream, OpenStreams
 from vaultd.interceptors.throttle import message_cost, spend
-from vaultd.interceptors.trace import REQUEST_ID_KEY, RequestIds, trace_id
-from vaultd.services.context import Context
+from vaultd.interceptors.trace import REQUEST_ID_KEY, RequestIds
+from vaultd.services.context import Context, StreamContext
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from vaultd.interceptors.identity import Identity
     from vaultd.interceptors.policy import PolicyStep
     from vaultd.interceptors.routes import Route
+    from vaultd.interceptors.telemetry import TelemetryStep
     from vaultd.interceptors.throttle import Throttle
 
 MAX_ITEMS: Final = 10_000
@@ -81,6 +85,7 @@ class Chain:
         grants: GrantStep,
         approvals: ApprovalStep,
         audit: AuditStep,
+        telemetry: TelemetryStep,
         refusals: RefusalLog,
         on_incident: Callable[[str, BaseException], None],
         on_data_loss: Callable[[DataLoss], None],
@@ -93,13 +98,31 @@ class Chain:
         self._grants = grants
         self._approvals = approvals
         self._audit = audit
+        self._telemetry = telemetry
         self._refusals = refusals
         self._on_incident = on_incident
         self._on_data_loss = on_data_loss
         self._limits = limits or ChainLimits()
         self._request_ids = RequestIds()
         self._deadlines = Deadlines()
+        self._open_streams = OpenStreams(identity, policy)
+        self._items = ItemSteps(
+            routes,
+            identity,
+            throttle,
+            policy,
+            grants,
+            audit,
+            self._deadlines,
+            on_incident,
+            on_data_loss,
+            self._remember,
+            telemetry.ended,
+            self._limits.receive_s,
+            self._limits.unary_s,
+        )
         self._finishing: set[asyncio.Task[Reply]] = set()
+        self._synced = frozenset(route.path for route in routes.values() if audit.waits(route.rule))
 
     def serves(self, method: str) -> bool:
         """Whether there is such a method."""
@@ -112,13 +135,14 @@ class Chain:
 
     async def unary(self, call: Call) -> Reply:
         """Serve one unary call."""
-        entry = self._audit.open(call, self._request_ids.fresh(), trace_id(call.metadata))
+        entry = self._open(call)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a coroutine that runs is in a task
         try:
             route = entry.route = self._find(call.method)  # unknown method: UNIMPLEMENTED, recorded all the same
             if route.rule.open:
                 return await self._serve_open(route, call, entry)
+            self._audit.require_room()
             entry.credential = self._identity.credential(call)
             caller = await self._identity.identify(call)
             principal = entry.principal = caller.principal
@@ -139,26 +163,31 @@ class Chain:
                 request = parse(route, body)
                 context = Context(caller, call.method, deadline)
                 if route.batch:
-                    return self._finish(entry, await self._serve_batch(route, request, context, entry))
+                    return await self._finish(entry, route, await self._serve_batch(route, request, context, entry))
                 route.validate.names(request)
                 route.validate.rest(request)
                 entry.name(request)
                 try:
-                    await self._policy.require(caller, route.rule, request)
+                    entry.allow(await self._policy.require(caller, route.rule, request))
                 except PermissionDenied as refused:
+                    entry.deny(refused)
                     await self._grants.require(refused, caller, route.rule, request, entry)
+                    entry.allow("")
                 if throttle.meters(method):
                     lease = throttle.admit_use(principal, route.rule, request, size)
                     if lease is not None:
                         await spend(lease, lambda: throttle.admit_use(principal, route.rule, request, size))
+                if self._audit.holds_calls:
+                    self._audit.require_sinks()
                 if not route.rule.mutation:
                     try:
                         response = await route.serve(request, context)
                     except NotFound as error:
                         raise await self._policy.disguise(error, caller, route.rule, request) from None
-                    return self._finish(entry, response)
+                    return await self._finish(entry, route, response)
                 # No deadline from here on: a mutation that began is finished and recorded, whoever still waits for it.
                 self._deadlines.leave(task)
+                self._audit.correlate(entry, request)
                 return await self._mutate(route, request, body or b"", context, entry)
             finally:
                 self._deadlines.leave(task)
@@ -169,13 +198,23 @@ class Chain:
                 return self._refuse(entry, _too_late())
             if not entry.handed_over:
                 self._record(entry, "CANCELLED", "CANCELLED")
+                entry.outcome = ("CANCELLED", "CANCELLED", 0)
             raise
         except TimeoutError:
             return self._refuse(entry, _too_late())
         except Exception as error:  # the one broad except: what is not a VaultdError is INTERNAL with an incident id
             return self._refuse(entry, known_error(error, self._on_incident))
+        finally:
+            if not entry.handed_over:
+                self._telemetry.ended(entry)
 
     # -- steps ----------------------------------------------------------------------------------------------------------
+
+    def _open(self, call: Call) -> Entry:
+        trace, span = self._telemetry.begin(call)
+        entry = self._audit.open(call, self._request_ids.fresh(), trace)
+        entry.span = span
+        return entry
 
     def _find(self, method: str) -> Route:
         route = self._routes.get(method)
@@ -205,10 +244,13 @@ class Chain:
                 except NotFound as error:
                     raise await self._policy.disguise(error, context.caller, route.rule, request) from None
                 answer = _body(entry, response)
-                receipt = await self._audit.durable_outcome(entry, "OK", "", len(answer))
+                receipt = await self._audit.mutation_outcome(entry, len(answer))
+                entry.outcome = ("OK", "", len(answer))
                 return Reply(answer, 0, "", _trailing(entry, receipt))
             except Exception as error:  # as in unary: the same mapping, inside the task that outlives the call
                 return self._refuse(entry, known_error(error, self._on_incident))
+            finally:
+                self._telemetry.ended(entry)
 
         def settle(done: asyncio.Task[Reply]) -> None:
             # Not before: who gives up on mutations must not have more of them under way than who waits.
@@ -248,6 +290,7 @@ class Chain:
         names: list[Any] = []
         errors: dict[int, VaultdError] = {}
         verdicts: dict[Any, Any] = {}  # items that name the same keys share a decision
+        decided: dict[Any, str] = {}
         by_grants = GrantsOfBatch()
         name_of, validate = rule.names, route.validate.rest
         next_turn = ITEMS_PER_TURN
@@ -260,7 +303,7 @@ class Chain:
             name = name_of(item)
             verdict = verdicts.get(name, _UNDECIDED)
             if verdict is _UNDECIDED:
-                verdict = verdicts[name] = await self._verdict(route, caller, item)
+                verdict = verdicts[name] = await self._verdict(route, caller, item, name, decided)
             if verdict is not None and type(verdict) is not Granted:
                 errors[at] = verdict
                 continue
@@ -282,6 +325,8 @@ class Chain:
                 errors.update((places[at], error) for at, error in over.items())
                 kept = [at for at in range(len(requests)) if at not in over]
                 requests, results, places = ([each[at] for at in kept] for each in (requests, results, places))
+        if self._audit.holds_calls:
+            self._audit.require_sinks()
         outcomes = await route.serve(requests, results, context) if requests else []
         versions = []
         for at, outcome in zip(places, outcomes, strict=True):
@@ -297,7 +342,9 @@ class Chain:
         trim(response, slots, errors)
         if len(items) > ITEMS_PER_TURN:
             await asyncio.sleep(0)
-        entry.name_items(names, versions, len(items), errors)
+        if self._audit.records_items:
+            await self._record_items(entry, items, verdicts, places, outcomes, errors)
+        entry.name_items(names, versions, len(items), errors, decided)
         by_grants.record(entry)
         self._remember_items(entry, name_of, items, errors)
         return response
@@ -321,14 +368,38 @@ class Chain:
                 refused.update(dict.fromkeys(members, error))
         return refused
 
-    async def _verdict(self, route: Route, caller: Caller, item: Any) -> VaultdError | Granted | None:
-        """Why items with these names are refused, or the grants that each of them uses, or None."""
+    async def _record_items(
+        self,
+        entry: Entry,
+        items: Any,
+        verdicts: Mapping[Any, Any],
+        places: list[int],
+        outcomes: list[Any],
+        errors: Mapping[int, VaultdError],
+    ) -> None:
+        """A record for each item, where the configuration asks for it."""
+        name_of = entry.route.rule.names if entry.route is not None else lambda item: None
+        versions = {at: outcome for at, outcome in zip(places, outcomes, strict=True) if isinstance(outcome, str)}
+        for at, item in enumerate(items):
+            if at % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
+                await asyncio.sleep(0)
+            name = name_of(item)
+            allowed = verdicts[name] is None or type(verdicts[name]) is Granted
+            error = errors.get(at)
+            self._audit.item(entry, at, name if allowed else None, versions.get(at, "") if error is None else "", error)
+
+    async def _verdict(
+        self, route: Route, caller: Caller, item: Any, name: Any, decided: dict[Any, str]
+    ) -> VaultdError | Granted | None:
+        """Why items with these names are refused, or the grants that each of them uses, or None.  Notes what allows them."""
         try:
             route.validate.names(item)
-            if self._policy.permits(caller, route.rule, item):
+            binding = self._policy.permits(caller, route.rule, item)
+            if binding is not None:
+                decided[name] = binding
                 return None
             try:
-                await self._policy.require(caller, route.rule, item)
+                decided[name] = await self._policy.require(caller, route.rule, item)
             except PermissionDenied as refused:
                 return await self._grants.look_up(refused, caller, route.rule, item)
         except VaultdError as error:
@@ -346,12 +417,19 @@ class Chain:
             response = await route.serve(request, Context(NOBODY, call.method, call.deadline))
         finally:
             self._throttle.streams.leave(peer)
+        entry.outcome = ("OK", "", 0)
         return Reply(response.SerializeToString(), 0, "", ((REQUEST_ID_KEY, entry.request_id),))
 
-    def _finish(self, entry: Entry, response: Any) -> Reply:
-        """Release the reply, once it is recorded."""
+    async def _finish(self, entry: Entry, route: Route, response: Any) -> Reply:
+        """Release the reply, once it is recorded; durably, where the configuration says so for this class."""
         body = _body(entry, response)
-        receipt = self._audit.outcome(entry, "OK", "", len(body))
+        if route.path in self._synced:
+            receipt: bytes | None = await self._audit.durable_outcome(entry, len(body))
+        else:
+            receipt = self._audit.outcome(entry, "OK", "", len(body))
+        if self._audit.holds_calls:
+            await self._audit.delivered(entry)
+        entry.outcome = ("OK", "", len(body))
         return Reply(body, 0, "", _trailing(entry, receipt))
 
     def _refuse(self, entry: Entry, error: VaultdError) -> Reply:
@@ -360,6 +438,7 @@ class Chain:
         receipt, recorded = self._record(entry, error.code, error.reason)
         if not recorded:
             error = audit_unavailable()
+        entry.outcome = (error.code, error.reason, 0)
         self._remember(entry, error)
         status = status_of(error)
         trailing = (*_trailing(entry, receipt), (DETAILS_KEY, status.SerializeToString()))
@@ -389,35 +468,128 @@ class Chain:
 
     def _record(self, entry: Entry, code: str, reason: str) -> tuple[bytes | None, bool]:
         try:
-            return self._audit.outcome(entry, code, reason, 0), True
+            return self._audit.outcome(entry, code, reason, entry.bytes_out), True
         except VaultdError:
             return None, False
 
     # -- streams --------------------------------------------------------------------------------------------------------
 
-    async def stream(self, call: Call) -> AsyncIterator[Reply]:
-        """Serve a stream of the server's own (health, reflection): bounded in number, a message at a time.
+    async def stream(self, call: Call) -> Reply:
+        """Serve a stream.  Its messages go through `call.send`; what is returned is its status.
 
-        The last reply carries the status when it is not OK.
+        Admitted like a unary call; that it is open is durable before its first answer, and its end is recorded with counts.
         """
-        entry = self._audit.open(call, self._request_ids.fresh(), "")
-        route = self._routes[call.method]
-        streams = self._throttle.streams
+        entry = self._open(call)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine that runs is in a task
+        stream: OpenStream | None = None
         try:
-            if not call.peer.certificates:  # anybody may come this far there, and watchers hold places
-                entry.credential = self._identity.credential(call)
-                entry.principal = (await self._identity.identify(call)).principal
-            peer = host_of(call.peer.address)
-            streams.enter(peer)
+            route = entry.route = self._find(call.method)
+            if route.rule.open:
+                return await self._stream_open(route, call, entry)
+            self._audit.require_room()
+            entry.credential = self._identity.credential(call)
+            caller = await self._identity.identify(call)
+            principal = entry.principal = caller.principal
+            make = ItemStream if route.rule.each else OpenStream
+            stream = make(call, caller, entry.credential, route, task)
+            self._throttle.streams.enter(principal)
             try:
-                async for response in route.serve(self._requests(route, call), Context(NOBODY, call.method, None)):
-                    yield Reply(response.SerializeToString(), 0, "", ())
+                with self._open_streams.holding(stream):
+                    await self._serve_stream(stream, entry, task)
             finally:
-                streams.leave(peer)
-        except TimeoutError:
-            yield self._refuse(entry, _too_late())
+                self._deadlines.leave(task)
+                self._throttle.streams.leave(principal)
+                stream.tell(entry)
+            receipt = self._audit.outcome(entry, "OK", "", entry.bytes_out)
+            entry.outcome = ("OK", "", entry.bytes_out)
+            return Reply(b"", 0, "", _trailing(entry, receipt))
+        except asyncio.CancelledError:
+            if stream is not None and stream.ended is not None:
+                task.uncancel()
+                return self._refuse(entry, stream.named(stream.ended))
+            if self._deadlines.take_expired(task):
+                return self._refuse(entry, _too_late())
+            late = call.deadline is not None and task.get_loop().time() >= call.deadline
+            code = "DEADLINE_EXCEEDED" if late else "CANCELLED"
+            self._record(entry, code, code)
+            entry.outcome = (code, code, entry.bytes_out)
+            raise
+        except ReaderGone:
+            self._record(entry, "CANCELLED", "CANCELLED")
+            entry.outcome = ("CANCELLED", "CANCELLED", entry.bytes_out)
+            return Reply(b"", CODES["CANCELLED"], "", ())
         except Exception as error:  # as in unary: what is not a VaultdError is INTERNAL with an incident id
-            yield self._refuse(entry, known_error(error, self._on_incident))
+            known = known_error(error, self._on_incident)
+            return self._refuse(entry, stream.named(known) if stream is not None else known)
+        finally:
+            self._telemetry.ended(entry)
+
+    async def _serve_stream(self, stream: OpenStream, entry: Entry, task: asyncio.Task[Any]) -> None:
+        """The steps of a unary call, for a request that is answered by many messages."""
+        call, route, caller = stream.call, stream.route, stream.caller
+        principal, rule, throttle = caller.principal, route.rule, self._throttle
+        now = task.get_loop().time()
+        if call.deadline is not None and call.deadline - now < self._limits.least_deadline_s:
+            raise _too_late()
+        if isinstance(stream, ItemStream):
+            await self._items.serve(stream, entry)
+            return
+        self._deadlines.watch(task, now + self._limits.receive_s)
+        body = await stream.receive()
+        self._deadlines.leave(task)
+        size = len(body or b"")
+        lease = throttle.admit_message(principal, rule.method, size)
+        if lease is not None:
+            await spend(lease, lambda: throttle.admit_message(principal, rule.method, size))
+        request = parse(route, body)
+        route.validate.names(request)
+        route.validate.rest(request)
+        entry.name(request)
+        try:
+            entry.allow(await self._policy.require(caller, rule, request))
+        except PermissionDenied as refused:
+            entry.deny(refused)
+            raise
+        if throttle.meters(rule.method):
+            lease = throttle.admit_use(principal, rule, request, size)
+            if lease is not None:
+                await spend(lease, lambda: throttle.admit_use(principal, rule, request, size))
+        stream.request = request
+        await self._audit.opened(entry)
+        async with aclosing(
+            route.serve(request, StreamContext(caller, call.method, call.deadline, stream.resume))
+        ) as answers:
+            async for answer in answers:
+                await stream.send(answer if isinstance(answer, bytes) else answer.SerializeToString())
+
+    async def recheck_streams(self) -> None:
+        """End streams that would not be let in now.  Called about twice a second."""
+        await self._open_streams.recheck()
+
+    def drain_streams(self) -> None:
+        """The server stops: streams end, and say so."""
+        self._open_streams.drain()
+
+    async def _stream_open(self, route: Route, call: Call, entry: Entry) -> Reply:
+        """A stream of the server's own (health, reflection): bounded in number, a message at a time, and not recorded."""
+        streams = self._throttle.streams
+        if not call.peer.certificates:  # anybody may come this far there, and watchers hold places
+            entry.credential = self._identity.credential(call)
+            entry.principal = (await self._identity.identify(call)).principal
+        peer = host_of(call.peer.address)
+        streams.enter(peer)
+        try:
+            async with aclosing(
+                route.serve(self._requests(route, call), Context(NOBODY, call.method, None))
+            ) as answers:
+                async for answer in answers:
+                    await call.send(answer.SerializeToString())
+        except TimeoutError:
+            return self._refuse(entry, _too_late())
+        finally:
+            streams.leave(peer)
+        return Reply(b"", 0, "", ((REQUEST_ID_KEY, entry.request_id),))
 
     async def _requests(self, route: Route, call: Call) -> AsyncIterator[Any]:
         async with asyncio.timeout(self._limits.receive_s):
@@ -427,16 +599,6 @@ class Chain:
             route.validate.rest(request)
             yield request
             body = await call.receive()
-
-
-def parse(route: Route, body: bytes | None) -> Any:
-    """Parse a raw message; raises InvalidArgument, and says nothing of what it held."""
-    if body is None:
-        raise InvalidArgument("REQUEST_MISSING", "the call carried no message, or one larger than 4 MiB")
-    try:
-        return route.request.FromString(body)
-    except DecodeError:
-        raise InvalidArgument("REQUEST_MALFORMED", "the message is not a valid encoding of its type") from None
 
 
 def _body(entry: Entry, response: Any) -> bytes:

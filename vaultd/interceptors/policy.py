@@ -15,18 +15,20 @@ if TYPE_CHECKING:
     from vaultd.interceptors.rules import Rule
 
 
-def denied(rule: Rule) -> PermissionDenied:
+def denied(rule: Rule, decided_by: str = "") -> PermissionDenied:
     """The same answer for what is forbidden and for what is not there.
 
     It names every permission of the rule: saying which one of two is missing would tell a forbidden resource from one
     that is not there.
     """
-    permissions = " and ".join(dict.fromkeys(access.permission for access in rule.access))
-    return PermissionDenied(
+    permissions = " and ".join(dict.fromkeys(access.permission for access in rule.access)) or " or ".join(rule.some)
+    error = PermissionDenied(
         "PERMISSION_DENIED",
         f"permission {permissions} is missing on the resource, or the resource does not exist",
         metadata={"permission": permissions},
     )
+    error.decided_by = decided_by
+    return error
 
 
 class PolicyStep:
@@ -37,36 +39,52 @@ class PolicyStep:
         self._decider = decider
         self._access = access
 
-    async def require(self, caller: Caller, rule: Rule, request: Any) -> None:
-        """Raise PermissionDenied unless every access of the rule is allowed.  Waits only for labels that a condition asks for."""
+    async def require(self, caller: Caller, rule: Rule, request: Any) -> str:
+        """Raise PermissionDenied unless every access of the rule is allowed; return what allows it.
+
+        Waits only for labels that a condition asks for.  What decides is a text of the decision, which is kept with it.
+        """
         if rule.operator and caller.principal in self._authority.operators:
-            return
+            return "operators"
         if rule.operator_only:
             raise PermissionDenied(
                 "OPERATOR_REQUIRED", "only a principal listed under `operators` in the configuration may call this"
             )
+        if rule.some:
+            if not self._authority.engine.holds_some(caller.principal, rule.some, rule.where(request)):
+                raise denied(rule)
+            return ""
         look_up = self._authority.engine.look_up
+        decided = ""
         for access in rule.access:
             if access.when is not None and not access.when(request):
                 continue
             found = look_up(caller.principal, access.permission, access.resource(request))
             decision = found if isinstance(found, Decision) else await self._decider.settle(found, caller, rule.method)
             if not decision.allowed:
-                raise denied(rule)
+                raise denied(rule, decision.reason)
+            decided = f"{decided}; {decision.reason}" if decided and decided != decision.reason else decision.reason
             self._access.note(caller.principal, access.permission, decision.bound_on)
+        return decided
 
-    def permits(self, caller: Caller, rule: Rule, request: Any) -> bool:
-        """Whether the policy allows the call, and can say so at once; else `require` finds out."""
+    def require_loaded(self) -> None:
+        """Raise what asking would raise while there is no policy: Unavailable, reason SEALED, or DataLoss."""
+        self._authority.engine  # noqa: B018  # raises
+
+    def permits(self, caller: Caller, rule: Rule, request: Any) -> str | None:
+        """What allows the call, where the policy can say so at once; else `require` finds out."""
         look_up = self._authority.engine.look_up
         principal = caller.principal
+        decided = ""
         for access in rule.access:
             if access.when is not None:
-                return False
+                return None
             found = look_up(principal, access.permission, access.resource(request))
             if not isinstance(found, Decision) or not found.allowed:
-                return False
+                return None
+            decided = f"{decided}; {found.reason}" if decided and decided != found.reason else found.reason
             self._access.note(principal, access.permission, found.bound_on)
-        return not rule.operator_only
+        return decided if rule.access and not rule.operator_only else None
 
     async def disguise(self, error: VaultdError, caller: Caller, rule: Rule, request: Any) -> VaultdError:
         """A NotFound that the caller may not see becomes the answer that a forbidden resource gives."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from vaultd.errors import InvalidArgument
 from vaultd.interceptors.validate import REQUESTS, Validator, compile_validator
 
 if TYPE_CHECKING:
@@ -26,8 +28,9 @@ class RouteMissing(Exception):
 class Route:
     """Everything that the chain needs for one method.
 
-    serve: the service's method; it takes (request, context), for a stream (requests, context), and for a batch (requests,
-    results to fill, context).
+    serve: the service's method; it takes (request, context), and for a batch (requests, results to fill, context).  Of a stream
+    it yields messages, or bytes that are such; it takes (request, context), or (requests, context) where the rule is open.  Of a
+    stream of operations it takes nothing and gives an `items.Session`.
     validate: of the request, for a batch of one item.  response, result: message types of the answer and of a batch's item.
     """
 
@@ -85,9 +88,11 @@ def _item_of(path: str, rule: Rule, method: Any) -> type[Message]:
 
 
 def _route(path: str, rule: Rule, method: Any, serve: Callable[..., Any]) -> Route:
-    if (method.server_streaming or method.client_streaming) and not rule.open:
-        raise RouteMissing(f"{path} is a stream, and the chain serves streams of the server's own health only")
-    if not (rule.access or rule.open or rule.operator_only or rule.named):
+    if method.client_streaming and not (rule.open or rule.each):
+        raise RouteMissing(f"{path} takes many messages, and its rule does not say what is asked of each")
+    if method.server_streaming and rule.mutation:
+        raise RouteMissing(f"{path} is a stream, and its rule says that it is a mutation: those are unary")
+    if not (rule.access or rule.open or rule.operator_only or rule.named or rule.some or rule.each):
         raise RouteMissing(f"the rule of {path} asks for no permission, and does not say who else decides")
     request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
     checked = _item_of(path, rule, method) if rule.batch else request
@@ -103,3 +108,13 @@ def _route(path: str, rule: Rule, method: Any, serve: Callable[..., Any]) -> Rou
         batch=rule.batch,
         path=path,
     )
+
+
+def parse(route: Route, body: bytes | None) -> Any:
+    """Parse a raw message; raises InvalidArgument, and says nothing of what it held."""
+    if body is None:
+        raise InvalidArgument("REQUEST_MISSING", "the call carried no message, or one larger than 4 MiB")
+    try:
+        return route.request.FromString(body)
+    except DecodeError:
+        raise InvalidArgument("REQUEST_MALFORMED", "the message is not a valid encoding of its type") from None

@@ -10,6 +10,8 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from vaultd.engine.watched import SHOWING
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -38,7 +40,9 @@ class Rule:
     cost: class of the rate limit.  audited: request fields, validated names only, that the record may carry.  mutation: its
     intent is recorded, durably, before the act.  told: numbers of the answer that the record carries.  operator: principals
     under `operators` may call it whatever policy says; operator_only: nobody else may.  named: the resource itself names who
-    may, and the engine asks it.  open: answers without an identity and is not recorded; for the server's own health only.
+    may, and the engine asks it.  some, where: the caller needs one of these permissions on the resource that `where` finds,
+    above it or below it; what of it is shown, the engine asks for each.  each: messages of a stream are decided about one by one,
+    by the rules of what they ask for.  open: answers without an identity and is not recorded; for the server's own health only.
     repeats: of a batch, the method that it makes for each of its items, which are authorised and fail by themselves.  used: the
     field of the answer that names the version that was used.
     """
@@ -52,6 +56,9 @@ class Rule:
     operator: bool = False
     operator_only: bool = False
     named: bool = False
+    some: tuple[str, ...] = ()
+    where: Callable[[Any], str] = lambda request: ROOT
+    each: bool = False
     open: bool = False
     told: tuple[str, ...] = ()
     repeats: str = ""
@@ -204,13 +211,21 @@ HIGH_IMPACT: Final[Mapping[str, Impact]] = MappingProxyType(
         "/vaultd.v1.SecretsService/DeleteSecret": Impact(4, ("name", "etag")),
         "/vaultd.v1.SecretsService/DestroySecretVersion": Impact(4, ("name", "etag")),
         "/vaultd.v1.SecretsService/PurgeSecret": Impact(4, ("name", "etag")),
+        "/vaultd.v1.KeysService/ImportKeyVersion": Impact(
+            4, ("parent", "import_job", "algorithm", "keep_primary", "prior_messages", "etag")
+        ),
+        "/vaultd.v1.KeysService/ExportKeyVersion": Impact(
+            4, ("name", "wrapping_method", "public_key_pem", "public_key_raw")
+        ),
+        "/vaultd.v1.KeysService/RestoreKeyBackup": Impact(2, ("parent",)),
         "/vaultd.v1.AdminService/DeleteVault": Impact(2, ("name", "etag")),
         "/vaultd.v1.AdminService/RotateRootKey": Impact(0, ()),
         "/vaultd.v1.AdminService/SetPolicy": Impact(2, ("resource", "policy", "etag")),
         "/vaultd.v1.AdminService/SetApprovalRules": Impact(0, ("rules", "etag")),
     }
 )
-"""Calls that destroy, delegate, or change who decides.  Not Seal: an emergency stop waits for nobody."""
+"""Calls that destroy, delegate, give key material away or put it in place, or change who decides.  Not Seal: an emergency stop
+waits for nobody."""
 
 
 def _policy(method: str, permission: str, *access: Access, mutation: bool = False) -> Rule:
@@ -248,6 +263,38 @@ _IDENTITIES: Final = (
     _identities("RevokeIdentity", "revoke_identity", ("principal",), mutation=True, idempotent=True),
     _identities("ListRevokedIdentities", "list_revoked_identities", (), mutation=False, idempotent=True),
     _identities("RestoreIdentity", "restore_identity", ("principal",), mutation=True, idempotent=False),
+)
+
+
+def _watched(request: Any) -> str:
+    return request.filter.resource_prefix or ROOT
+
+
+_STREAMS: Final = (
+    Rule(
+        "/vaultd.v1.AdminService/Watch",
+        (),
+        "read",
+        ("filter.resource_prefix",),
+        idempotent=True,
+        some=SHOWING,
+        where=_watched,
+    ),
+    Rule("/vaultd.v1.CryptoService/CryptoStream", (), "symmetric", (), idempotent=False, each=True),
+    Rule("/vaultd.v1.CryptoService/ReEncryptStream", (), "symmetric", (), idempotent=False, each=True),
+)
+
+
+def _audit(method: str, permission: str, cost: str) -> Rule:
+    access = (Access(f"audit.{permission}", _at(ROOT), f"audit.{permission}"),)
+    return Rule(f"/vaultd.v1.AdminService/{method}", access, cost, (), idempotent=True)
+
+
+_AUDIT: Final = (
+    _audit("GetInclusionProof", "get_proof", "read"),
+    _audit("GetConsistencyProof", "get_proof", "read"),
+    _audit("VerifyAudit", "verify", "admin"),
+    _audit("TailAudit", "tail", "admin"),
 )
 
 
@@ -304,7 +351,55 @@ _SECRETS: Final = (
     _secrets("DeleteSecret", "delete"),
     _secrets("UndeleteSecret", "delete"),
     _secrets("PurgeSecret", "purge", idempotent=False),
+    _secrets("SetRotationPolicy", "set_rotation", audited=("policy.target",)),
+    _secrets("DeleteRotationPolicy", "set_rotation", idempotent=False),
+    _secrets("GetRotation", "get", mutation=False),
+    _secrets("ListRotations", "list", field="parent", visible_by="vaults.get", mutation=False),
+    _secrets("RotateSecret", "rotate", idempotent=False),
+    _secrets("CancelRotation", "rotate"),
 )
+
+
+def _vault_of(field: str) -> Callable[[Any], str]:
+    """The vault of a name in a field."""
+
+    def vault(request: Any) -> str:
+        return "/".join(getattr(request, field).split("/")[:2])
+
+    return vault
+
+
+_TRANSFER: Final = (
+    Rule(
+        "/vaultd.v1.KeysService/CreateImportJob",
+        (Access("keys.create_import_job", _on("parent"), "vaults.get"),),
+        "mutation",
+        ("parent", "import_job_id"),
+        idempotent=False,
+        mutation=True,
+    ),
+    Rule(
+        "/vaultd.v1.KeysService/GetImportJob",
+        (Access("keys.get_import_job", _vault_of("name"), "keys.get_import_job"),),
+        "read",
+        ("name",),
+        idempotent=True,
+    ),
+    _keys("ListImportJobs", "get_import_job", field="parent", visible_by="vaults.get"),
+    Rule(
+        "/vaultd.v1.KeysService/ImportKeyVersion",
+        (Access("keys.import", _on("parent"), "keys.get"),),
+        "mutation",
+        ("parent", "import_job"),
+        idempotent=False,
+        mutation=True,
+    ),
+    # Not mutations of a row.  Their intent is durable all the same before material leaves, sealed or wrapped.
+    _keys("ExportKeyVersion", "export", mutation=True),
+    _keys("BackupKey", "backup", mutation=True),
+    _keys("RestoreKeyBackup", "restore", field="parent", visible_by="vaults.get", mutation=True, idempotent=False),
+)
+"""Key material that comes in, goes out, or is kept elsewhere."""
 
 
 def _open(method: str) -> Rule:
@@ -363,6 +458,7 @@ RULES: Final = (
     _keys("GetGrant", "list_grants", visible_by="keys.list_grants"),
     _keys("ListGrants", "list_grants", field="parent"),
     _keys("RevokeGrant", "revoke_grant", visible_by="keys.list_grants", mutation=True, idempotent=False),
+    *_TRANSFER,
     _admin("GetStatus", "get_status", mutation=False, operator=True),
     _admin("Init", None, mutation=True, operator=True, idempotent=False),
     _admin("Seal", "seal", mutation=True),
@@ -398,6 +494,8 @@ RULES: Final = (
     _policy("ExplainAccess", "get", Access("policy.get", _or_root("resource"), "policy.get", _asks_no_incident)),
     _policy("ReviewAccess", "get"),
     *_IDENTITIES,
+    *_STREAMS,
+    *_AUDIT,
     *_SECRETS,
     _open("/grpc.health.v1.Health/Check"),
     _open("/grpc.health.v1.Health/List"),

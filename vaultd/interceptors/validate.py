@@ -14,12 +14,14 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from vaultd import names
 from vaultd.engine.approvals import MAX_RULES
+from vaultd.engine.key_backups import MAX_BACKUP_BYTES
 from vaultd.engine.key_grants import MAX_USES
 from vaultd.engine.permissions import GRANTABLE, PERMISSIONS
 from vaultd.engine.policy import is_principal
 from vaultd.engine.secret_payloads import MAX_PAYLOAD_BYTES, X25519_BYTES
 from vaultd.engine.secrets import MAX_KEPT
 from vaultd.errors import InvalidArgument
+from vaultd_client.v1.watch_pb2 import ResourceKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -39,9 +41,16 @@ MAX_METHOD_CHARS: Final = 256
 MAX_GRANTED: Final = 32
 MAX_TESTED: Final = 100
 MAX_CLAIMS_CHARS: Final = 16 * KIB
+MAX_KINDS: Final = 32
+MAX_HEARTBEAT_S: Final = 600
+MAX_SEQUENCE: Final = 2**62
+MAX_VERIFIED: Final = 1_000_000
+_RESOURCE_KINDS: Final = frozenset(ResourceKind.values())
 MAX_METADATA: Final = 8 * KIB
 MAX_CONTENT_TYPE_CHARS: Final = 128
 MAX_OWNER_CHARS: Final = 256
+MAX_EXCLUDED_CHARS: Final = 94
+MAX_STATES: Final = 6
 
 _LABEL_KEY: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE: Final = re.compile(r"[a-zA-Z0-9._/-]{0,63}")
@@ -142,6 +151,10 @@ def _key_or_vault(value: str, field: str) -> None:
     names.parse_key_or_vault_name(value, field)
 
 
+def _import_job(value: str, field: str) -> None:
+    names.parse_import_job_name(value, field)
+
+
 def _approval(value: str, field: str) -> None:
     names.parse_approval_name(value, field)
 
@@ -188,10 +201,12 @@ def _principal(value: str, field: str) -> None:
 
 
 def _known_enum(message: Message, field: str) -> Callable[[Any, str], None]:
+    """For an enum field, or a repeated one."""
     enum: Any = message.DESCRIPTOR.fields_by_name[field].enum_type
+    known = frozenset(enum.values_by_number)
 
-    def check(value: int, path: str) -> None:
-        if value not in enum.values_by_number:
+    def check(value: Any, path: str) -> None:
+        if not (value in known if isinstance(value, int) else known.issuperset(value)):
             raise InvalidArgument("ENUM_UNKNOWN", f"{path} has a value that this server does not know", field=path)
 
     return check
@@ -225,6 +240,11 @@ def _secret_version(value: str, field: str) -> None:
 
 def _secret_or_version(value: str, field: str) -> None:
     names.parse_secret_or_version_name(value, field)
+
+
+def _states(value: Any, field: str) -> None:
+    if len(value) > MAX_STATES:
+        raise InvalidArgument("FIELD_RANGE", f"{field} must be at most {MAX_STATES}", field=field)
 
 
 def _alias(value: str, field: str) -> None:
@@ -288,6 +308,43 @@ def _permissions(value: Any, field: str) -> None:
         )
 
 
+def _watched(value: str, field: str) -> None:
+    names.parse_watched_prefix(value, field)
+
+
+def _kinds(value: Any, field: str) -> None:
+    if len(value) > MAX_KINDS or any(kind == 0 or kind not in _RESOURCE_KINDS for kind in value):
+        raise InvalidArgument(
+            "ENUM_UNKNOWN", f"{field} must be at most {MAX_KINDS} kinds that this server knows", field=field
+        )
+
+
+def _heartbeat(value: Any, field: str) -> None:
+    if value.ByteSize() and not 1 <= value.seconds <= MAX_HEARTBEAT_S:
+        raise InvalidArgument("FIELD_RANGE", f"{field} must be 1 s to {MAX_HEARTBEAT_S} s", field=field)
+
+
+def _hash(size: int) -> Callable[[Any, str], None]:
+    def check(value: bytes, field: str) -> None:
+        if len(value) not in {0, size}:
+            raise InvalidArgument("FIELD_SIZE", f"{field} must be empty or {size} bytes", field=field)
+
+    return check
+
+
+def _texts(most: int, chars: int) -> Callable[[Any, str], None]:
+    def check(value: Any, field: str) -> None:
+        if len(value) > most or any(len(text) > chars or not text.isprintable() for text in value):
+            raise InvalidArgument(
+                "FIELD_RANGE",
+                f"{field} must be at most {most}, each of at most {chars} printable characters",
+                field=field,
+            )
+
+    return check
+
+
+_WATCHED: Final = _optional(_watched)
 _PLAIN: Final = _Size(MAX_PLAINTEXT)
 _CIPHER: Final = _Size(MAX_CIPHERTEXT)
 _TOKEN: Final = _chars(MAX_TOKEN_CHARS)
@@ -298,6 +355,7 @@ _OPTIONAL_RESOURCE: Final = _optional(_policy_resource)
 _OPTIONAL_SECRET_NAME: Final = _optional(_secret_or_version)
 _NAMES: Final = (
     *(_id, _key, _version, _key_or_version, _vault, _quota, _quota_parent, _place, _grant, _key_or_vault, _approval),
+    _import_job,
     *(_policy_scope, _policy_resource, _OPTIONAL_SCOPE, _OPTIONAL_RESOURCE, _principal),
     *(_secret, _secret_version, _secret_or_version, _OPTIONAL_SECRET_NAME, _alias),
 )
@@ -347,6 +405,8 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "DeriveSharedSecretRequest": {"name": _key_or_version, "peer_public_key": _Size(KIB, 1)},
     "GenerateRandomBytesRequest": {"parent": _vault, "length_bytes": _between(1, 65_536)},
     "InspectCiphertextRequest": {"name": _key_or_version, "ciphertext": _CIPHER},
+    "CryptoStreamRequest": {},
+    "ReEncryptStreamRequest": {},
     # KeysService
     "CreateKeyRequest": {
         "parent": _vault,
@@ -439,6 +499,43 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "DeleteSecretRequest": _versioned(_secret),
     "UndeleteSecretRequest": _versioned(_secret),
     "PurgeSecretRequest": _versioned(_secret),
+    "SetRotationPolicyRequest": {
+        "name": _secret,
+        "policy": _resource(
+            {"target": _optional(_id), "password": _resource({"excluded_characters": _chars(MAX_EXCLUDED_CHARS)})}
+        ),
+        "etag": _etag,
+        "request_id": _request_id,
+    },
+    "DeleteRotationPolicyRequest": _versioned(_secret),
+    "GetRotationRequest": {"name": _secret},
+    "ListRotationsRequest": {"parent": _vault, "states": _states, "page_token": _TOKEN},
+    "RotateSecretRequest": {"name": _secret, "request_id": _request_id},
+    "CancelRotationRequest": {"name": _secret, "request_id": _request_id},
+    # KeysService: material that comes in, goes out, or is kept elsewhere
+    "CreateImportJobRequest": {"parent": _vault, "import_job_id": _id, "request_id": _request_id},
+    "GetImportJobRequest": {"name": _import_job},
+    "ListImportJobsRequest": {"parent": _vault, "page_token": _TOKEN},
+    "ImportKeyVersionRequest": {
+        "parent": _key,
+        "import_job": _import_job,
+        "wrapped_key": _Size(16 * KIB, 1),
+        "prior_messages": _between(0, 2**62),
+        "etag": _etag,
+        "request_id": _request_id,
+    },
+    "ExportKeyVersionRequest": {
+        "name": _key_or_version,
+        "public_key_pem": _text(4 * KIB),
+        "public_key_raw": _Size(2 * KIB),
+        "request_id": _request_id,
+    },
+    "BackupKeyRequest": {"name": _key},
+    "RestoreKeyBackupRequest": {
+        "parent": _vault,
+        "backup": _Size(MAX_BACKUP_BYTES, 1),
+        "request_id": _request_id,
+    },
     # AdminService
     "GetStatusRequest": {},
     "InitRequest": {"admin_principals": _principals, "passphrase": _PASSPHRASE},
@@ -502,6 +599,34 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "RevokeIdentityRequest": {"principal": _principal, "reason": _chars(256), "request_id": _request_id},
     "ListRevokedIdentitiesRequest": {"page_token": _TOKEN},
     "RestoreIdentityRequest": {"principal": _principal, "request_id": _request_id},
+    "WatchRequest": {
+        "resume_token": _chars(64),
+        "filter": _resource({"resource_prefix": _WATCHED, "kinds": _kinds}),
+        "heartbeat_interval": _heartbeat,
+    },
+    "GetInclusionProofRequest": {
+        "sequence": _between(1, MAX_SEQUENCE),
+        "chain_id": _hash(16),
+        "leaf_hash": _hash(32),
+    },
+    "GetConsistencyProofRequest": {"tree_size": _between(1, MAX_SEQUENCE), "chain_id": _hash(16)},
+    "VerifyAuditRequest": {
+        "first_sequence": _between(0, MAX_SEQUENCE),
+        "max_records": _between(0, MAX_VERIFIED),
+    },
+    "TailAuditRequest": {
+        "after_sequence": _between(0, MAX_SEQUENCE),
+        "filter": _resource(
+            {
+                "events": _texts(32, 64),
+                "methods": _methods,
+                "principals": _texts(100, MAX_PRINCIPAL_CHARS),
+                "codes": _texts(32, 64),
+                "resource_prefix": _chars(256),
+            }
+        ),
+        "heartbeat_interval": _heartbeat,
+    },
     # grpc.health.v1 and reflection
     "HealthCheckRequest": {"service": _chars(256)},
     "HealthListRequest": {},

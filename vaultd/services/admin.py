@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from vaultd.engine.revocations import Revocations
     from vaultd.engine.seal import Seal
     from vaultd.engine.vaults import Vaults
+    from vaultd.services.audit import AuditCalls
     from vaultd.services.context import Context
     from vaultd.services.policy import PolicyCalls
+    from vaultd.services.watch import WatchCalls
 
 UPDATABLE: Final = ("display_name", "labels")
 _STATES: Final[dict[SealState, Any]] = {state: pb.SealState.Value(f"SEAL_STATE_{state.value}") for state in SealState}
@@ -54,6 +56,8 @@ class AdminService:
         quotas: Quotas,
         policy: PolicyCalls,
         revocations: Revocations,
+        watch: WatchCalls,
+        audit: AuditCalls,
     ) -> None:
         self._seal = seal
         self._vaults = vaults
@@ -68,6 +72,11 @@ class AdminService:
         self.ExplainAccess = policy.ExplainAccess
         self.ReviewAccess = policy.ReviewAccess
         self._revocations = revocations
+        self.Watch = watch.Watch
+        self.GetInclusionProof = audit.GetInclusionProof
+        self.GetConsistencyProof = audit.GetConsistencyProof
+        self.VerifyAudit = audit.VerifyAudit
+        self.TailAudit = audit.TailAudit
 
     async def _status(self) -> pb.Status:
         status = pb.Status(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vaultd.engine.ledger import Intent
@@ -30,3 +30,13 @@ class Context:
         body = request.SerializeToString(deterministic=True)
         request_id = getattr(request, "request_id", "")
         return Intent(self.principal, self.method, request_id, hashlib.sha256(body).digest())
+
+
+@dataclass(slots=True)
+class StreamContext(Context):
+    """A call that answers with many messages.
+
+    resume: what its reader needs to go on elsewhere; the status of a stream that the server ends carries it.
+    """
+
+    resume: dict[str, str] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from vaultd.errors import FailedPrecondition, InvalidArgument, VaultdError
 from vaultd.names import parse_key_or_version_name as parse
 from vaultd.names import parse_vault_name
 from vaultd.services.convert import ALGORITHM_NUMBERS, LEVELS
+from vaultd.services.crypto_stream import CryptoSession, ReEncryptSession
 from vaultd_client.v1 import crypto_pb2 as pb
 from vaultd_client.v1 import resources_pb2
 
@@ -337,6 +338,35 @@ class CryptoService:
             )
         return pb.GenerateRandomBytesResponse(data=await backend.random_bytes(request.length_bytes))
 
+    def CryptoStream(self) -> CryptoSession:
+        return CryptoSession()
+
+    def ReEncryptStream(self) -> ReEncryptSession:
+        return ReEncryptSession(self._reencrypt_stale, self._version_of)
+
+    async def _reencrypt_stale(
+        self, requests: Sequence[pb.ReEncryptRequest], results: Sequence[Any], context: Context
+    ) -> Outcomes:
+        """Like BatchReEncrypt; what is on the newest version by its header is left alone, and its result has no ciphertext."""
+        outcomes: Outcomes = [""] * len(requests)
+        stale = []
+        for at, request in enumerate(requests):
+            newest = await self._transit.newest(parse(request.destination_name), request.ciphertext)
+            if newest:
+                results[at].key_version = results[at].source_key_version = outcomes[at] = newest
+            else:
+                stale.append(at)
+        moved = await self.BatchReEncrypt([requests[at] for at in stale], [results[at] for at in stale], context)
+        for at, outcome in zip(stale, moved, strict=True):
+            outcomes[at] = outcome
+        return outcomes
+
+    async def _version_of(self, name: str, ciphertext: bytes) -> str:
+        try:
+            return (await self._transit.inspect(parse(name), ciphertext)).version_name
+        except VaultdError:
+            return ""
+
     async def InspectCiphertext(
         self, request: pb.InspectCiphertextRequest, context: Context
     ) -> pb.InspectCiphertextResponse:
@@ -346,4 +376,5 @@ class CryptoService:
             key_version=inspected.version_name,
             algorithm=ALGORITHM_NUMBERS[inspected.algorithm.name],
             needs_reencrypt=inspected.needs_reencrypt,
+            below_minimum=inspected.below_minimum,
         )

@@ -1,4 +1,4 @@
-"""grpc.health.v1: the server as a whole (``), each service, and each component (`storage`, `audit`, `seal`, `hsm:NAME`)."""
+"""grpc.health.v1: the server as a whole (``), each service, and each component (`storage`, `audit`, `seal`, `hsm:NAME`, ...)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2 as pb
 from vaultd.errors import NotFound, ResourceExhausted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from vaultd.services.context import Context
 
@@ -22,22 +22,33 @@ MAX_WATCHED: Final = 100
 class HealthBoard:
     """What is serving.  The whole serves when every component does and the server is not draining.
 
-    A slot's token (`hsm:NAME`) is a component that the whole does without: only the keys in it are out of reach.
+    A slot's token (`hsm:NAME`) is a component that the whole does without: only the keys in it are out of reach.  So is an
+    audit sink (`audit:NAME`) that not every call needs.
     """
 
-    def __init__(self, services: Iterable[str], slots: Iterable[str] = (), needed: Iterable[str] = ()) -> None:
-        """`needed` are components besides COMPONENTS that the whole does not do without."""
-        slots = tuple(slots)
+    def __init__(
+        self,
+        services: Iterable[str],
+        slots: Iterable[str] = (),
+        needed: Iterable[str] = (),
+        on_change: Callable[[str, bool], None] | None = None,
+    ) -> None:
+        """`needed` are components besides COMPONENTS that the whole does not do without; `on_change` hears of each change."""
+        needed = tuple(needed)
+        slots = tuple(slot for slot in slots if slot not in needed)
         self._services = tuple(services)
         self._components = dict.fromkeys((*COMPONENTS, *needed, *slots), False)
         self._slots = frozenset(slots)
         self.draining = False
         self._changed = asyncio.Event()
+        self._on_change = on_change
 
     def set(self, component: str, serving: bool) -> None:
         """Report a component."""
         if self._components.get(component) != serving:
             self._components[component] = serving
+            if self._on_change is not None:
+                self._on_change(component, serving)
             self._wake()
 
     def drain(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.empty_pb2 import Empty
@@ -50,8 +51,17 @@ if TYPE_CHECKING:
     from vaultd.engine.lifecycle import KeyLifecycle
     from vaultd.engine.usage import BudgetBook, UsageBook
     from vaultd.services.context import Context
+    from vaultd.services.key_transfer import KeyTransfer
 
-UPDATABLE: Final = ("labels", "rotation_period", "next_rotation_time", "expire_time", "purge_protection")
+UPDATABLE: Final = (
+    "labels",
+    "rotation_period",
+    "next_rotation_time",
+    "expire_time",
+    "purge_protection",
+    "min_decrypt_version",
+    "notice_period",
+)
 
 
 def _spec(key: resources_pb2.Key) -> KeySpec:
@@ -74,6 +84,9 @@ def _spec(key: resources_pb2.Key) -> KeySpec:
         exportable=key.exportable,
         destroy_delay_us=duration_us(key, "destroy_scheduled_duration", "key.destroy_scheduled_duration"),
         purge_protection=key.purge_protection,
+        import_only=key.import_only,
+        min_decrypt=key.min_decrypt_version,
+        notice_us=duration_us(key, "notice_period", "key.notice_period"),
     )
 
 
@@ -85,6 +98,8 @@ def _update(request: pb.UpdateKeyRequest) -> KeyUpdate:
         "next_rotation_time": ("next_rotation_us", time_us(key, "next_rotation_time", "key.next_rotation_time")),
         "expire_time": ("expire_us", time_us(key, "expire_time", "key.expire_time")),
         "purge_protection": ("purge_protection", key.purge_protection),
+        "min_decrypt_version": ("min_decrypt", key.min_decrypt_version),
+        "notice_period": ("notice_us", duration_us(key, "notice_period", "key.notice_period")),
     }
     fields = dict(values[path] for path in update_paths(request.update_mask, UPDATABLE))
     return KeyUpdate(fields, one_etag(request.etag, key.etag))
@@ -102,6 +117,7 @@ class KeysService:
         budgets: BudgetBook,
         backends: Mapping[ProtectionLevel, Backend],
         usage_staleness_ms: int,
+        transfer: KeyTransfer,
     ) -> None:
         self._lifecycle = lifecycle
         self._grants = grants
@@ -110,10 +126,17 @@ class KeysService:
         self._budgets = budgets
         self._backends = backends
         self._usage_staleness_ms = usage_staleness_ms
+        self.CreateImportJob = transfer.CreateImportJob
+        self.GetImportJob = transfer.GetImportJob
+        self.ListImportJobs = transfer.ListImportJobs
+        self.ImportKeyVersion = transfer.ImportKeyVersion
+        self.ExportKeyVersion = transfer.ExportKeyVersion
+        self.BackupKey = transfer.BackupKey
+        self.RestoreKeyBackup = transfer.RestoreKeyBackup
 
     async def CreateKey(self, request: pb.CreateKeyRequest, context: Context) -> resources_pb2.Key:
         vault = parse_vault_name(request.parent, "parent")
-        spec = _spec(request.key)
+        spec = replace(_spec(request.key), skip_initial_version=request.skip_initial_version)
         return key_message(await self._lifecycle.create_key(context.intent(request), vault, request.key_id, spec))
 
     async def AdoptKey(self, request: pb.AdoptKeyRequest, context: Context) -> resources_pb2.Key:

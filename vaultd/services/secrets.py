@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vaultd.engine.secret_access import Accessed, SecretAccess
     from vaultd.engine.secrets import Secrets
     from vaultd.services.context import Context
+    from vaultd.services.rotations import RotationCalls
 
 UPDATABLE: Final = ("labels", "owner", "metadata", "keep_versions", "version_ttl", "purge_protection")
 STATES: Final[dict[SecretState, Any]] = {
@@ -180,10 +181,16 @@ def _fill(answer: Accessed, response: pb.AccessSecretVersionResponse) -> str:
 class SecretsService:
     """Keeps secrets and gives them out."""
 
-    def __init__(self, secrets: Secrets, access: SecretAccess, ledger: Ledger) -> None:
+    def __init__(self, secrets: Secrets, access: SecretAccess, ledger: Ledger, rotation: RotationCalls) -> None:
         self._secrets = secrets
         self._access = access
         self._ledger = ledger
+        self.SetRotationPolicy = rotation.SetRotationPolicy
+        self.DeleteRotationPolicy = rotation.DeleteRotationPolicy
+        self.GetRotation = rotation.GetRotation
+        self.ListRotations = rotation.ListRotations
+        self.RotateSecret = rotation.RotateSecret
+        self.CancelRotation = rotation.CancelRotation
 
     async def CreateSecret(self, request: pb.CreateSecretRequest, context: Context) -> pb.Secret:
         vault = parse_vault_name(request.parent, "parent")

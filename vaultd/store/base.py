@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from vaultd.telemetry.cells import Histograms
+
 
 class RowKey(NamedTuple):
     """The primary key of a row."""
@@ -154,6 +156,9 @@ class Store(Protocol):
 
     Reads outside a transaction see every transaction that was acknowledged before they began.
     """
+
+    latency: Histograms
+    """How long its work takes, by operation, with the wait for a turn; for metrics."""
 
     async def open(self) -> None:
         """Open and migrate.  Raises FailedPrecondition when the schema is newer than this program, or files are not 0600."""

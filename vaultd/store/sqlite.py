@@ -19,6 +19,7 @@ from vaultd.store import sqlite_queries as queries
 from vaultd.store.base import Row, RowKey, Snapshot
 from vaultd.store.sqlite_connection import Connection, use_wal
 from vaultd.store.sqlite_transaction import SqliteTransaction, begin, commit, roll_back
+from vaultd.telemetry.cells import Histograms
 
 if TYPE_CHECKING:
     import builtins
@@ -31,6 +32,8 @@ OLDEST_SQLITE = (3, 37, 0)
 """The first with STRICT tables."""
 SCRUB_WAIT_MS = 100
 """How long a scrub holds up writers for a reader that is in its way."""
+MAX_OPERATIONS = 50
+"""Kinds of work whose times are told apart."""
 _BEFORE_ALL = RowKey("", "", "", -1)
 
 
@@ -46,6 +49,7 @@ class SqliteStore:
         self._writer_connection: Connection | None = None
         self._reader_connection: Connection | None = None
         self._seen = 0
+        self.latency = Histograms(MAX_OPERATIONS)
 
     async def open(self) -> None:
         """Also creates the file, 0600, in a directory that exists."""
@@ -79,7 +83,7 @@ class SqliteStore:
                 await writer.close()
 
     async def _connect(self) -> Connection:
-        return await Connection.open(self._path, self._busy_timeout_s)
+        return await Connection.open(self._path, self._busy_timeout_s, self.latency)
 
     @property
     def _writer(self) -> Connection:

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 import aiosqlite
 
 from vaultd.errors import DataLoss, FailedPrecondition, ResourceExhausted, Unavailable, VaultdError
+from vaultd.telemetry import spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
     from typing import Any
+
+    from vaultd.telemetry.cells import Histograms
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,16 +51,21 @@ async def to_end(work: Coroutine[Any, Any, T]) -> T:
 class Connection:
     """A connection in autocommit mode.  Work runs one by one, in the order of the calls, on its own thread."""
 
-    def __init__(self, aio: aiosqlite.Connection) -> None:
+    def __init__(self, aio: aiosqlite.Connection, latency: Histograms | None = None) -> None:
         self._aio = aio
+        self._latency = latency
         self._closed = False
 
     @classmethod
-    async def open(cls, path: Path, busy_timeout_s: float) -> Connection:
-        """Open an existing file by its absolute path; never create one: SQLite would give it the umask's mode."""
+    async def open(cls, path: Path, busy_timeout_s: float, latency: Histograms | None = None) -> Connection:
+        """Open an existing file by its absolute path; never create one: SQLite would give it the umask's mode.
+
+        `latency` takes in how long each piece of work took, with its wait for those before it.
+        """
 
         connection = cls(
-            aiosqlite.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=busy_timeout_s, isolation_level=None)
+            aiosqlite.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=busy_timeout_s, isolation_level=None),
+            latency,
         )
         try:
             await to_end(connection._start())
@@ -80,12 +88,22 @@ class Connection:
         """
         if self._closed:
             raise Unavailable("STORE_UNAVAILABLE", "the store is closed")
+        started_s = time.monotonic()
         try:
             # aiosqlite's own methods take one statement a hop (97 us each); this is what all of them call.
             result: T = await self._aio._execute(work, self._aio._conn, *args, **kwargs)  # type: ignore[no-untyped-call]  # aiosqlite leaves it untyped
         except sqlite3.Error as error:
             raise as_vaultd_error(error) from error
+        finally:
+            self._note(started_s, _name_of(work, args))
         return result
+
+    def _note(self, started_s: float, name: str) -> None:
+        if self._latency is not None:
+            self._latency.add(name, time.monotonic() - started_s)
+        span = spans.current()
+        if span is not None:
+            span.record("store", started_s, time.monotonic(), {"db.system.name": "sqlite", "db.operation.name": name})
 
     async def run_to_end(
         self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -102,6 +120,12 @@ class Connection:
             await to_end(self._aio.close())
         except sqlite3.Error as error:
             raise as_vaultd_error(error) from error
+
+
+def _name_of(work: Callable[..., Any], args: tuple[Any, ...]) -> str:
+    """What is done: of work within a transaction, the statement's own name."""
+    inner = getattr(args[0], "__name__", None) if args else None
+    return str(inner or getattr(work, "__name__", "work")).lstrip("_")
 
 
 def _set_up(connection: sqlite3.Connection) -> None:

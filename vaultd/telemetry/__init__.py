@@ -1,4 +1,5 @@
-"""Structured logs of the server's own doings.
+"""What operators see: the server's own log, its metrics and its traces.
 
-No payloads, no secrets, no caller input.
+No payloads, no secrets, no caller input.  Any layer may count into `cells` and ask `spans`; what reads them is put together
+beside the wiring.
 """

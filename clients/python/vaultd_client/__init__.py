@@ -1,6 +1,95 @@
-"""Client side of vaultd: the generated stubs of package vaultd.v1 live in `vaultd_client.v1`, once for server and clients.
+"""Client side of vaultd: `Client` and `AsyncClient`, the errors that they raise, and the generated stubs in `vaultd_client.v1`.
 
-The command `vaultctl` is here, too (vaultctl.py).
+The command `vaultctl` is here, too (vaultctl.py).  No server code may be imported from here.
 
-No server code may be imported from here.
+Names are imported when they are first used: the server imports the stubs from this package before it sets up gRPC.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from vaultd_client.aio import AsyncClient
+    from vaultd_client.errors import (
+        Aborted,
+        AlreadyExists,
+        Cancelled,
+        ChecksumMismatch,
+        CircuitOpen,
+        ClientClosed,
+        ConfigurationError,
+        DataLoss,
+        DeadlineExceeded,
+        DecryptionFailed,
+        FailedPrecondition,
+        FieldViolation,
+        ForkedClient,
+        InternalError,
+        InvalidArgument,
+        NotFound,
+        PermissionDenied,
+        ResourceExhausted,
+        Unauthenticated,
+        Unavailable,
+        Unimplemented,
+        UsageError,
+        VaultdError,
+        WrongEventLoop,
+    )
+    from vaultd_client.info import CallInfo
+    from vaultd_client.settings import BatchLimits, TokenFile
+    from vaultd_client.sync import Client
+
+__all__ = [
+    "Aborted",
+    "AlreadyExists",
+    "AsyncClient",
+    "BatchLimits",
+    "CallInfo",
+    "Cancelled",
+    "ChecksumMismatch",
+    "CircuitOpen",
+    "Client",
+    "ClientClosed",
+    "ConfigurationError",
+    "DataLoss",
+    "DeadlineExceeded",
+    "DecryptionFailed",
+    "FailedPrecondition",
+    "FieldViolation",
+    "ForkedClient",
+    "InternalError",
+    "InvalidArgument",
+    "NotFound",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "TokenFile",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "UsageError",
+    "VaultdError",
+    "WrongEventLoop",
+]
+
+_PLACES: Final = {
+    "AsyncClient": "aio",
+    "Client": "sync",
+    "CallInfo": "info",
+    "BatchLimits": "settings",
+    "TokenFile": "settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_PLACES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import sys
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
-import grpc
-from google.rpc import error_details_pb2, status_pb2
 
+from vaultd_client.connection import Connection, call, fail
+from vaultd_client.key_commands import keys
 from vaultd_client.policy_files import diff_policies, dump_policy, read_policy, read_tests
 from vaultd_client.schema import DocumentInvalid, load_schema
 from vaultd_client.v1 import admin_pb2_grpc
@@ -23,65 +22,10 @@ from vaultd_client.v1 import policy_pb2 as pb
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TIMEOUT_S = 30.0
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 RESOURCE = click.option(
     "--resource", default="/", show_default=True, help="`/` for the whole policy, `vaults/VAULT` for that of one vault."
 )
-
-
-def _fail(text: str) -> NoReturn:
-    click.echo(f"vaultctl: {text}", err=True)
-    raise SystemExit(2)
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """Where the server is, and the files that prove who calls."""
-
-    address: str
-    ca: Path | None
-    certificate: Path | None
-    key: Path | None
-
-    def admin(self) -> admin_pb2_grpc.AdminServiceStub:
-        """A stub; exits when a file cannot be read."""
-        if not (self.address and self.ca and self.certificate and self.key):
-            _fail(
-                "say where the server is: --addr, --ca, --cert and --key, or VAULTD_ADDR, VAULTD_CA, VAULTD_CERT, VAULTD_KEY"
-            )
-        try:
-            credentials = grpc.ssl_channel_credentials(
-                self.ca.read_bytes(), self.key.read_bytes(), self.certificate.read_bytes()
-            )
-        except OSError as error:
-            _fail(f"{error.filename}: {error.strerror}")
-        stub = admin_pb2_grpc.AdminServiceStub
-        return stub(grpc.secure_channel(self.address, credentials))  # type: ignore[no-untyped-call]  # generated
-
-
-def _call(method: Callable[..., Any], request: Any) -> Any:
-    """Make a call; a refusal is one line with its reason, and exit code 2."""
-    try:
-        return method(request, timeout=TIMEOUT_S)
-    except grpc.RpcError as error:
-        _fail(_told(error))
-
-
-def _told(error: Any) -> str:
-    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-    status = status_pb2.Status()
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
-            status.ParseFromString(value)
-    told = error.details() or ""
-    for detail in status.details:
-        if detail.Unpack(info):
-            told = f"{info.reason}: {told}"
-    for detail in status.details:
-        if detail.Unpack(bad):
-            told += f" (at {', '.join(violation.field for violation in bad.field_violations)})"
-    return f"{error.code().name}: {told}" if not status.details else told
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -99,6 +43,9 @@ def main(context: click.Context, addr: str, ca: Path | None, cert: Path | None, 
     context.obj = Connection(addr, ca, cert, key)
 
 
+main.add_command(keys)
+
+
 @main.group()
 def policy() -> None:
     """Policy as code: who may do what, in files."""
@@ -109,7 +56,7 @@ def policy() -> None:
 @click.pass_obj
 def get(connection: Connection, resource: str) -> None:
     """Print the policy in force, as a file that diff and apply read."""
-    found = _call(connection.admin().GetPolicy, pb.GetPolicyRequest(resource=resource))
+    found = call(connection.stub(admin_pb2_grpc.AdminServiceStub).GetPolicy, pb.GetPolicyRequest(resource=resource))
     click.echo(dump_policy(found.policy), nl=False)
 
 
@@ -120,7 +67,7 @@ def get(connection: Connection, resource: str) -> None:
 def diff(connection: Connection, file: Path, resource: str) -> None:
     """Show what applying FILE would change.  Exit code 1 when it would change something."""
     wanted = _read(read_policy, file)
-    found = _call(connection.admin().GetPolicy, pb.GetPolicyRequest(resource=resource))
+    found = call(connection.stub(admin_pb2_grpc.AdminServiceStub).GetPolicy, pb.GetPolicyRequest(resource=resource))
     changes = diff_policies(found.policy, wanted, resource, file)
     click.echo(changes, nl=False)
     raise SystemExit(1 if changes else 0)
@@ -134,8 +81,8 @@ def diff(connection: Connection, file: Path, resource: str) -> None:
 def apply(connection: Connection, file: Path, resource: str, yes: bool) -> None:
     """Make FILE the policy, after showing what changes.  What somebody else changes meanwhile is not overwritten."""
     wanted = _read(read_policy, file)
-    admin = connection.admin()
-    found = _call(admin.GetPolicy, pb.GetPolicyRequest(resource=resource))
+    admin = connection.stub(admin_pb2_grpc.AdminServiceStub)
+    found = call(admin.GetPolicy, pb.GetPolicyRequest(resource=resource))
     changes = diff_policies(found.policy, wanted, resource, file)
     if not changes:
         click.echo(f"the policy of {resource} is as in {file} already")
@@ -143,11 +90,11 @@ def apply(connection: Connection, file: Path, resource: str, yes: bool) -> None:
     click.echo(changes, nl=False)
     if not yes:
         if not sys.stdin.isatty():
-            _fail("nobody is there to be asked; look at the diff and say --yes")
+            fail("nobody is there to be asked; look at the diff and say --yes")
         if not click.confirm(f"Make this the policy of {resource}?"):
-            _fail("nothing was changed")
+            fail("nothing was changed")
     request = pb.SetPolicyRequest(resource=resource, policy=wanted, etag=found.etag, request_id=str(uuid.uuid4()))
-    done = _call(admin.SetPolicy, request)
+    done = call(admin.SetPolicy, request)
     click.echo(f"policy of {resource} set: {done.entries_added} entries added, {done.entries_removed} removed")
 
 
@@ -157,10 +104,10 @@ def apply(connection: Connection, file: Path, resource: str, yes: bool) -> None:
 def run_tests(connection: Connection, paths: tuple[Path, ...]) -> None:
     """Ask the server what the policy of each FILE of tests allows.  Exit code 1 when an answer is not the expected one."""
     cases = [case for path in paths for case in _read(read_tests, path)]
-    admin = connection.admin()
+    admin = connection.stub(admin_pb2_grpc.AdminServiceStub)
     failed = 0
     for case in cases:
-        answer = _call(admin.TestPolicy, case.request)
+        answer = call(admin.TestPolicy, case.request)
         allowed = all(decision.allowed for decision in answer.decisions)
         if allowed is case.allow:
             click.echo(f"ok    {case.name}")
@@ -187,9 +134,9 @@ def _read(reader: Callable[[Path], Any], path: Path) -> Any:
     try:
         return reader(path)
     except DocumentInvalid as error:
-        _fail(str(error))
+        fail(str(error))
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}")
+        fail(f"{error.filename}: {error.strerror}")
 
 
 if __name__ == "__main__":

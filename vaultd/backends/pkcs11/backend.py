@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap_with_padding
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from vaultd.backends.base import Lane, Material, Operation, OpKind, TokenKey
+from vaultd.backends.base import Lane, Material, Operation, OpKind, Revealed, TokenKey
 from vaultd.backends.pkcs11.messages import Verb
 from vaultd.backends.pkcs11.slot import BadInput, Request
 from vaultd.backends.pkcs11.uses import PARTIAL_KEY_WRAP, USES
@@ -166,6 +166,15 @@ class HsmBackend:
         material = Material(None, _reference(slot, bytes(found["object_id"])), public_key, attestation)
         await self._prove(algorithm, material)
         return material
+
+    async def reveal(self, algorithm: str, material: Material) -> Revealed:
+        """Refuse: what is in a token was made so that it cannot leave."""
+        del algorithm, material
+        raise FailedPrecondition(
+            "HSM_KEY_NOT_EXPORTABLE",
+            "the key is in an HSM token, which does not give it away, whatever `exportable` says; keep a copy of the token by "
+            "the means of its maker, or import the key into another token from where it was made",
+        )
 
     async def load(self, algorithm: str, material: Material) -> TokenHandle:
         """Make a handle.  The token is not asked: its first use finds the object."""

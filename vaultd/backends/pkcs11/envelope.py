@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vaultd.backends.base import Lane, Material, Operation, OpKind, TokenKey
+from vaultd.backends.base import Lane, Material, Operation, OpKind, Revealed, TokenKey
 from vaultd.errors import DataLoss, DecryptionFailed, FailedPrecondition, InvalidArgument
 from vaultd.secret import Secret
 
@@ -55,20 +55,13 @@ class EnvelopeBackend:
         """Refuse: a token's own keys are of protection level HSM."""
         return await self._software.adopt(algorithm, source)
 
+    async def reveal(self, algorithm: str, material: Material) -> Revealed:
+        """Let the token unwrap the material, and give it away.  Raises DataLoss when it does not open."""
+        return await self._software.reveal(algorithm, await self._unwrap(algorithm, material))
+
     async def load(self, algorithm: str, material: Material) -> Handle:
         """Let the token unwrap the material, and load it in software.  Raises DataLoss when it does not open."""
-        if material.secret is None:
-            raise InvalidArgument("MATERIAL_MISMATCH", "an envelope key has its wrapped material with it")
-        wrapping = await self._hsm.load(_WRAPPING, Material(None, material.reference, b""))
-        wrapped = material.secret.expose("unwrapped by the token's key")
-        try:
-            opened = await self._hsm.use(wrapping, Operation(OpKind.DECRYPT, wrapped, _bound(algorithm)), None)
-        except DecryptionFailed:
-            raise DataLoss(
-                "ENVELOPE_MISMATCH",
-                "a wrapped key does not open with the token's key that its row names; restore the token or a backup",
-            ) from None
-        return await self._software.load(algorithm, Material(Secret(opened), b"", material.public_key))
+        return await self._software.load(algorithm, await self._unwrap(algorithm, material))
 
     def load_public(self, algorithm: str, public_key: bytes) -> Handle:
         """Make a handle for the public part, in software."""
@@ -96,6 +89,20 @@ class EnvelopeBackend:
 
     async def close(self) -> None:
         """Do nothing: the backends beneath are closed by themselves."""
+
+    async def _unwrap(self, algorithm: str, material: Material) -> Material:
+        if material.secret is None:
+            raise InvalidArgument("MATERIAL_MISMATCH", "an envelope key has its wrapped material with it")
+        wrapping = await self._hsm.load(_WRAPPING, Material(None, material.reference, b""))
+        wrapped = material.secret.expose("unwrapped by the token's key")
+        try:
+            opened = await self._hsm.use(wrapping, Operation(OpKind.DECRYPT, wrapped, _bound(algorithm)), None)
+        except DecryptionFailed:
+            raise DataLoss(
+                "ENVELOPE_MISMATCH",
+                "a wrapped key does not open with the token's key that its row names; restore the token or a backup",
+            ) from None
+        return Material(Secret(opened), b"", material.public_key)
 
     async def _wrap(self, algorithm: str, made: Material, reference: bytes) -> Material:
         if made.secret is None or not reference:

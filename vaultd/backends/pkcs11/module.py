@@ -191,7 +191,7 @@ def public_parts(session: Any, private: Any, public: Any | None, object_id: byte
     )
     try:
         return {name: bytes(public[attribute]) for name, attribute in names.items()}
-    except exceptions.PKCS11Error as error:
+    except (exceptions.AttributeTypeInvalid, exceptions.AttributeSensitive) as error:
         raise ObjectRefused(
             "the token has no public key object of this id; store one beside the private key"
         ) from error

@@ -22,6 +22,7 @@ from vaultd.backends.base import Lane
 from vaultd.backends.pkcs11.messages import LAST_USE, Hello, Status, Verb, pack
 from vaultd.backends.pkcs11.process import WorkerProcess
 from vaultd.errors import FailedPrecondition, Unavailable, VaultdError
+from vaultd.telemetry import spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -97,19 +98,26 @@ class Request(NamedTuple):
 class _Ticket:
     """What one submission waits for."""
 
-    __slots__ = ("deadline", "future", "lane", "outcomes", "unfinished")
+    __slots__ = ("deadline", "future", "lane", "launched_s", "outcomes", "queued_s", "span", "unfinished")
 
-    def __init__(self, count: int, deadline: float | None, lane: Lane, future: asyncio.Future[list[Any]]) -> None:
+    def __init__(
+        self, count: int, deadline: float | None, lane: Lane, future: asyncio.Future[list[Any]], queued_s: float
+    ) -> None:
         self.deadline = deadline
         self.lane = lane
         self.future = future
         self.outcomes: list[Any] = [None] * count
         self.unfinished = count
+        self.queued_s = queued_s
+        self.launched_s = 0.0
+        self.span = spans.current()
 
     def settle(self, index: int, outcome: Any) -> None:
         self.outcomes[index] = outcome
         self.unfinished -= 1
         if self.unfinished == 0 and not self.future.done():
+            if self.span is not None:
+                spans.record_work(self.span, "hsm", self.queued_s, self.launched_s, len(self.outcomes))
             self.future.set_result(self.outcomes)
 
 
@@ -179,6 +187,21 @@ class TokenSlot:
         return self.state is SlotState.CLOSED
 
     @property
+    def serving(self) -> bool:
+        """Whether the token answers."""
+        return self.state is SlotState.SERVING
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that the worker uses; 0 while there is none."""
+        return self._threads if self._worker is not None else 0
+
+    @property
+    def backlog(self) -> Backlog:
+        """What is queued, for metrics."""
+        return self._backlog
+
+    @property
     def worker_pid(self) -> int:
         """Of the worker's process; 0 when there is none."""
         return self._worker.pid if self._worker is not None else 0
@@ -198,7 +221,7 @@ class TokenSlot:
         """
         self._require_hope(deadline)
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        ticket = _Ticket(len(requests), deadline, lane, future)
+        ticket = _Ticket(len(requests), deadline, lane, future, self._clock())
         if not requests:
             future.set_result([])
             return future
@@ -334,6 +357,10 @@ class TokenSlot:
         self._next_number = number = self._next_number + 1
         self._in_flight[number] = work
         work.launched_s = now_s
+        ticket = work.ticket
+        self._backlog.waits[ticket.lane].add(now_s - ticket.queued_s)
+        if not ticket.launched_s:
+            ticket.launched_s = now_s
         cost_class, verb, arguments = work.request
         if verb > LAST_USE:
             self._managing += 1

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
     load_der_public_key,
 )
+from cryptography.utils import CryptographyDeprecationWarning
 
 from vaultd.backends.primitives.scheme import Encoded, material_mismatch
 from vaultd.errors import InvalidArgument
@@ -44,8 +45,9 @@ def load_private_der(material: bytes) -> PrivateKeyTypes:
     """Read unencrypted PKCS#8.  Raises InvalidArgument."""
     try:
         return load_der_private_key(material, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        # TypeError: the key is encrypted.  None of their texts is passed on.
+    except (ValueError, TypeError, UnsupportedAlgorithm, CryptographyDeprecationWarning):
+        # TypeError: the key is encrypted.  The warning: it is of a kind that is no algorithm here, such as Diffie-Hellman,
+        # where warnings are errors.  None of their texts is passed on.
         raise material_mismatch("the material is not a sound, unencrypted PKCS#8 key in DER") from None
 
 
@@ -53,7 +55,7 @@ def load_public_der(public_key: bytes) -> PublicKeyTypes:
     """Read SubjectPublicKeyInfo.  Raises InvalidArgument."""
     try:
         return load_der_public_key(public_key)
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, CryptographyDeprecationWarning):
         raise material_mismatch("the public key is not a sound SubjectPublicKeyInfo in DER") from None
 
 

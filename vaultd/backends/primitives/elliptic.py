@@ -46,6 +46,10 @@ class EcEncoding:
         """Encode as PKCS#8 and SubjectPublicKeyInfo."""
         return write_pair(private)
 
+    def write_out(self, private: ec.EllipticCurvePrivateKey) -> Encoded:
+        """The same."""
+        return write_pair(private)
+
     def read(self, secret: bytes) -> ec.EllipticCurvePrivateKey:
         """Read what `write` gave."""
         return self.parse(secret)

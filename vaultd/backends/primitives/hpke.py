@@ -65,6 +65,10 @@ class HybridEncoding:
             private.mlkem.public_key().public_bytes_raw() + private.x25519.public_key().public_bytes_raw(),
         )
 
+    def write_out(self, private: HybridPair) -> Encoded:
+        """The same: no PKCS#8 is standardised yet."""
+        return self.write(private)
+
     def read(self, secret: bytes) -> HybridPair:
         """Read what `write` gave."""
         return self.parse(secret)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from vaultd.backends.base import Lane
-from vaultd.backends.primitives.der import DerPrivateKey, load_private_der, load_public_der, write_public
+from vaultd.backends.primitives.der import DerPrivateKey, load_private_der, load_public_der, write_pair, write_public
 from vaultd.backends.primitives.scheme import Encoded, material_mismatch
 from vaultd.secret import Secret
 
@@ -59,6 +59,10 @@ class RawEncoding(Generic[RawPrivateT, RawPublicT]):
     def write(self, private: RawPrivateT) -> Encoded:
         """Encode raw, and as SubjectPublicKeyInfo."""
         return Encoded(Secret(private.private_bytes_raw()), write_public(private.public_key()))
+
+    def write_out(self, private: RawPrivateT) -> Encoded:
+        """Encode as PKCS#8 (of ML-KEM and ML-DSA: with the seed) and SubjectPublicKeyInfo."""
+        return write_pair(private)
 
     def read(self, secret: bytes) -> RawPrivateT:
         """Read what `write` gave."""

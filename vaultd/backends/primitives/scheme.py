@@ -53,6 +53,10 @@ class KeyEncoding(Protocol[PrivateT, ReadableT_co]):
         """Encode for the store."""
         ...
 
+    def write_out(self, private: PrivateT) -> Encoded:
+        """Encode for others: PKCS#8 DER where there is one, else as for the store."""
+        ...
+
     def read(self, secret: bytes) -> PrivateT:
         """Read what `write` gave."""
         ...
@@ -75,9 +79,17 @@ class SymmetricScheme:
 
     def load(self, secret: Secret) -> Handle:
         """Make a handle.  Raises InvalidArgument unless the length is exact."""
+        self._check_length(secret)
+        return self.load_key(secret.expose("load the key into OpenSSL"))
+
+    def reveal(self, secret: Secret) -> Encoded:
+        """Stored material as it leaves: as it is."""
+        self._check_length(secret)
+        return Encoded(secret, b"")
+
+    def _check_length(self, secret: Secret) -> None:
         if len(secret) != self.key_bytes:
             raise material_mismatch(f"the algorithm takes a raw key of exactly {self.key_bytes} bytes")
-        return self.load_key(secret.expose("load the key into OpenSSL"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +116,10 @@ class KeyPairScheme(Generic[PrivateT, PublicT]):
     def load(self, secret: Secret) -> Key:
         """Read stored material."""
         return self.use_private(self.encoding.read(secret.expose("load the key into OpenSSL")))
+
+    def reveal(self, secret: Secret) -> Encoded:
+        """Stored material as it leaves, with the public part that it gives."""
+        return self.encoding.write_out(self.encoding.read(secret.expose("encode the key for its way out")))
 
     def load_public(self, public_key: bytes) -> Key:
         """Read a stored public key."""

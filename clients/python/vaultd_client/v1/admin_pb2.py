@@ -30,9 +30,11 @@ from vaultd_client.v1 import approval_pb2 as vaultd_dot_v1_dot_approval__pb2
 from vaultd_client.v1 import policy_pb2 as vaultd_dot_v1_dot_policy__pb2
 from vaultd_client.v1 import identity_pb2 as vaultd_dot_v1_dot_identity__pb2
 from vaultd_client.v1 import resources_pb2 as vaultd_dot_v1_dot_resources__pb2
+from vaultd_client.v1 import watch_pb2 as vaultd_dot_v1_dot_watch__pb2
+from vaultd_client.v1 import audit_pb2 as vaultd_dot_v1_dot_audit__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15vaultd/v1/admin.proto\x12\tvaultd.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15vaultd/v1/quota.proto\x1a\x18vaultd/v1/approval.proto\x1a\x16vaultd/v1/policy.proto\x1a\x18vaultd/v1/identity.proto\x1a\x19vaultd/v1/resources.proto\"\x12\n\x10GetStatusRequest\"\xb5\x02\n\x06Status\x12(\n\nseal_state\x18\x01 \x01(\x0e\x32\x14.vaultd.v1.SealState\x12\x19\n\x11root_key_provider\x18\x02 \x01(\t\x12\x0c\n\x04term\x18\x03 \x01(\x05\x12\x1b\n\x13rows_on_older_terms\x18\x04 \x01(\x03\x12\x0f\n\x07version\x18\x05 \x01(\t\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x07 \x01(\x03\x12\x35\n\ncomponents\x18\x08 \x03(\x0b\x32!.vaultd.v1.Status.ComponentsEntry\x1a\x31\n\x0f\x43omponentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01\";\n\x0bInitRequest\x12\x18\n\x10\x61\x64min_principals\x18\x01 \x03(\t\x12\x12\n\npassphrase\x18\x02 \x01(\x0c\"\r\n\x0bSealRequest\"#\n\rUnsealRequest\x12\x12\n\npassphrase\x18\x01 \x01(\x0c\">\n\x14RotateRootKeyRequest\x12\x12\n\npassphrase\x18\x01 \x01(\x0c\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"[\n\x12\x43reateVaultRequest\x12\x10\n\x08vault_id\x18\x01 \x01(\t\x12\x1f\n\x05vault\x18\x02 \x01(\x0b\x32\x10.vaultd.v1.Vault\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1f\n\x0fGetVaultRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x11ListVaultsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"O\n\x12ListVaultsResponse\x12 \n\x06vaults\x18\x01 \x03(\x0b\x32\x10.vaultd.v1.Vault\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x88\x01\n\x12UpdateVaultRequest\x12\x1f\n\x05vault\x18\x01 \x01(\x0b\x32\x10.vaultd.v1.Vault\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"D\n\x12\x44\x65leteVaultRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t*u\n\tSealState\x12\x1a\n\x16SEAL_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18SEAL_STATE_UNINITIALIZED\x10\x01\x12\x15\n\x11SEAL_STATE_SEALED\x10\x02\x12\x17\n\x13SEAL_STATE_UNSEALED\x10\x03\x32\xaf\x11\n\x0c\x41\x64minService\x12;\n\tGetStatus\x12\x1b.vaultd.v1.GetStatusRequest\x1a\x11.vaultd.v1.Status\x12\x31\n\x04Init\x12\x16.vaultd.v1.InitRequest\x1a\x11.vaultd.v1.Status\x12\x31\n\x04Seal\x12\x16.vaultd.v1.SealRequest\x1a\x11.vaultd.v1.Status\x12\x35\n\x06Unseal\x12\x18.vaultd.v1.UnsealRequest\x1a\x11.vaultd.v1.Status\x12\x43\n\rRotateRootKey\x12\x1f.vaultd.v1.RotateRootKeyRequest\x1a\x11.vaultd.v1.Status\x12>\n\x0b\x43reateVault\x12\x1d.vaultd.v1.CreateVaultRequest\x1a\x10.vaultd.v1.Vault\x12\x38\n\x08GetVault\x12\x1a.vaultd.v1.GetVaultRequest\x1a\x10.vaultd.v1.Vault\x12I\n\nListVaults\x12\x1c.vaultd.v1.ListVaultsRequest\x1a\x1d.vaultd.v1.ListVaultsResponse\x12>\n\x0bUpdateVault\x12\x1d.vaultd.v1.UpdateVaultRequest\x1a\x10.vaultd.v1.Vault\x12\x44\n\x0b\x44\x65leteVault\x12\x1d.vaultd.v1.DeleteVaultRequest\x1a\x16.google.protobuf.Empty\x12>\n\x0b\x43reateQuota\x12\x1d.vaultd.v1.CreateQuotaRequest\x1a\x10.vaultd.v1.Quota\x12\x38\n\x08GetQuota\x12\x1a.vaultd.v1.GetQuotaRequest\x1a\x10.vaultd.v1.Quota\x12I\n\nListQuotas\x12\x1c.vaultd.v1.ListQuotasRequest\x1a\x1d.vaultd.v1.ListQuotasResponse\x12>\n\x0bUpdateQuota\x12\x1d.vaultd.v1.UpdateQuotaRequest\x1a\x10.vaultd.v1.Quota\x12\x44\n\x0b\x44\x65leteQuota\x12\x1d.vaultd.v1.DeleteQuotaRequest\x1a\x16.google.protobuf.Empty\x12R\n\rListOwnQuotas\x12\x1f.vaultd.v1.ListOwnQuotasRequest\x1a .vaultd.v1.ListOwnQuotasResponse\x12P\n\x10GetApprovalRules\x12\".vaultd.v1.GetApprovalRulesRequest\x1a\x18.vaultd.v1.ApprovalRules\x12P\n\x10SetApprovalRules\x12\".vaultd.v1.SetApprovalRulesRequest\x1a\x18.vaultd.v1.ApprovalRules\x12R\n\rListApprovals\x12\x1f.vaultd.v1.ListApprovalsRequest\x1a .vaultd.v1.ListApprovalsResponse\x12\x41\n\x0bGetApproval\x12\x1d.vaultd.v1.GetApprovalRequest\x1a\x13.vaultd.v1.Approval\x12G\n\x0e\x41pproveRequest\x12 .vaultd.v1.ApproveRequestRequest\x1a\x13.vaultd.v1.Approval\x12\x45\n\rRejectRequest\x12\x1f.vaultd.v1.RejectRequestRequest\x1a\x13.vaultd.v1.Approval\x12G\n\x0e\x43\x61ncelApproval\x12 .vaultd.v1.CancelApprovalRequest\x1a\x13.vaultd.v1.Approval\x12\x43\n\tGetPolicy\x12\x1b.vaultd.v1.GetPolicyRequest\x1a\x19.vaultd.v1.ResourcePolicy\x12\x43\n\tSetPolicy\x12\x1b.vaultd.v1.SetPolicyRequest\x1a\x19.vaultd.v1.ResourcePolicy\x12I\n\nTestPolicy\x12\x1c.vaultd.v1.TestPolicyRequest\x1a\x1d.vaultd.v1.TestPolicyResponse\x12R\n\rExplainAccess\x12\x1f.vaultd.v1.ExplainAccessRequest\x1a .vaultd.v1.ExplainAccessResponse\x12O\n\x0cReviewAccess\x12\x1e.vaultd.v1.ReviewAccessRequest\x1a\x1f.vaultd.v1.ReviewAccessResponse\x12N\n\x0eRevokeIdentity\x12 .vaultd.v1.RevokeIdentityRequest\x1a\x1a.vaultd.v1.RevokedIdentity\x12j\n\x15ListRevokedIdentities\x12\'.vaultd.v1.ListRevokedIdentitiesRequest\x1a(.vaultd.v1.ListRevokedIdentitiesResponse\x12L\n\x0fRestoreIdentity\x12!.vaultd.v1.RestoreIdentityRequest\x1a\x16.google.protobuf.EmptyB4\n\rdev.vaultd.v1P\x01Z!vaultd.dev/api/vaultd/v1;vaultdv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15vaultd/v1/admin.proto\x12\tvaultd.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15vaultd/v1/quota.proto\x1a\x18vaultd/v1/approval.proto\x1a\x16vaultd/v1/policy.proto\x1a\x18vaultd/v1/identity.proto\x1a\x19vaultd/v1/resources.proto\x1a\x15vaultd/v1/watch.proto\x1a\x15vaultd/v1/audit.proto\"\x12\n\x10GetStatusRequest\"\xb5\x02\n\x06Status\x12(\n\nseal_state\x18\x01 \x01(\x0e\x32\x14.vaultd.v1.SealState\x12\x19\n\x11root_key_provider\x18\x02 \x01(\t\x12\x0c\n\x04term\x18\x03 \x01(\x05\x12\x1b\n\x13rows_on_older_terms\x18\x04 \x01(\x03\x12\x0f\n\x07version\x18\x05 \x01(\t\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x07 \x01(\x03\x12\x35\n\ncomponents\x18\x08 \x03(\x0b\x32!.vaultd.v1.Status.ComponentsEntry\x1a\x31\n\x0f\x43omponentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x08:\x02\x38\x01\";\n\x0bInitRequest\x12\x18\n\x10\x61\x64min_principals\x18\x01 \x03(\t\x12\x12\n\npassphrase\x18\x02 \x01(\x0c\"\r\n\x0bSealRequest\"#\n\rUnsealRequest\x12\x12\n\npassphrase\x18\x01 \x01(\x0c\">\n\x14RotateRootKeyRequest\x12\x12\n\npassphrase\x18\x01 \x01(\x0c\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"[\n\x12\x43reateVaultRequest\x12\x10\n\x08vault_id\x18\x01 \x01(\t\x12\x1f\n\x05vault\x18\x02 \x01(\x0b\x32\x10.vaultd.v1.Vault\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1f\n\x0fGetVaultRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x11ListVaultsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"O\n\x12ListVaultsResponse\x12 \n\x06vaults\x18\x01 \x03(\x0b\x32\x10.vaultd.v1.Vault\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x88\x01\n\x12UpdateVaultRequest\x12\x1f\n\x05vault\x18\x01 \x01(\x0b\x32\x10.vaultd.v1.Vault\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"D\n\x12\x44\x65leteVaultRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t*u\n\tSealState\x12\x1a\n\x16SEAL_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18SEAL_STATE_UNINITIALIZED\x10\x01\x12\x15\n\x11SEAL_STATE_SEALED\x10\x02\x12\x17\n\x13SEAL_STATE_UNSEALED\x10\x03\x32\xb5\x14\n\x0c\x41\x64minService\x12;\n\tGetStatus\x12\x1b.vaultd.v1.GetStatusRequest\x1a\x11.vaultd.v1.Status\x12\x31\n\x04Init\x12\x16.vaultd.v1.InitRequest\x1a\x11.vaultd.v1.Status\x12\x31\n\x04Seal\x12\x16.vaultd.v1.SealRequest\x1a\x11.vaultd.v1.Status\x12\x35\n\x06Unseal\x12\x18.vaultd.v1.UnsealRequest\x1a\x11.vaultd.v1.Status\x12\x43\n\rRotateRootKey\x12\x1f.vaultd.v1.RotateRootKeyRequest\x1a\x11.vaultd.v1.Status\x12>\n\x0b\x43reateVault\x12\x1d.vaultd.v1.CreateVaultRequest\x1a\x10.vaultd.v1.Vault\x12\x38\n\x08GetVault\x12\x1a.vaultd.v1.GetVaultRequest\x1a\x10.vaultd.v1.Vault\x12I\n\nListVaults\x12\x1c.vaultd.v1.ListVaultsRequest\x1a\x1d.vaultd.v1.ListVaultsResponse\x12>\n\x0bUpdateVault\x12\x1d.vaultd.v1.UpdateVaultRequest\x1a\x10.vaultd.v1.Vault\x12\x44\n\x0b\x44\x65leteVault\x12\x1d.vaultd.v1.DeleteVaultRequest\x1a\x16.google.protobuf.Empty\x12>\n\x0b\x43reateQuota\x12\x1d.vaultd.v1.CreateQuotaRequest\x1a\x10.vaultd.v1.Quota\x12\x38\n\x08GetQuota\x12\x1a.vaultd.v1.GetQuotaRequest\x1a\x10.vaultd.v1.Quota\x12I\n\nListQuotas\x12\x1c.vaultd.v1.ListQuotasRequest\x1a\x1d.vaultd.v1.ListQuotasResponse\x12>\n\x0bUpdateQuota\x12\x1d.vaultd.v1.UpdateQuotaRequest\x1a\x10.vaultd.v1.Quota\x12\x44\n\x0b\x44\x65leteQuota\x12\x1d.vaultd.v1.DeleteQuotaRequest\x1a\x16.google.protobuf.Empty\x12R\n\rListOwnQuotas\x12\x1f.vaultd.v1.ListOwnQuotasRequest\x1a .vaultd.v1.ListOwnQuotasResponse\x12P\n\x10GetApprovalRules\x12\".vaultd.v1.GetApprovalRulesRequest\x1a\x18.vaultd.v1.ApprovalRules\x12P\n\x10SetApprovalRules\x12\".vaultd.v1.SetApprovalRulesRequest\x1a\x18.vaultd.v1.ApprovalRules\x12R\n\rListApprovals\x12\x1f.vaultd.v1.ListApprovalsRequest\x1a .vaultd.v1.ListApprovalsResponse\x12\x41\n\x0bGetApproval\x12\x1d.vaultd.v1.GetApprovalRequest\x1a\x13.vaultd.v1.Approval\x12G\n\x0e\x41pproveRequest\x12 .vaultd.v1.ApproveRequestRequest\x1a\x13.vaultd.v1.Approval\x12\x45\n\rRejectRequest\x12\x1f.vaultd.v1.RejectRequestRequest\x1a\x13.vaultd.v1.Approval\x12G\n\x0e\x43\x61ncelApproval\x12 .vaultd.v1.CancelApprovalRequest\x1a\x13.vaultd.v1.Approval\x12\x43\n\tGetPolicy\x12\x1b.vaultd.v1.GetPolicyRequest\x1a\x19.vaultd.v1.ResourcePolicy\x12\x43\n\tSetPolicy\x12\x1b.vaultd.v1.SetPolicyRequest\x1a\x19.vaultd.v1.ResourcePolicy\x12I\n\nTestPolicy\x12\x1c.vaultd.v1.TestPolicyRequest\x1a\x1d.vaultd.v1.TestPolicyResponse\x12R\n\rExplainAccess\x12\x1f.vaultd.v1.ExplainAccessRequest\x1a .vaultd.v1.ExplainAccessResponse\x12O\n\x0cReviewAccess\x12\x1e.vaultd.v1.ReviewAccessRequest\x1a\x1f.vaultd.v1.ReviewAccessResponse\x12N\n\x0eRevokeIdentity\x12 .vaultd.v1.RevokeIdentityRequest\x1a\x1a.vaultd.v1.RevokedIdentity\x12j\n\x15ListRevokedIdentities\x12\'.vaultd.v1.ListRevokedIdentitiesRequest\x1a(.vaultd.v1.ListRevokedIdentitiesResponse\x12L\n\x0fRestoreIdentity\x12!.vaultd.v1.RestoreIdentityRequest\x1a\x16.google.protobuf.Empty\x12<\n\x05Watch\x12\x17.vaultd.v1.WatchRequest\x1a\x18.vaultd.v1.WatchResponse0\x01\x12S\n\x11GetInclusionProof\x12#.vaultd.v1.GetInclusionProofRequest\x1a\x19.vaultd.v1.InclusionProof\x12Y\n\x13GetConsistencyProof\x12%.vaultd.v1.GetConsistencyProofRequest\x1a\x1b.vaultd.v1.ConsistencyProof\x12L\n\x0bVerifyAudit\x12\x1d.vaultd.v1.VerifyAuditRequest\x1a\x1e.vaultd.v1.VerifyAuditResponse\x12H\n\tTailAudit\x12\x1b.vaultd.v1.TailAuditRequest\x1a\x1c.vaultd.v1.TailAuditResponse0\x01\x42\x34\n\rdev.vaultd.v1P\x01Z!vaultd.dev/api/vaultd/v1;vaultdv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,34 +44,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.vaultd.v1P\001Z!vaultd.dev/api/vaultd/v1;vaultdv1'
   _globals['_STATUS_COMPONENTSENTRY']._loaded_options = None
   _globals['_STATUS_COMPONENTSENTRY']._serialized_options = b'8\001'
-  _globals['_SEALSTATE']._serialized_start=1243
-  _globals['_SEALSTATE']._serialized_end=1360
-  _globals['_GETSTATUSREQUEST']._serialized_start=258
-  _globals['_GETSTATUSREQUEST']._serialized_end=276
-  _globals['_STATUS']._serialized_start=279
-  _globals['_STATUS']._serialized_end=588
-  _globals['_STATUS_COMPONENTSENTRY']._serialized_start=539
-  _globals['_STATUS_COMPONENTSENTRY']._serialized_end=588
-  _globals['_INITREQUEST']._serialized_start=590
-  _globals['_INITREQUEST']._serialized_end=649
-  _globals['_SEALREQUEST']._serialized_start=651
-  _globals['_SEALREQUEST']._serialized_end=664
-  _globals['_UNSEALREQUEST']._serialized_start=666
-  _globals['_UNSEALREQUEST']._serialized_end=701
-  _globals['_ROTATEROOTKEYREQUEST']._serialized_start=703
-  _globals['_ROTATEROOTKEYREQUEST']._serialized_end=765
-  _globals['_CREATEVAULTREQUEST']._serialized_start=767
-  _globals['_CREATEVAULTREQUEST']._serialized_end=858
-  _globals['_GETVAULTREQUEST']._serialized_start=860
-  _globals['_GETVAULTREQUEST']._serialized_end=891
-  _globals['_LISTVAULTSREQUEST']._serialized_start=893
-  _globals['_LISTVAULTSREQUEST']._serialized_end=951
-  _globals['_LISTVAULTSRESPONSE']._serialized_start=953
-  _globals['_LISTVAULTSRESPONSE']._serialized_end=1032
-  _globals['_UPDATEVAULTREQUEST']._serialized_start=1035
-  _globals['_UPDATEVAULTREQUEST']._serialized_end=1171
-  _globals['_DELETEVAULTREQUEST']._serialized_start=1173
-  _globals['_DELETEVAULTREQUEST']._serialized_end=1241
-  _globals['_ADMINSERVICE']._serialized_start=1363
-  _globals['_ADMINSERVICE']._serialized_end=3586
+  _globals['_SEALSTATE']._serialized_start=1289
+  _globals['_SEALSTATE']._serialized_end=1406
+  _globals['_GETSTATUSREQUEST']._serialized_start=304
+  _globals['_GETSTATUSREQUEST']._serialized_end=322
+  _globals['_STATUS']._serialized_start=325
+  _globals['_STATUS']._serialized_end=634
+  _globals['_STATUS_COMPONENTSENTRY']._serialized_start=585
+  _globals['_STATUS_COMPONENTSENTRY']._serialized_end=634
+  _globals['_INITREQUEST']._serialized_start=636
+  _globals['_INITREQUEST']._serialized_end=695
+  _globals['_SEALREQUEST']._serialized_start=697
+  _globals['_SEALREQUEST']._serialized_end=710
+  _globals['_UNSEALREQUEST']._serialized_start=712
+  _globals['_UNSEALREQUEST']._serialized_end=747
+  _globals['_ROTATEROOTKEYREQUEST']._serialized_start=749
+  _globals['_ROTATEROOTKEYREQUEST']._serialized_end=811
+  _globals['_CREATEVAULTREQUEST']._serialized_start=813
+  _globals['_CREATEVAULTREQUEST']._serialized_end=904
+  _globals['_GETVAULTREQUEST']._serialized_start=906
+  _globals['_GETVAULTREQUEST']._serialized_end=937
+  _globals['_LISTVAULTSREQUEST']._serialized_start=939
+  _globals['_LISTVAULTSREQUEST']._serialized_end=997
+  _globals['_LISTVAULTSRESPONSE']._serialized_start=999
+  _globals['_LISTVAULTSRESPONSE']._serialized_end=1078
+  _globals['_UPDATEVAULTREQUEST']._serialized_start=1081
+  _globals['_UPDATEVAULTREQUEST']._serialized_end=1217
+  _globals['_DELETEVAULTREQUEST']._serialized_start=1219
+  _globals['_DELETEVAULTREQUEST']._serialized_end=1287
+  _globals['_ADMINSERVICE']._serialized_start=1409
+  _globals['_ADMINSERVICE']._serialized_end=4022
 # @@protoc_insertion_point(module_scope)

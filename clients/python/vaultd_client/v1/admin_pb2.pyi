@@ -8,6 +8,8 @@ from vaultd_client.v1 import approval_pb2 as _approval_pb2
 from vaultd_client.v1 import policy_pb2 as _policy_pb2
 from vaultd_client.v1 import identity_pb2 as _identity_pb2
 from vaultd_client.v1 import resources_pb2 as _resources_pb2
+from vaultd_client.v1 import watch_pb2 as _watch_pb2
+from vaultd_client.v1 import audit_pb2 as _audit_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor

@@ -6,10 +6,12 @@ import warnings
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from vaultd_client.v1 import admin_pb2 as vaultd_dot_v1_dot_admin__pb2
 from vaultd_client.v1 import approval_pb2 as vaultd_dot_v1_dot_approval__pb2
+from vaultd_client.v1 import audit_pb2 as vaultd_dot_v1_dot_audit__pb2
 from vaultd_client.v1 import identity_pb2 as vaultd_dot_v1_dot_identity__pb2
 from vaultd_client.v1 import policy_pb2 as vaultd_dot_v1_dot_policy__pb2
 from vaultd_client.v1 import quota_pb2 as vaultd_dot_v1_dot_quota__pb2
 from vaultd_client.v1 import resources_pb2 as vaultd_dot_v1_dot_resources__pb2
+from vaultd_client.v1 import watch_pb2 as vaultd_dot_v1_dot_watch__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
@@ -198,6 +200,31 @@ class AdminServiceStub(object):
                 '/vaultd.v1.AdminService/RestoreIdentity',
                 request_serializer=vaultd_dot_v1_dot_identity__pb2.RestoreIdentityRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/vaultd.v1.AdminService/Watch',
+                request_serializer=vaultd_dot_v1_dot_watch__pb2.WatchRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_watch__pb2.WatchResponse.FromString,
+                _registered_method=True)
+        self.GetInclusionProof = channel.unary_unary(
+                '/vaultd.v1.AdminService/GetInclusionProof',
+                request_serializer=vaultd_dot_v1_dot_audit__pb2.GetInclusionProofRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_audit__pb2.InclusionProof.FromString,
+                _registered_method=True)
+        self.GetConsistencyProof = channel.unary_unary(
+                '/vaultd.v1.AdminService/GetConsistencyProof',
+                request_serializer=vaultd_dot_v1_dot_audit__pb2.GetConsistencyProofRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_audit__pb2.ConsistencyProof.FromString,
+                _registered_method=True)
+        self.VerifyAudit = channel.unary_unary(
+                '/vaultd.v1.AdminService/VerifyAudit',
+                request_serializer=vaultd_dot_v1_dot_audit__pb2.VerifyAuditRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_audit__pb2.VerifyAuditResponse.FromString,
+                _registered_method=True)
+        self.TailAudit = channel.unary_stream(
+                '/vaultd.v1.AdminService/TailAudit',
+                request_serializer=vaultd_dot_v1_dot_audit__pb2.TailAuditRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_audit__pb2.TailAuditResponse.FromString,
                 _registered_method=True)
 
 
@@ -449,6 +476,49 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Watch(self, request, context):
+        """Sends changes of resources as they are committed, by this node or by another on the same store. Caller needs, on the filter's
+        resource, above or below it, a permission that shows some kind of resource; each change is shown only to a caller who may get
+        the resource, as the policy then says. Resumable: OUT_OF_RANGE, reason COMPACTED, when the feed no longer reaches back so
+        far. A reader that falls too far behind gets ABORTED, reason WATCHER_TOO_SLOW; every status that the server ends a watch
+        with has the resume_token in its ErrorInfo. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInclusionProof(self, request, context):
+        """Proves that a record is in the signed log of this node: what an answer's receipt promised. Caller needs `audit.get_proof`.
+        Idempotent. A record that was removed as too old is NOT_FOUND, reason AUDIT_RECORD_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConsistencyProof(self, request, context):
+        """Proves that the newest signed tree begins with an earlier one: nothing was changed since. Caller needs `audit.get_proof`.
+        Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyAudit(self, request, context):
+        """Verifies a part of this node's audit log on disk: hashes, MACs, signatures and roots. Caller needs `audit.verify`. Idempotent. A
+        bad record is an answer and no error. Whoever does not trust the node runs `vaultd audit verify` on a copy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TailAudit(self, request, context):
+        """Sends records of this node's audit log, from one on or as they are written. Caller needs `audit.tail`. Idempotent. Records that
+        are not in the log any more are OUT_OF_RANGE, reason AUDIT_PRUNED; its ErrorInfo names the oldest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -606,6 +676,31 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RestoreIdentity,
                     request_deserializer=vaultd_dot_v1_dot_identity__pb2.RestoreIdentityRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=vaultd_dot_v1_dot_watch__pb2.WatchRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_watch__pb2.WatchResponse.SerializeToString,
+            ),
+            'GetInclusionProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInclusionProof,
+                    request_deserializer=vaultd_dot_v1_dot_audit__pb2.GetInclusionProofRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_audit__pb2.InclusionProof.SerializeToString,
+            ),
+            'GetConsistencyProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConsistencyProof,
+                    request_deserializer=vaultd_dot_v1_dot_audit__pb2.GetConsistencyProofRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_audit__pb2.ConsistencyProof.SerializeToString,
+            ),
+            'VerifyAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyAudit,
+                    request_deserializer=vaultd_dot_v1_dot_audit__pb2.VerifyAuditRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_audit__pb2.VerifyAuditResponse.SerializeToString,
+            ),
+            'TailAudit': grpc.unary_stream_rpc_method_handler(
+                    servicer.TailAudit,
+                    request_deserializer=vaultd_dot_v1_dot_audit__pb2.TailAuditRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_audit__pb2.TailAuditResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1449,6 +1544,141 @@ class AdminService(object):
             '/vaultd.v1.AdminService/RestoreIdentity',
             vaultd_dot_v1_dot_identity__pb2.RestoreIdentityRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/vaultd.v1.AdminService/Watch',
+            vaultd_dot_v1_dot_watch__pb2.WatchRequest.SerializeToString,
+            vaultd_dot_v1_dot_watch__pb2.WatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInclusionProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/GetInclusionProof',
+            vaultd_dot_v1_dot_audit__pb2.GetInclusionProofRequest.SerializeToString,
+            vaultd_dot_v1_dot_audit__pb2.InclusionProof.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConsistencyProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/GetConsistencyProof',
+            vaultd_dot_v1_dot_audit__pb2.GetConsistencyProofRequest.SerializeToString,
+            vaultd_dot_v1_dot_audit__pb2.ConsistencyProof.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.AdminService/VerifyAudit',
+            vaultd_dot_v1_dot_audit__pb2.VerifyAuditRequest.SerializeToString,
+            vaultd_dot_v1_dot_audit__pb2.VerifyAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TailAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/vaultd.v1.AdminService/TailAudit',
+            vaultd_dot_v1_dot_audit__pb2.TailAuditRequest.SerializeToString,
+            vaultd_dot_v1_dot_audit__pb2.TailAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

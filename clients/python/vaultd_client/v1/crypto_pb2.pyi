@@ -318,14 +318,16 @@ class InspectCiphertextRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., ciphertext: _Optional[bytes] = ...) -> None: ...
 
 class InspectCiphertextResponse(_message.Message):
-    __slots__ = ("key_version", "algorithm", "needs_reencrypt")
+    __slots__ = ("key_version", "algorithm", "needs_reencrypt", "below_minimum")
     KEY_VERSION_FIELD_NUMBER: _ClassVar[int]
     ALGORITHM_FIELD_NUMBER: _ClassVar[int]
     NEEDS_REENCRYPT_FIELD_NUMBER: _ClassVar[int]
+    BELOW_MINIMUM_FIELD_NUMBER: _ClassVar[int]
     key_version: str
     algorithm: _resources_pb2.Algorithm
     needs_reencrypt: bool
-    def __init__(self, key_version: _Optional[str] = ..., algorithm: _Optional[_Union[_resources_pb2.Algorithm, str]] = ..., needs_reencrypt: bool = ...) -> None: ...
+    below_minimum: bool
+    def __init__(self, key_version: _Optional[str] = ..., algorithm: _Optional[_Union[_resources_pb2.Algorithm, str]] = ..., needs_reencrypt: bool = ..., below_minimum: bool = ...) -> None: ...
 
 class BatchEncryptRequest(_message.Message):
     __slots__ = ("items",)
@@ -506,3 +508,172 @@ class BatchUnwrapKeyResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[BatchUnwrapKeyResult]
     def __init__(self, results: _Optional[_Iterable[_Union[BatchUnwrapKeyResult, _Mapping]]] = ...) -> None: ...
+
+class CryptoOperation(_message.Message):
+    __slots__ = ("id", "encrypt", "decrypt", "reencrypt", "sign", "verify", "generate_mac", "verify_mac", "wrap_key", "unwrap_key", "generate_data_key", "encapsulate", "decapsulate", "derive_shared_secret", "generate_random_bytes", "inspect_ciphertext")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ENCRYPT_FIELD_NUMBER: _ClassVar[int]
+    DECRYPT_FIELD_NUMBER: _ClassVar[int]
+    REENCRYPT_FIELD_NUMBER: _ClassVar[int]
+    SIGN_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_FIELD_NUMBER: _ClassVar[int]
+    GENERATE_MAC_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_MAC_FIELD_NUMBER: _ClassVar[int]
+    WRAP_KEY_FIELD_NUMBER: _ClassVar[int]
+    UNWRAP_KEY_FIELD_NUMBER: _ClassVar[int]
+    GENERATE_DATA_KEY_FIELD_NUMBER: _ClassVar[int]
+    ENCAPSULATE_FIELD_NUMBER: _ClassVar[int]
+    DECAPSULATE_FIELD_NUMBER: _ClassVar[int]
+    DERIVE_SHARED_SECRET_FIELD_NUMBER: _ClassVar[int]
+    GENERATE_RANDOM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    INSPECT_CIPHERTEXT_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    encrypt: EncryptRequest
+    decrypt: DecryptRequest
+    reencrypt: ReEncryptRequest
+    sign: SignRequest
+    verify: VerifyRequest
+    generate_mac: GenerateMacRequest
+    verify_mac: VerifyMacRequest
+    wrap_key: WrapKeyRequest
+    unwrap_key: UnwrapKeyRequest
+    generate_data_key: GenerateDataKeyRequest
+    encapsulate: EncapsulateRequest
+    decapsulate: DecapsulateRequest
+    derive_shared_secret: DeriveSharedSecretRequest
+    generate_random_bytes: GenerateRandomBytesRequest
+    inspect_ciphertext: InspectCiphertextRequest
+    def __init__(self, id: _Optional[int] = ..., encrypt: _Optional[_Union[EncryptRequest, _Mapping]] = ..., decrypt: _Optional[_Union[DecryptRequest, _Mapping]] = ..., reencrypt: _Optional[_Union[ReEncryptRequest, _Mapping]] = ..., sign: _Optional[_Union[SignRequest, _Mapping]] = ..., verify: _Optional[_Union[VerifyRequest, _Mapping]] = ..., generate_mac: _Optional[_Union[GenerateMacRequest, _Mapping]] = ..., verify_mac: _Optional[_Union[VerifyMacRequest, _Mapping]] = ..., wrap_key: _Optional[_Union[WrapKeyRequest, _Mapping]] = ..., unwrap_key: _Optional[_Union[UnwrapKeyRequest, _Mapping]] = ..., generate_data_key: _Optional[_Union[GenerateDataKeyRequest, _Mapping]] = ..., encapsulate: _Optional[_Union[EncapsulateRequest, _Mapping]] = ..., decapsulate: _Optional[_Union[DecapsulateRequest, _Mapping]] = ..., derive_shared_secret: _Optional[_Union[DeriveSharedSecretRequest, _Mapping]] = ..., generate_random_bytes: _Optional[_Union[GenerateRandomBytesRequest, _Mapping]] = ..., inspect_ciphertext: _Optional[_Union[InspectCiphertextRequest, _Mapping]] = ...) -> None: ...
+
+class CryptoStreamRequest(_message.Message):
+    __slots__ = ("operations", "receipts")
+    OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    RECEIPTS_FIELD_NUMBER: _ClassVar[int]
+    operations: _containers.RepeatedCompositeFieldContainer[CryptoOperation]
+    receipts: bool
+    def __init__(self, operations: _Optional[_Iterable[_Union[CryptoOperation, _Mapping]]] = ..., receipts: bool = ...) -> None: ...
+
+class CryptoResult(_message.Message):
+    __slots__ = ("id", "encrypt", "decrypt", "reencrypt", "sign", "verify", "generate_mac", "verify_mac", "wrap_key", "unwrap_key", "generate_data_key", "encapsulate", "decapsulate", "derive_shared_secret", "generate_random_bytes", "inspect_ciphertext", "status", "receipt")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ENCRYPT_FIELD_NUMBER: _ClassVar[int]
+    DECRYPT_FIELD_NUMBER: _ClassVar[int]
+    REENCRYPT_FIELD_NUMBER: _ClassVar[int]
+    SIGN_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_FIELD_NUMBER: _ClassVar[int]
+    GENERATE_MAC_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_MAC_FIELD_NUMBER: _ClassVar[int]
+    WRAP_KEY_FIELD_NUMBER: _ClassVar[int]
+    UNWRAP_KEY_FIELD_NUMBER: _ClassVar[int]
+    GENERATE_DATA_KEY_FIELD_NUMBER: _ClassVar[int]
+    ENCAPSULATE_FIELD_NUMBER: _ClassVar[int]
+    DECAPSULATE_FIELD_NUMBER: _ClassVar[int]
+    DERIVE_SHARED_SECRET_FIELD_NUMBER: _ClassVar[int]
+    GENERATE_RANDOM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    INSPECT_CIPHERTEXT_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    encrypt: EncryptResponse
+    decrypt: DecryptResponse
+    reencrypt: ReEncryptResponse
+    sign: SignResponse
+    verify: VerifyResponse
+    generate_mac: GenerateMacResponse
+    verify_mac: VerifyMacResponse
+    wrap_key: WrapKeyResponse
+    unwrap_key: UnwrapKeyResponse
+    generate_data_key: GenerateDataKeyResponse
+    encapsulate: EncapsulateResponse
+    decapsulate: DecapsulateResponse
+    derive_shared_secret: DeriveSharedSecretResponse
+    generate_random_bytes: GenerateRandomBytesResponse
+    inspect_ciphertext: InspectCiphertextResponse
+    status: _status_pb2.Status
+    receipt: _resources_pb2.AuditReceipt
+    def __init__(self, id: _Optional[int] = ..., encrypt: _Optional[_Union[EncryptResponse, _Mapping]] = ..., decrypt: _Optional[_Union[DecryptResponse, _Mapping]] = ..., reencrypt: _Optional[_Union[ReEncryptResponse, _Mapping]] = ..., sign: _Optional[_Union[SignResponse, _Mapping]] = ..., verify: _Optional[_Union[VerifyResponse, _Mapping]] = ..., generate_mac: _Optional[_Union[GenerateMacResponse, _Mapping]] = ..., verify_mac: _Optional[_Union[VerifyMacResponse, _Mapping]] = ..., wrap_key: _Optional[_Union[WrapKeyResponse, _Mapping]] = ..., unwrap_key: _Optional[_Union[UnwrapKeyResponse, _Mapping]] = ..., generate_data_key: _Optional[_Union[GenerateDataKeyResponse, _Mapping]] = ..., encapsulate: _Optional[_Union[EncapsulateResponse, _Mapping]] = ..., decapsulate: _Optional[_Union[DecapsulateResponse, _Mapping]] = ..., derive_shared_secret: _Optional[_Union[DeriveSharedSecretResponse, _Mapping]] = ..., generate_random_bytes: _Optional[_Union[GenerateRandomBytesResponse, _Mapping]] = ..., inspect_ciphertext: _Optional[_Union[InspectCiphertextResponse, _Mapping]] = ..., status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., receipt: _Optional[_Union[_resources_pb2.AuditReceipt, _Mapping]] = ...) -> None: ...
+
+class CryptoStreamResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[CryptoResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[CryptoResult, _Mapping]]] = ...) -> None: ...
+
+class ReEncryptStreamItem(_message.Message):
+    __slots__ = ("id", "ciphertext", "associated_data")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    CIPHERTEXT_FIELD_NUMBER: _ClassVar[int]
+    ASSOCIATED_DATA_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    ciphertext: bytes
+    associated_data: bytes
+    def __init__(self, id: _Optional[int] = ..., ciphertext: _Optional[bytes] = ..., associated_data: _Optional[bytes] = ...) -> None: ...
+
+class ReEncryptStreamRequest(_message.Message):
+    __slots__ = ("source_name", "destination_name", "items")
+    SOURCE_NAME_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_NAME_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    source_name: str
+    destination_name: str
+    items: _containers.RepeatedCompositeFieldContainer[ReEncryptStreamItem]
+    def __init__(self, source_name: _Optional[str] = ..., destination_name: _Optional[str] = ..., items: _Optional[_Iterable[_Union[ReEncryptStreamItem, _Mapping]]] = ...) -> None: ...
+
+class ReEncryptStreamResult(_message.Message):
+    __slots__ = ("id", "result", "status", "unchanged")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    result: ReEncryptResponse
+    status: _status_pb2.Status
+    unchanged: bool
+    def __init__(self, id: _Optional[int] = ..., result: _Optional[_Union[ReEncryptResponse, _Mapping]] = ..., status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., unchanged: bool = ...) -> None: ...
+
+class ReEncryptReport(_message.Message):
+    __slots__ = ("moved", "unchanged", "failed", "moved_from", "left", "failures")
+    class MovedFromEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class LeftEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class FailuresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    MOVED_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    MOVED_FROM_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    moved: int
+    unchanged: int
+    failed: int
+    moved_from: _containers.ScalarMap[str, int]
+    left: _containers.ScalarMap[str, int]
+    failures: _containers.ScalarMap[str, int]
+    def __init__(self, moved: _Optional[int] = ..., unchanged: _Optional[int] = ..., failed: _Optional[int] = ..., moved_from: _Optional[_Mapping[str, int]] = ..., left: _Optional[_Mapping[str, int]] = ..., failures: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class ReEncryptStreamResponse(_message.Message):
+    __slots__ = ("results", "report", "done")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[ReEncryptStreamResult]
+    report: ReEncryptReport
+    done: bool
+    def __init__(self, results: _Optional[_Iterable[_Union[ReEncryptStreamResult, _Mapping]]] = ..., report: _Optional[_Union[ReEncryptReport, _Mapping]] = ..., done: bool = ...) -> None: ...

@@ -158,6 +158,16 @@ class CryptoServiceStub(object):
                 request_serializer=vaultd_dot_v1_dot_crypto__pb2.BatchUnwrapKeyRequest.SerializeToString,
                 response_deserializer=vaultd_dot_v1_dot_crypto__pb2.BatchUnwrapKeyResponse.FromString,
                 _registered_method=True)
+        self.CryptoStream = channel.stream_stream(
+                '/vaultd.v1.CryptoService/CryptoStream',
+                request_serializer=vaultd_dot_v1_dot_crypto__pb2.CryptoStreamRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_crypto__pb2.CryptoStreamResponse.FromString,
+                _registered_method=True)
+        self.ReEncryptStream = channel.stream_stream(
+                '/vaultd.v1.CryptoService/ReEncryptStream',
+                request_serializer=vaultd_dot_v1_dot_crypto__pb2.ReEncryptStreamRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_crypto__pb2.ReEncryptStreamResponse.FromString,
+                _registered_method=True)
 
 
 class CryptoServiceServicer(object):
@@ -338,6 +348,23 @@ class CryptoServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CryptoStream(self, request_iterator, context):
+        """Operations with ids in, results with ids out, in any order. Each operation is throttled, authorised, granted and recorded as
+        the single call is, caller needs its permission, and it fails by itself. Idempotent as the single calls are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReEncryptStream(self, request_iterator, context):
+        """Ciphertexts in, ciphertexts on the newest version out, and a report of what is left. Caller needs `crypto.reencrypt_from` on
+        the source and `crypto.reencrypt_to` on the destination; each item is recorded as ReEncrypt is. Resumable: send again what
+        was not answered, or everything, since what is on the newest version already is only counted. Idempotent in effect.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CryptoServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -460,6 +487,16 @@ def add_CryptoServiceServicer_to_server(servicer, server):
                     servicer.BatchUnwrapKey,
                     request_deserializer=vaultd_dot_v1_dot_crypto__pb2.BatchUnwrapKeyRequest.FromString,
                     response_serializer=vaultd_dot_v1_dot_crypto__pb2.BatchUnwrapKeyResponse.SerializeToString,
+            ),
+            'CryptoStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.CryptoStream,
+                    request_deserializer=vaultd_dot_v1_dot_crypto__pb2.CryptoStreamRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_crypto__pb2.CryptoStreamResponse.SerializeToString,
+            ),
+            'ReEncryptStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ReEncryptStream,
+                    request_deserializer=vaultd_dot_v1_dot_crypto__pb2.ReEncryptStreamRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_crypto__pb2.ReEncryptStreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1114,6 +1151,60 @@ class CryptoService(object):
             '/vaultd.v1.CryptoService/BatchUnwrapKey',
             vaultd_dot_v1_dot_crypto__pb2.BatchUnwrapKeyRequest.SerializeToString,
             vaultd_dot_v1_dot_crypto__pb2.BatchUnwrapKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CryptoStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/vaultd.v1.CryptoService/CryptoStream',
+            vaultd_dot_v1_dot_crypto__pb2.CryptoStreamRequest.SerializeToString,
+            vaultd_dot_v1_dot_crypto__pb2.CryptoStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReEncryptStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/vaultd.v1.CryptoService/ReEncryptStream',
+            vaultd_dot_v1_dot_crypto__pb2.ReEncryptStreamRequest.SerializeToString,
+            vaultd_dot_v1_dot_crypto__pb2.ReEncryptStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,10 +27,11 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from vaultd_client.v1 import grant_pb2 as vaultd_dot_v1_dot_grant__pb2
+from vaultd_client.v1 import key_transfer_pb2 as vaultd_dot_v1_dot_key__transfer__pb2
 from vaultd_client.v1 import resources_pb2 as vaultd_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14vaultd/v1/keys.proto\x12\tvaultd.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15vaultd/v1/grant.proto\x1a\x19vaultd/v1/resources.proto\"c\n\x10\x43reateKeyRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x1b\n\x03key\x18\x03 \x01(\x0b\x32\x0e.vaultd.v1.Key\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x8a\x01\n\x0f\x41\x64optKeyRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x1b\n\x03key\x18\x03 \x01(\x0b\x32\x0e.vaultd.v1.Key\x12&\n\ttoken_key\x18\x04 \x01(\x0b\x32\x13.vaultd.v1.TokenKey\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"A\n\x08TokenKey\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x11\n\tobject_id\x18\x02 \x01(\x0c\x12\x14\n\x0cobject_label\x18\x03 \x01(\t\"\x1d\n\rGetKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"^\n\x0fListKeysRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x04 \x01(\x08\"I\n\x10ListKeysResponse\x12\x1c\n\x04keys\x18\x01 \x03(\x0b\x32\x0e.vaultd.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x82\x01\n\x10UpdateKeyRequest\x12\x1b\n\x03key\x18\x01 \x01(\x0b\x32\x0e.vaultd.v1.Key\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"X\n\x10RotateKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0ckeep_primary\x18\x02 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"J\n\x18SetPrimaryVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"O\n\x16ListKeyVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x17ListKeyVersionsResponse\x12+\n\x0ckey_versions\x18\x01 \x03(\x0b\x32\x15.vaultd.v1.KeyVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14GetKeyVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"I\n\x17\x45nableKeyVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"J\n\x18\x44isableKeyVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"J\n\x18\x44\x65stroyKeyVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"J\n\x18RestoreKeyVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"B\n\x10\x44\x65leteKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"D\n\x12UndeleteKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"A\n\x0fPurgeKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"#\n\x13GetPublicKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"~\n\tPublicKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bkey_version\x18\x02 \x01(\t\x12\'\n\talgorithm\x18\x03 \x01(\x0e\x32\x14.vaultd.v1.Algorithm\x12\x0b\n\x03pem\x18\x04 \x01(\t\x12\x0b\n\x03jwk\x18\x05 \x01(\t\x12\x0b\n\x03raw\x18\x06 \x01(\x0c\"(\n\x16GetCapabilitiesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\"\xb7\x04\n\x17GetCapabilitiesResponse\x12\x43\n\x0c\x63\x61pabilities\x18\x01 \x03(\x0b\x32-.vaultd.v1.GetCapabilitiesResponse.Capability\x12\x36\n\x12unavailable_levels\x18\x02 \x03(\x0e\x32\x1a.vaultd.v1.ProtectionLevel\x12\x43\n\x0bunsupported\x18\x03 \x03(\x0b\x32..vaultd.v1.GetCapabilitiesResponse.Unsupported\x1a\xdb\x01\n\nCapability\x12\'\n\talgorithm\x18\x01 \x01(\x0e\x32\x14.vaultd.v1.Algorithm\x12&\n\x07purpose\x18\x02 \x01(\x0e\x32\x15.vaultd.v1.KeyPurpose\x12\x34\n\x10protection_level\x18\x03 \x01(\x0e\x32\x1a.vaultd.v1.ProtectionLevel\x12\x17\n\x0fpurpose_default\x18\x04 \x01(\x08\x12\x17\n\x0fmax_input_bytes\x18\x05 \x01(\x05\x12\x14\n\x0cmax_messages\x18\x06 \x01(\x03\x1a|\n\x0bUnsupported\x12\'\n\talgorithm\x18\x01 \x01(\x0e\x32\x14.vaultd.v1.Algorithm\x12\x34\n\x10protection_level\x18\x02 \x01(\x0e\x32\x1a.vaultd.v1.ProtectionLevel\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\"\n\x12GetKeyUsageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xaa\x02\n\x13GetKeyUsageResponse\x12=\n\x08versions\x18\x01 \x03(\x0b\x32+.vaultd.v1.GetKeyUsageResponse.VersionUsage\x12,\n\tstaleness\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a\xa5\x01\n\x0cVersionUsage\x12\x13\n\x0bkey_version\x18\x01 \x01(\t\x12\x10\n\x08messages\x18\x02 \x01(\x03\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\x12\x31\n\rlast_use_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rmessages_left\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x10\n\x0e_messages_left2\xd3\x0c\n\x0bKeysService\x12\x38\n\tCreateKey\x12\x1b.vaultd.v1.CreateKeyRequest\x1a\x0e.vaultd.v1.Key\x12\x36\n\x08\x41\x64optKey\x12\x1a.vaultd.v1.AdoptKeyRequest\x1a\x0e.vaultd.v1.Key\x12\x32\n\x06GetKey\x12\x18.vaultd.v1.GetKeyRequest\x1a\x0e.vaultd.v1.Key\x12\x43\n\x08ListKeys\x12\x1a.vaultd.v1.ListKeysRequest\x1a\x1b.vaultd.v1.ListKeysResponse\x12\x38\n\tUpdateKey\x12\x1b.vaultd.v1.UpdateKeyRequest\x1a\x0e.vaultd.v1.Key\x12?\n\tRotateKey\x12\x1b.vaultd.v1.RotateKeyRequest\x1a\x15.vaultd.v1.KeyVersion\x12H\n\x11SetPrimaryVersion\x12#.vaultd.v1.SetPrimaryVersionRequest\x1a\x0e.vaultd.v1.Key\x12X\n\x0fListKeyVersions\x12!.vaultd.v1.ListKeyVersionsRequest\x1a\".vaultd.v1.ListKeyVersionsResponse\x12G\n\rGetKeyVersion\x12\x1f.vaultd.v1.GetKeyVersionRequest\x1a\x15.vaultd.v1.KeyVersion\x12M\n\x10\x45nableKeyVersion\x12\".vaultd.v1.EnableKeyVersionRequest\x1a\x15.vaultd.v1.KeyVersion\x12O\n\x11\x44isableKeyVersion\x12#.vaultd.v1.DisableKeyVersionRequest\x1a\x15.vaultd.v1.KeyVersion\x12O\n\x11\x44\x65stroyKeyVersion\x12#.vaultd.v1.DestroyKeyVersionRequest\x1a\x15.vaultd.v1.KeyVersion\x12O\n\x11RestoreKeyVersion\x12#.vaultd.v1.RestoreKeyVersionRequest\x1a\x15.vaultd.v1.KeyVersion\x12\x38\n\tDeleteKey\x12\x1b.vaultd.v1.DeleteKeyRequest\x1a\x0e.vaultd.v1.Key\x12<\n\x0bUndeleteKey\x12\x1d.vaultd.v1.UndeleteKeyRequest\x1a\x0e.vaultd.v1.Key\x12>\n\x08PurgeKey\x12\x1a.vaultd.v1.PurgeKeyRequest\x1a\x16.google.protobuf.Empty\x12\x44\n\x0cGetPublicKey\x12\x1e.vaultd.v1.GetPublicKeyRequest\x1a\x14.vaultd.v1.PublicKey\x12X\n\x0fGetCapabilities\x12!.vaultd.v1.GetCapabilitiesRequest\x1a\".vaultd.v1.GetCapabilitiesResponse\x12L\n\x0bGetKeyUsage\x12\x1d.vaultd.v1.GetKeyUsageRequest\x1a\x1e.vaultd.v1.GetKeyUsageResponse\x12>\n\x0b\x43reateGrant\x12\x1d.vaultd.v1.CreateGrantRequest\x1a\x10.vaultd.v1.Grant\x12\x38\n\x08GetGrant\x12\x1a.vaultd.v1.GetGrantRequest\x1a\x10.vaultd.v1.Grant\x12I\n\nListGrants\x12\x1c.vaultd.v1.ListGrantsRequest\x1a\x1d.vaultd.v1.ListGrantsResponse\x12\x44\n\x0bRevokeGrant\x12\x1d.vaultd.v1.RevokeGrantRequest\x1a\x16.google.protobuf.EmptyB4\n\rdev.vaultd.v1P\x01Z!vaultd.dev/api/vaultd/v1;vaultdv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14vaultd/v1/keys.proto\x12\tvaultd.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15vaultd/v1/grant.proto\x1a\x1cvaultd/v1/key_transfer.proto\x1a\x19vaultd/v1/resources.proto\"\x81\x01\n\x10\x43reateKeyRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x1b\n\x03key\x18\x03 \x01(\x0b\x32\x0e.vaultd.v1.Key\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x1c\n\x14skip_initial_version\x18\x05 \x01(\x08\"\x8a\x01\n\x0f\x41\x64optKeyRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x1b\n\x03key\x18\x03 \x01(\x0b\x32\x0e.vaultd.v1.Key\x12&\n\ttoken_key\x18\x04 \x01(\x0b\x32\x13.vaultd.v1.TokenKey\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"A\n\x08TokenKey\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x11\n\tobject_id\x18\x02 \x01(\x0c\x12\x14\n\x0cobject_label\x18\x03 \x01(\t\"\x1d\n\rGetKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"^\n\x0fListKeysRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x04 \x01(\x08\"I\n\x10ListKeysResponse\x12\x1c\n\x04keys\x18\x01 \x03(\x0b\x32\x0e.vaultd.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x82\x01\n\x10UpdateKeyRequest\x12\x1b\n\x03key\x18\x01 \x01(\x0b\x32\x0e.vaultd.v1.Key\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"X\n\x10RotateKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0ckeep_primary\x18\x02 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"J\n\x18SetPrimaryVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"O\n\x16ListKeyVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x17ListKeyVersionsResponse\x12+\n\x0ckey_versions\x18\x01 \x03(\x0b\x32\x15.vaultd.v1.KeyVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14GetKeyVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"I\n\x17\x45nableKeyVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"J\n\x18\x44isableKeyVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"J\n\x18\x44\x65stroyKeyVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"J\n\x18RestoreKeyVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"B\n\x10\x44\x65leteKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"D\n\x12UndeleteKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"A\n\x0fPurgeKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"#\n\x13GetPublicKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"~\n\tPublicKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bkey_version\x18\x02 \x01(\t\x12\'\n\talgorithm\x18\x03 \x01(\x0e\x32\x14.vaultd.v1.Algorithm\x12\x0b\n\x03pem\x18\x04 \x01(\t\x12\x0b\n\x03jwk\x18\x05 \x01(\t\x12\x0b\n\x03raw\x18\x06 \x01(\x0c\"(\n\x16GetCapabilitiesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\"\xb7\x04\n\x17GetCapabilitiesResponse\x12\x43\n\x0c\x63\x61pabilities\x18\x01 \x03(\x0b\x32-.vaultd.v1.GetCapabilitiesResponse.Capability\x12\x36\n\x12unavailable_levels\x18\x02 \x03(\x0e\x32\x1a.vaultd.v1.ProtectionLevel\x12\x43\n\x0bunsupported\x18\x03 \x03(\x0b\x32..vaultd.v1.GetCapabilitiesResponse.Unsupported\x1a\xdb\x01\n\nCapability\x12\'\n\talgorithm\x18\x01 \x01(\x0e\x32\x14.vaultd.v1.Algorithm\x12&\n\x07purpose\x18\x02 \x01(\x0e\x32\x15.vaultd.v1.KeyPurpose\x12\x34\n\x10protection_level\x18\x03 \x01(\x0e\x32\x1a.vaultd.v1.ProtectionLevel\x12\x17\n\x0fpurpose_default\x18\x04 \x01(\x08\x12\x17\n\x0fmax_input_bytes\x18\x05 \x01(\x05\x12\x14\n\x0cmax_messages\x18\x06 \x01(\x03\x1a|\n\x0bUnsupported\x12\'\n\talgorithm\x18\x01 \x01(\x0e\x32\x14.vaultd.v1.Algorithm\x12\x34\n\x10protection_level\x18\x02 \x01(\x0e\x32\x1a.vaultd.v1.ProtectionLevel\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\"\n\x12GetKeyUsageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xaa\x02\n\x13GetKeyUsageResponse\x12=\n\x08versions\x18\x01 \x03(\x0b\x32+.vaultd.v1.GetKeyUsageResponse.VersionUsage\x12,\n\tstaleness\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a\xa5\x01\n\x0cVersionUsage\x12\x13\n\x0bkey_version\x18\x01 \x01(\t\x12\x10\n\x08messages\x18\x02 \x01(\x03\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\x12\x31\n\rlast_use_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rmessages_left\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x10\n\x0e_messages_left2\xf8\x10\n\x0bKeysService\x12\x38\n\tCreateKey\x12\x1b.vaultd.v1.CreateKeyRequest\x1a\x0e.vaultd.v1.Key\x12\x36\n\x08\x41\x64optKey\x12\x1a.vaultd.v1.AdoptKeyRequest\x1a\x0e.vaultd.v1.Key\x12\x32\n\x06GetKey\x12\x18.vaultd.v1.GetKeyRequest\x1a\x0e.vaultd.v1.Key\x12\x43\n\x08ListKeys\x12\x1a.vaultd.v1.ListKeysRequest\x1a\x1b.vaultd.v1.ListKeysResponse\x12\x38\n\tUpdateKey\x12\x1b.vaultd.v1.UpdateKeyRequest\x1a\x0e.vaultd.v1.Key\x12?\n\tRotateKey\x12\x1b.vaultd.v1.RotateKeyRequest\x1a\x15.vaultd.v1.KeyVersion\x12H\n\x11SetPrimaryVersion\x12#.vaultd.v1.SetPrimaryVersionRequest\x1a\x0e.vaultd.v1.Key\x12X\n\x0fListKeyVersions\x12!.vaultd.v1.ListKeyVersionsRequest\x1a\".vaultd.v1.ListKeyVersionsResponse\x12G\n\rGetKeyVersion\x12\x1f.vaultd.v1.GetKeyVersionRequest\x1a\x15.vaultd.v1.KeyVersion\x12M\n\x10\x45nableKeyVersion\x12\".vaultd.v1.EnableKeyVersionRequest\x1a\x15.vaultd.v1.KeyVersion\x12O\n\x11\x44isableKeyVersion\x12#.vaultd.v1.DisableKeyVersionRequest\x1a\x15.vaultd.v1.KeyVersion\x12O\n\x11\x44\x65stroyKeyVersion\x12#.vaultd.v1.DestroyKeyVersionRequest\x1a\x15.vaultd.v1.KeyVersion\x12O\n\x11RestoreKeyVersion\x12#.vaultd.v1.RestoreKeyVersionRequest\x1a\x15.vaultd.v1.KeyVersion\x12\x38\n\tDeleteKey\x12\x1b.vaultd.v1.DeleteKeyRequest\x1a\x0e.vaultd.v1.Key\x12<\n\x0bUndeleteKey\x12\x1d.vaultd.v1.UndeleteKeyRequest\x1a\x0e.vaultd.v1.Key\x12>\n\x08PurgeKey\x12\x1a.vaultd.v1.PurgeKeyRequest\x1a\x16.google.protobuf.Empty\x12\x44\n\x0cGetPublicKey\x12\x1e.vaultd.v1.GetPublicKeyRequest\x1a\x14.vaultd.v1.PublicKey\x12X\n\x0fGetCapabilities\x12!.vaultd.v1.GetCapabilitiesRequest\x1a\".vaultd.v1.GetCapabilitiesResponse\x12L\n\x0bGetKeyUsage\x12\x1d.vaultd.v1.GetKeyUsageRequest\x1a\x1e.vaultd.v1.GetKeyUsageResponse\x12>\n\x0b\x43reateGrant\x12\x1d.vaultd.v1.CreateGrantRequest\x1a\x10.vaultd.v1.Grant\x12\x38\n\x08GetGrant\x12\x1a.vaultd.v1.GetGrantRequest\x1a\x10.vaultd.v1.Grant\x12I\n\nListGrants\x12\x1c.vaultd.v1.ListGrantsRequest\x1a\x1d.vaultd.v1.ListGrantsResponse\x12\x44\n\x0bRevokeGrant\x12\x1d.vaultd.v1.RevokeGrantRequest\x1a\x16.google.protobuf.Empty\x12J\n\x0f\x43reateImportJob\x12!.vaultd.v1.CreateImportJobRequest\x1a\x14.vaultd.v1.ImportJob\x12\x44\n\x0cGetImportJob\x12\x1e.vaultd.v1.GetImportJobRequest\x1a\x14.vaultd.v1.ImportJob\x12U\n\x0eListImportJobs\x12 .vaultd.v1.ListImportJobsRequest\x1a!.vaultd.v1.ListImportJobsResponse\x12M\n\x10ImportKeyVersion\x12\".vaultd.v1.ImportKeyVersionRequest\x1a\x15.vaultd.v1.KeyVersion\x12[\n\x10\x45xportKeyVersion\x12\".vaultd.v1.ExportKeyVersionRequest\x1a#.vaultd.v1.ExportKeyVersionResponse\x12\x46\n\tBackupKey\x12\x1b.vaultd.v1.BackupKeyRequest\x1a\x1c.vaultd.v1.BackupKeyResponse\x12\x46\n\x10RestoreKeyBackup\x12\".vaultd.v1.RestoreKeyBackupRequest\x1a\x0e.vaultd.v1.KeyB4\n\rdev.vaultd.v1P\x01Z!vaultd.dev/api/vaultd/v1;vaultdv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,62 +39,62 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vaultd.v1.keys_pb2', _globa
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.vaultd.v1P\001Z!vaultd.dev/api/vaultd/v1;vaultdv1'
-  _globals['_CREATEKEYREQUEST']._serialized_start=213
-  _globals['_CREATEKEYREQUEST']._serialized_end=312
-  _globals['_ADOPTKEYREQUEST']._serialized_start=315
-  _globals['_ADOPTKEYREQUEST']._serialized_end=453
-  _globals['_TOKENKEY']._serialized_start=455
-  _globals['_TOKENKEY']._serialized_end=520
-  _globals['_GETKEYREQUEST']._serialized_start=522
-  _globals['_GETKEYREQUEST']._serialized_end=551
-  _globals['_LISTKEYSREQUEST']._serialized_start=553
-  _globals['_LISTKEYSREQUEST']._serialized_end=647
-  _globals['_LISTKEYSRESPONSE']._serialized_start=649
-  _globals['_LISTKEYSRESPONSE']._serialized_end=722
-  _globals['_UPDATEKEYREQUEST']._serialized_start=725
-  _globals['_UPDATEKEYREQUEST']._serialized_end=855
-  _globals['_ROTATEKEYREQUEST']._serialized_start=857
-  _globals['_ROTATEKEYREQUEST']._serialized_end=945
-  _globals['_SETPRIMARYVERSIONREQUEST']._serialized_start=947
-  _globals['_SETPRIMARYVERSIONREQUEST']._serialized_end=1021
-  _globals['_LISTKEYVERSIONSREQUEST']._serialized_start=1023
-  _globals['_LISTKEYVERSIONSREQUEST']._serialized_end=1102
-  _globals['_LISTKEYVERSIONSRESPONSE']._serialized_start=1104
-  _globals['_LISTKEYVERSIONSRESPONSE']._serialized_end=1199
-  _globals['_GETKEYVERSIONREQUEST']._serialized_start=1201
-  _globals['_GETKEYVERSIONREQUEST']._serialized_end=1237
-  _globals['_ENABLEKEYVERSIONREQUEST']._serialized_start=1239
-  _globals['_ENABLEKEYVERSIONREQUEST']._serialized_end=1312
-  _globals['_DISABLEKEYVERSIONREQUEST']._serialized_start=1314
-  _globals['_DISABLEKEYVERSIONREQUEST']._serialized_end=1388
-  _globals['_DESTROYKEYVERSIONREQUEST']._serialized_start=1390
-  _globals['_DESTROYKEYVERSIONREQUEST']._serialized_end=1464
-  _globals['_RESTOREKEYVERSIONREQUEST']._serialized_start=1466
-  _globals['_RESTOREKEYVERSIONREQUEST']._serialized_end=1540
-  _globals['_DELETEKEYREQUEST']._serialized_start=1542
-  _globals['_DELETEKEYREQUEST']._serialized_end=1608
-  _globals['_UNDELETEKEYREQUEST']._serialized_start=1610
-  _globals['_UNDELETEKEYREQUEST']._serialized_end=1678
-  _globals['_PURGEKEYREQUEST']._serialized_start=1680
-  _globals['_PURGEKEYREQUEST']._serialized_end=1745
-  _globals['_GETPUBLICKEYREQUEST']._serialized_start=1747
-  _globals['_GETPUBLICKEYREQUEST']._serialized_end=1782
-  _globals['_PUBLICKEY']._serialized_start=1784
-  _globals['_PUBLICKEY']._serialized_end=1910
-  _globals['_GETCAPABILITIESREQUEST']._serialized_start=1912
-  _globals['_GETCAPABILITIESREQUEST']._serialized_end=1952
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=1955
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=2522
-  _globals['_GETCAPABILITIESRESPONSE_CAPABILITY']._serialized_start=2177
-  _globals['_GETCAPABILITIESRESPONSE_CAPABILITY']._serialized_end=2396
-  _globals['_GETCAPABILITIESRESPONSE_UNSUPPORTED']._serialized_start=2398
-  _globals['_GETCAPABILITIESRESPONSE_UNSUPPORTED']._serialized_end=2522
-  _globals['_GETKEYUSAGEREQUEST']._serialized_start=2524
-  _globals['_GETKEYUSAGEREQUEST']._serialized_end=2558
-  _globals['_GETKEYUSAGERESPONSE']._serialized_start=2561
-  _globals['_GETKEYUSAGERESPONSE']._serialized_end=2859
-  _globals['_GETKEYUSAGERESPONSE_VERSIONUSAGE']._serialized_start=2694
-  _globals['_GETKEYUSAGERESPONSE_VERSIONUSAGE']._serialized_end=2859
-  _globals['_KEYSSERVICE']._serialized_start=2862
-  _globals['_KEYSSERVICE']._serialized_end=4481
+  _globals['_CREATEKEYREQUEST']._serialized_start=244
+  _globals['_CREATEKEYREQUEST']._serialized_end=373
+  _globals['_ADOPTKEYREQUEST']._serialized_start=376
+  _globals['_ADOPTKEYREQUEST']._serialized_end=514
+  _globals['_TOKENKEY']._serialized_start=516
+  _globals['_TOKENKEY']._serialized_end=581
+  _globals['_GETKEYREQUEST']._serialized_start=583
+  _globals['_GETKEYREQUEST']._serialized_end=612
+  _globals['_LISTKEYSREQUEST']._serialized_start=614
+  _globals['_LISTKEYSREQUEST']._serialized_end=708
+  _globals['_LISTKEYSRESPONSE']._serialized_start=710
+  _globals['_LISTKEYSRESPONSE']._serialized_end=783
+  _globals['_UPDATEKEYREQUEST']._serialized_start=786
+  _globals['_UPDATEKEYREQUEST']._serialized_end=916
+  _globals['_ROTATEKEYREQUEST']._serialized_start=918
+  _globals['_ROTATEKEYREQUEST']._serialized_end=1006
+  _globals['_SETPRIMARYVERSIONREQUEST']._serialized_start=1008
+  _globals['_SETPRIMARYVERSIONREQUEST']._serialized_end=1082
+  _globals['_LISTKEYVERSIONSREQUEST']._serialized_start=1084
+  _globals['_LISTKEYVERSIONSREQUEST']._serialized_end=1163
+  _globals['_LISTKEYVERSIONSRESPONSE']._serialized_start=1165
+  _globals['_LISTKEYVERSIONSRESPONSE']._serialized_end=1260
+  _globals['_GETKEYVERSIONREQUEST']._serialized_start=1262
+  _globals['_GETKEYVERSIONREQUEST']._serialized_end=1298
+  _globals['_ENABLEKEYVERSIONREQUEST']._serialized_start=1300
+  _globals['_ENABLEKEYVERSIONREQUEST']._serialized_end=1373
+  _globals['_DISABLEKEYVERSIONREQUEST']._serialized_start=1375
+  _globals['_DISABLEKEYVERSIONREQUEST']._serialized_end=1449
+  _globals['_DESTROYKEYVERSIONREQUEST']._serialized_start=1451
+  _globals['_DESTROYKEYVERSIONREQUEST']._serialized_end=1525
+  _globals['_RESTOREKEYVERSIONREQUEST']._serialized_start=1527
+  _globals['_RESTOREKEYVERSIONREQUEST']._serialized_end=1601
+  _globals['_DELETEKEYREQUEST']._serialized_start=1603
+  _globals['_DELETEKEYREQUEST']._serialized_end=1669
+  _globals['_UNDELETEKEYREQUEST']._serialized_start=1671
+  _globals['_UNDELETEKEYREQUEST']._serialized_end=1739
+  _globals['_PURGEKEYREQUEST']._serialized_start=1741
+  _globals['_PURGEKEYREQUEST']._serialized_end=1806
+  _globals['_GETPUBLICKEYREQUEST']._serialized_start=1808
+  _globals['_GETPUBLICKEYREQUEST']._serialized_end=1843
+  _globals['_PUBLICKEY']._serialized_start=1845
+  _globals['_PUBLICKEY']._serialized_end=1971
+  _globals['_GETCAPABILITIESREQUEST']._serialized_start=1973
+  _globals['_GETCAPABILITIESREQUEST']._serialized_end=2013
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=2016
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=2583
+  _globals['_GETCAPABILITIESRESPONSE_CAPABILITY']._serialized_start=2238
+  _globals['_GETCAPABILITIESRESPONSE_CAPABILITY']._serialized_end=2457
+  _globals['_GETCAPABILITIESRESPONSE_UNSUPPORTED']._serialized_start=2459
+  _globals['_GETCAPABILITIESRESPONSE_UNSUPPORTED']._serialized_end=2583
+  _globals['_GETKEYUSAGEREQUEST']._serialized_start=2585
+  _globals['_GETKEYUSAGEREQUEST']._serialized_end=2619
+  _globals['_GETKEYUSAGERESPONSE']._serialized_start=2622
+  _globals['_GETKEYUSAGERESPONSE']._serialized_end=2920
+  _globals['_GETKEYUSAGERESPONSE_VERSIONUSAGE']._serialized_start=2755
+  _globals['_GETKEYUSAGERESPONSE_VERSIONUSAGE']._serialized_end=2920
+  _globals['_KEYSSERVICE']._serialized_start=2923
+  _globals['_KEYSSERVICE']._serialized_end=5091
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from vaultd_client.v1 import grant_pb2 as _grant_pb2
+from vaultd_client.v1 import key_transfer_pb2 as _key_transfer_pb2
 from vaultd_client.v1 import resources_pb2 as _resources_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -15,16 +16,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CreateKeyRequest(_message.Message):
-    __slots__ = ("parent", "key_id", "key", "request_id")
+    __slots__ = ("parent", "key_id", "key", "request_id", "skip_initial_version")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SKIP_INITIAL_VERSION_FIELD_NUMBER: _ClassVar[int]
     parent: str
     key_id: str
     key: _resources_pb2.Key
     request_id: str
-    def __init__(self, parent: _Optional[str] = ..., key_id: _Optional[str] = ..., key: _Optional[_Union[_resources_pb2.Key, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    skip_initial_version: bool
+    def __init__(self, parent: _Optional[str] = ..., key_id: _Optional[str] = ..., key: _Optional[_Union[_resources_pb2.Key, _Mapping]] = ..., request_id: _Optional[str] = ..., skip_initial_version: bool = ...) -> None: ...
 
 class AdoptKeyRequest(_message.Message):
     __slots__ = ("parent", "key_id", "key", "token_key", "request_id")

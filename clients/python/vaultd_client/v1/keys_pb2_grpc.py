@@ -5,6 +5,7 @@ import warnings
 
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from vaultd_client.v1 import grant_pb2 as vaultd_dot_v1_dot_grant__pb2
+from vaultd_client.v1 import key_transfer_pb2 as vaultd_dot_v1_dot_key__transfer__pb2
 from vaultd_client.v1 import keys_pb2 as vaultd_dot_v1_dot_keys__pb2
 from vaultd_client.v1 import resources_pb2 as vaultd_dot_v1_dot_resources__pb2
 
@@ -157,6 +158,41 @@ class KeysServiceStub(object):
                 request_serializer=vaultd_dot_v1_dot_grant__pb2.RevokeGrantRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.CreateImportJob = channel.unary_unary(
+                '/vaultd.v1.KeysService/CreateImportJob',
+                request_serializer=vaultd_dot_v1_dot_key__transfer__pb2.CreateImportJobRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_key__transfer__pb2.ImportJob.FromString,
+                _registered_method=True)
+        self.GetImportJob = channel.unary_unary(
+                '/vaultd.v1.KeysService/GetImportJob',
+                request_serializer=vaultd_dot_v1_dot_key__transfer__pb2.GetImportJobRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_key__transfer__pb2.ImportJob.FromString,
+                _registered_method=True)
+        self.ListImportJobs = channel.unary_unary(
+                '/vaultd.v1.KeysService/ListImportJobs',
+                request_serializer=vaultd_dot_v1_dot_key__transfer__pb2.ListImportJobsRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_key__transfer__pb2.ListImportJobsResponse.FromString,
+                _registered_method=True)
+        self.ImportKeyVersion = channel.unary_unary(
+                '/vaultd.v1.KeysService/ImportKeyVersion',
+                request_serializer=vaultd_dot_v1_dot_key__transfer__pb2.ImportKeyVersionRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+                _registered_method=True)
+        self.ExportKeyVersion = channel.unary_unary(
+                '/vaultd.v1.KeysService/ExportKeyVersion',
+                request_serializer=vaultd_dot_v1_dot_key__transfer__pb2.ExportKeyVersionRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_key__transfer__pb2.ExportKeyVersionResponse.FromString,
+                _registered_method=True)
+        self.BackupKey = channel.unary_unary(
+                '/vaultd.v1.KeysService/BackupKey',
+                request_serializer=vaultd_dot_v1_dot_key__transfer__pb2.BackupKeyRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_key__transfer__pb2.BackupKeyResponse.FromString,
+                _registered_method=True)
+        self.RestoreKeyBackup = channel.unary_unary(
+                '/vaultd.v1.KeysService/RestoreKeyBackup',
+                request_serializer=vaultd_dot_v1_dot_key__transfer__pb2.RestoreKeyBackupRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_resources__pb2.Key.FromString,
+                _registered_method=True)
 
 
 class KeysServiceServicer(object):
@@ -168,7 +204,7 @@ class KeysServiceServicer(object):
     """
 
     def CreateKey(self, request, context):
-        """Creates a key and its first version, which becomes primary. Caller needs `keys.create` on the vault. Idempotent with
+        """Creates a key and, unless it is to be imported, its first version, which becomes primary. Caller needs `keys.create` on the vault. Idempotent with
         request_id. A name that exists, or ever existed, is ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -200,7 +236,7 @@ class KeysServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateKey(self, request, context):
-        """Changes labels, rotation, expiry or purge protection. Caller needs `keys.update` on the key. Idempotent.
+        """Changes labels, rotation, expiry, purge protection or the minimum version. Caller needs `keys.update` on the key. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -279,7 +315,8 @@ class KeysServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PurgeKey(self, request, context):
-        """Erases a soft-deleted key and all its material for ever; the name is never reused. Caller needs `keys.purge` on the key.
+        """Erases a soft-deleted key and all its material from the store for ever; the name is never used for another. What BackupKey gave
+        before can bring it back. Caller needs `keys.purge` on the key.
         Not idempotent without request_id (a purged key is NOT_FOUND). Refused before `purge_time` under purge protection.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -335,6 +372,63 @@ class KeysServiceServicer(object):
     def RevokeGrant(self, request, context):
         """Ends a grant. Caller needs `keys.revoke_grant` on the key. Not idempotent without request_id (a grant that is gone is
         NOT_FOUND). In force on this node when it returns, on others within a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateImportJob(self, request, context):
+        """Makes a key pair to wrap key material to. Caller needs `keys.create_import_job` on the vault. Idempotent with request_id. At most
+        100 jobs of a vault are ACTIVE at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetImportJob(self, request, context):
+        """Returns an import job. Caller needs `keys.get_import_job` on the vault. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListImportJobs(self, request, context):
+        """Lists the import jobs of a vault by name. Caller needs `keys.get_import_job` on the vault. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportKeyVersion(self, request, context):
+        """Makes a new version of wrapped material, primary unless keep_primary. Caller needs `keys.import` on the key. Idempotent with
+        request_id. The material is checked to be a sound key of the key's algorithm. What does not unwrap is refused with reason
+        UNWRAP_FAILED, whatever is wrong with it; what unwraps and does not fit, with reason MATERIAL_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportKeyVersion(self, request, context):
+        """Returns the material of a version, wrapped to the recipient's public key. Caller needs `keys.export` on the key, which must be
+        `exportable`. Idempotent, though each wrapping is another one; with request_id the same answer is given again. A key in a token is
+        refused with reason HSM_KEY_NOT_EXPORTABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BackupKey(self, request, context):
+        """Returns a key with all its versions and their states, sealed. Caller needs `keys.backup` on the key. Idempotent. A key in a token is
+        refused with reason HSM_KEY_NOT_EXPORTABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreKeyBackup(self, request, context):
+        """Puts a key back under the name that it had, after every version in the backup was opened and checked. Caller needs `keys.restore` on
+        the vault. Not idempotent without request_id (a key that is there is ALREADY_EXISTS). A key that was purged comes back as it was when
+        it was backed up; versions of algorithms whose messages are counted decrypt, and encrypt nothing more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -457,6 +551,41 @@ def add_KeysServiceServicer_to_server(servicer, server):
                     servicer.RevokeGrant,
                     request_deserializer=vaultd_dot_v1_dot_grant__pb2.RevokeGrantRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'CreateImportJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateImportJob,
+                    request_deserializer=vaultd_dot_v1_dot_key__transfer__pb2.CreateImportJobRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_key__transfer__pb2.ImportJob.SerializeToString,
+            ),
+            'GetImportJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetImportJob,
+                    request_deserializer=vaultd_dot_v1_dot_key__transfer__pb2.GetImportJobRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_key__transfer__pb2.ImportJob.SerializeToString,
+            ),
+            'ListImportJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListImportJobs,
+                    request_deserializer=vaultd_dot_v1_dot_key__transfer__pb2.ListImportJobsRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_key__transfer__pb2.ListImportJobsResponse.SerializeToString,
+            ),
+            'ImportKeyVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportKeyVersion,
+                    request_deserializer=vaultd_dot_v1_dot_key__transfer__pb2.ImportKeyVersionRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_resources__pb2.KeyVersion.SerializeToString,
+            ),
+            'ExportKeyVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportKeyVersion,
+                    request_deserializer=vaultd_dot_v1_dot_key__transfer__pb2.ExportKeyVersionRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_key__transfer__pb2.ExportKeyVersionResponse.SerializeToString,
+            ),
+            'BackupKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.BackupKey,
+                    request_deserializer=vaultd_dot_v1_dot_key__transfer__pb2.BackupKeyRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_key__transfer__pb2.BackupKeyResponse.SerializeToString,
+            ),
+            'RestoreKeyBackup': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreKeyBackup,
+                    request_deserializer=vaultd_dot_v1_dot_key__transfer__pb2.RestoreKeyBackupRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_resources__pb2.Key.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1085,6 +1214,195 @@ class KeysService(object):
             '/vaultd.v1.KeysService/RevokeGrant',
             vaultd_dot_v1_dot_grant__pb2.RevokeGrantRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateImportJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.KeysService/CreateImportJob',
+            vaultd_dot_v1_dot_key__transfer__pb2.CreateImportJobRequest.SerializeToString,
+            vaultd_dot_v1_dot_key__transfer__pb2.ImportJob.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetImportJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.KeysService/GetImportJob',
+            vaultd_dot_v1_dot_key__transfer__pb2.GetImportJobRequest.SerializeToString,
+            vaultd_dot_v1_dot_key__transfer__pb2.ImportJob.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListImportJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.KeysService/ListImportJobs',
+            vaultd_dot_v1_dot_key__transfer__pb2.ListImportJobsRequest.SerializeToString,
+            vaultd_dot_v1_dot_key__transfer__pb2.ListImportJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportKeyVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.KeysService/ImportKeyVersion',
+            vaultd_dot_v1_dot_key__transfer__pb2.ImportKeyVersionRequest.SerializeToString,
+            vaultd_dot_v1_dot_resources__pb2.KeyVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportKeyVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.KeysService/ExportKeyVersion',
+            vaultd_dot_v1_dot_key__transfer__pb2.ExportKeyVersionRequest.SerializeToString,
+            vaultd_dot_v1_dot_key__transfer__pb2.ExportKeyVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BackupKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.KeysService/BackupKey',
+            vaultd_dot_v1_dot_key__transfer__pb2.BackupKeyRequest.SerializeToString,
+            vaultd_dot_v1_dot_key__transfer__pb2.BackupKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreKeyBackup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.KeysService/RestoreKeyBackup',
+            vaultd_dot_v1_dot_key__transfer__pb2.RestoreKeyBackupRequest.SerializeToString,
+            vaultd_dot_v1_dot_resources__pb2.Key.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from vaultd_client.v1 import rotation_pb2 as vaultd_dot_v1_dot_rotation__pb2
 from vaultd_client.v1 import secrets_pb2 as vaultd_dot_v1_dot_secrets__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -124,6 +125,36 @@ class SecretsServiceStub(object):
                 '/vaultd.v1.SecretsService/PurgeSecret',
                 request_serializer=vaultd_dot_v1_dot_secrets__pb2.PurgeSecretRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.SetRotationPolicy = channel.unary_unary(
+                '/vaultd.v1.SecretsService/SetRotationPolicy',
+                request_serializer=vaultd_dot_v1_dot_rotation__pb2.SetRotationPolicyRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_rotation__pb2.Rotation.FromString,
+                _registered_method=True)
+        self.DeleteRotationPolicy = channel.unary_unary(
+                '/vaultd.v1.SecretsService/DeleteRotationPolicy',
+                request_serializer=vaultd_dot_v1_dot_rotation__pb2.DeleteRotationPolicyRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.GetRotation = channel.unary_unary(
+                '/vaultd.v1.SecretsService/GetRotation',
+                request_serializer=vaultd_dot_v1_dot_rotation__pb2.GetRotationRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_rotation__pb2.Rotation.FromString,
+                _registered_method=True)
+        self.ListRotations = channel.unary_unary(
+                '/vaultd.v1.SecretsService/ListRotations',
+                request_serializer=vaultd_dot_v1_dot_rotation__pb2.ListRotationsRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_rotation__pb2.ListRotationsResponse.FromString,
+                _registered_method=True)
+        self.RotateSecret = channel.unary_unary(
+                '/vaultd.v1.SecretsService/RotateSecret',
+                request_serializer=vaultd_dot_v1_dot_rotation__pb2.RotateSecretRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_rotation__pb2.Rotation.FromString,
+                _registered_method=True)
+        self.CancelRotation = channel.unary_unary(
+                '/vaultd.v1.SecretsService/CancelRotation',
+                request_serializer=vaultd_dot_v1_dot_rotation__pb2.CancelRotationRequest.SerializeToString,
+                response_deserializer=vaultd_dot_v1_dot_rotation__pb2.Rotation.FromString,
                 _registered_method=True)
 
 
@@ -262,6 +293,55 @@ class SecretsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetRotationPolicy(self, request, context):
+        """Sets when a secret rotates, with what, and at which target. Caller needs `secrets.set_rotation` on the secret; the target must
+        be one that the server's configuration allows for this secret. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRotationPolicy(self, request, context):
+        """Forgets the policy: the secret rotates no more. Caller needs `secrets.set_rotation` on the secret. Not idempotent without
+        request_id. Refused while a run is under way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRotation(self, request, context):
+        """Returns the rotation of a secret: its policy, and how far the newest run is. Caller needs `secrets.get` on the secret.
+        Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRotations(self, request, context):
+        """Lists the rotations of a vault: which are due, under way, or failed, and why. Caller needs `secrets.list` on the vault.
+        Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateSecret(self, request, context):
+        """Rotates a secret now. Without a target the new version is in service when this returns. With one, the run is due when this
+        returns, durably, and goes on by itself: GetRotation and Watch say how far it is. A run that waits to try again tries at once.
+        Caller needs `secrets.rotate` on the secret. Idempotent with request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelRotation(self, request, context):
+        """Calls off a run whose version is not in service yet, and undoes what it did; of a run that failed, the retries. Caller needs
+        `secrets.rotate` on the secret. Idempotent: where there is nothing to call off nothing changes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SecretsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -344,6 +424,36 @@ def add_SecretsServiceServicer_to_server(servicer, server):
                     servicer.PurgeSecret,
                     request_deserializer=vaultd_dot_v1_dot_secrets__pb2.PurgeSecretRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'SetRotationPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRotationPolicy,
+                    request_deserializer=vaultd_dot_v1_dot_rotation__pb2.SetRotationPolicyRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_rotation__pb2.Rotation.SerializeToString,
+            ),
+            'DeleteRotationPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRotationPolicy,
+                    request_deserializer=vaultd_dot_v1_dot_rotation__pb2.DeleteRotationPolicyRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'GetRotation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRotation,
+                    request_deserializer=vaultd_dot_v1_dot_rotation__pb2.GetRotationRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_rotation__pb2.Rotation.SerializeToString,
+            ),
+            'ListRotations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRotations,
+                    request_deserializer=vaultd_dot_v1_dot_rotation__pb2.ListRotationsRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_rotation__pb2.ListRotationsResponse.SerializeToString,
+            ),
+            'RotateSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateSecret,
+                    request_deserializer=vaultd_dot_v1_dot_rotation__pb2.RotateSecretRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_rotation__pb2.Rotation.SerializeToString,
+            ),
+            'CancelRotation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRotation,
+                    request_deserializer=vaultd_dot_v1_dot_rotation__pb2.CancelRotationRequest.FromString,
+                    response_serializer=vaultd_dot_v1_dot_rotation__pb2.Rotation.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -788,6 +898,168 @@ class SecretsService(object):
             '/vaultd.v1.SecretsService/PurgeSecret',
             vaultd_dot_v1_dot_secrets__pb2.PurgeSecretRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRotationPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.SecretsService/SetRotationPolicy',
+            vaultd_dot_v1_dot_rotation__pb2.SetRotationPolicyRequest.SerializeToString,
+            vaultd_dot_v1_dot_rotation__pb2.Rotation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRotationPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.SecretsService/DeleteRotationPolicy',
+            vaultd_dot_v1_dot_rotation__pb2.DeleteRotationPolicyRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRotation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.SecretsService/GetRotation',
+            vaultd_dot_v1_dot_rotation__pb2.GetRotationRequest.SerializeToString,
+            vaultd_dot_v1_dot_rotation__pb2.Rotation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRotations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.SecretsService/ListRotations',
+            vaultd_dot_v1_dot_rotation__pb2.ListRotationsRequest.SerializeToString,
+            vaultd_dot_v1_dot_rotation__pb2.ListRotationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.SecretsService/RotateSecret',
+            vaultd_dot_v1_dot_rotation__pb2.RotateSecretRequest.SerializeToString,
+            vaultd_dot_v1_dot_rotation__pb2.Rotation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelRotation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vaultd.v1.SecretsService/CancelRotation',
+            vaultd_dot_v1_dot_rotation__pb2.CancelRotationRequest.SerializeToString,
+            vaultd_dot_v1_dot_rotation__pb2.Rotation.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,215 @@
+"""AsyncClient: the SDK for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import uuid
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from vaultd_client.aio_transport import AsyncTransport
+from vaultd_client.checksums import FAST, check_answer, fill_checksums
+from vaultd_client.errors import ClientClosed, ForkedClient, WrongEventLoop
+from vaultd_client.generated.aio import AsyncMethods
+from vaultd_client.generated.table import BATCHES
+from vaultd_client.lanes import Lane
+from vaultd_client.settings import AsyncTokenProvider, BatchLimits, Environment, Settings, TokenFile
+from vaultd_client.tls import TlsFiles
+from vaultd_client.trace import call_metadata, current_traceparent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator, Sequence
+
+    from vaultd_client.info import CallInfo
+    from vaultd_client.method import Method, Request, Response
+    from vaultd_client.settings import FilePath, TraceProvider
+
+MAX_LANES: Final = 256
+"""With tokens there is a lane for each; those of tokens that are gone are dropped beyond this."""
+
+
+class AsyncClient(AsyncMethods):
+    """A vault, from one event loop, as one identity.  `async with AsyncClient.from_env() as vault: ...`
+
+    One method per RPC, each of which returns the RPC's response message and raises VaultdError.  Calls that run at the same time
+    are sent together unless `coalesce=False`.  Every call has a deadline: `timeout_s` of the call, or of the client, or 10 s for
+    the use of keys and 30 s for others, all attempts together.
+
+    Nothing is connected before the first call, and the client belongs to that call's event loop and process.  Files of
+    certificates are read again when they change.
+    """
+
+    def __init__(
+        self,
+        address: str | Sequence[str],
+        *,
+        ca: FilePath | None = None,
+        certificate: FilePath | None = None,
+        key: FilePath | None = None,
+        token: AsyncTokenProvider | None = None,
+        server_name: str | None = None,
+        timeout_s: float | None = None,
+        coalesce: bool = True,
+        checksums: bool = True,
+        batch: BatchLimits | None = None,
+        trace: TraceProvider = current_traceparent,
+    ) -> None:
+        """address: HOST:PORT; several in a list, or with commas between them.  server_name: the DNS name or SPIFFE id that the
+        server's certificate must have, when it is not the host's name.  Raises ConfigurationError.
+        """
+        self._settings = Settings.of(
+            address,
+            ca=ca,
+            certificate=certificate,
+            key=key,
+            has_token=token is not None,
+            server_name=server_name,
+            timeout_s=timeout_s,
+            coalesce=coalesce,
+            checksums=checksums,
+            batch=batch,
+        )
+        self._files = TlsFiles(self._settings)
+        self._token = token
+        self._trace = trace
+        self._checksums = checksums and FAST
+        self._pid = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._transport: AsyncTransport | None = None
+        self._lanes: dict[tuple[Method[Any, Any], str | None], Lane] = {}
+        self._closed = False
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        token: AsyncTokenProvider | None = None,
+        timeout_s: float | None = None,
+        coalesce: bool = True,
+        checksums: bool = True,
+        batch: BatchLimits | None = None,
+        trace: TraceProvider = current_traceparent,
+    ) -> Self:
+        """A client of VAULTD_ADDR, with VAULTD_CA, VAULTD_CERT, VAULTD_KEY, VAULTD_SERVER_NAME and VAULTD_TOKEN_FILE.
+
+        Raises ConfigurationError.
+        """
+        found = Environment.read()
+        if token is None and found.token_file is not None:
+            token = TokenFile(found.token_file)
+        return cls(
+            found.address,
+            ca=found.ca,
+            certificate=found.certificate,
+            key=found.key,
+            token=token,
+            server_name=found.server_name,
+            timeout_s=timeout_s,
+            coalesce=coalesce,
+            checksums=checksums,
+            batch=batch,
+            trace=trace,
+        )
+
+    reencrypt = AsyncMethods.re_encrypt  # as permissions and documents spell it
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End calls under way and close all connections.  Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._transport is not None and self._pid == os.getpid():
+            for lane in self._lanes.values():
+                await lane.close()
+            await self._transport.close()
+
+    def _connected(self) -> AsyncTransport:
+        """The transport of this loop and process; raises UsageError elsewhere."""
+        loop = asyncio.get_running_loop()
+        if self._transport is not None and loop is self._loop and self._pid == os.getpid() and not self._closed:
+            return self._transport
+        if self._closed:
+            raise ClientClosed("the client was closed; make another one")
+        if self._transport is not None and self._pid != os.getpid():
+            raise ForkedClient("the client made calls before this process was forked; make one in each process")
+        if self._transport is not None:
+            raise WrongEventLoop("the client belongs to the event loop of its first call; make one for each loop")
+        self._loop, self._pid = loop, os.getpid()
+        self._transport = AsyncTransport(self._settings, self._files)
+        return self._transport
+
+    async def _unary(
+        self, method: Method[Request, Response], request: Request, timeout_s: float | None, info: CallInfo | None
+    ) -> Response:
+        transport = self._connected()
+        message: Any = request
+        if method.has_request_id and not message.request_id:
+            message.request_id = str(uuid.uuid4())
+        if self._checksums:
+            fill_checksums(method, message)
+        token = None if self._token is None else await self._fresh_token()
+        if timeout_s is None:
+            timeout_s = self._settings.timeout_s or transport.pilot.config.timeout_s(method)
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        batch_method = BATCHES.get(method) if self._settings.coalesce else None
+        if batch_method is None:
+            answer = await transport.invoke(method, request, deadline, token, self._trace(), info)
+        else:
+            lane = self._lanes.get((method, token)) or self._new_lane(method, batch_method, token)
+            answer = await lane.call(request, deadline, info, self._trace())
+        if self._checksums:
+            check_answer(method, answer)
+        return answer  # type: ignore[no-any-return]  # grpc's stubs know no types of messages
+
+    def _new_lane(self, method: Method[Any, Any], batch_method: Method[Any, Any], token: str | None) -> Lane:
+        if len(self._lanes) >= MAX_LANES:
+            self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.idle}
+        lane = Lane(self._connected(), method, batch_method, self._settings.batch, token)
+        self._lanes[method, token] = lane
+        return lane
+
+    async def _fresh_token(self) -> str | None:
+        # Asked in the caller's task: a provider may look at who asks, and calls of two tokens never travel together.
+        if self._token is None:
+            return None
+        found = self._token()
+        return await found if inspect.isawaitable(found) else found
+
+    async def _server_stream(
+        self, method: Method[Request, Response], request: Request, timeout_s: float | None, info: CallInfo | None
+    ) -> AsyncIterator[Response]:
+        transport = self._connected()
+        metadata = call_metadata(await self._fresh_token(), self._trace())
+        async for answer in transport.server_stream(method, request, timeout_s, metadata, info):
+            yield answer
+
+    async def _bidi_stream(
+        self,
+        method: Method[Request, Response],
+        requests: AsyncIterable[Request],
+        timeout_s: float | None,
+        info: CallInfo | None,
+    ) -> AsyncIterator[Response]:
+        transport = self._connected()
+        metadata = call_metadata(await self._fresh_token(), self._trace())
+        async for answer in transport.bidi_stream(method, requests, timeout_s, metadata, info):
+            yield answer
+
+    async def _client_stream(
+        self,
+        method: Method[Request, Response],
+        requests: AsyncIterable[Request],
+        timeout_s: float | None,
+        info: CallInfo | None,
+    ) -> Response:
+        transport = self._connected()
+        metadata = call_metadata(await self._fresh_token(), self._trace())
+        answer: Response = await transport.client_stream(method, requests, timeout_s, metadata, info)
+        return answer

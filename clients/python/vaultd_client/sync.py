@@ -1,0 +1,209 @@
+"""Client: the SDK for threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from vaultd_client.checksums import FAST, check_answer, fill_checksums
+from vaultd_client.errors import ClientClosed, ForkedClient
+from vaultd_client.generated.sync import SyncMethods
+from vaultd_client.generated.table import BATCHES
+from vaultd_client.settings import BatchLimits, Environment, Settings, TokenFile, TokenProvider
+from vaultd_client.sync_lanes import SyncLane
+from vaultd_client.sync_transport import SyncTransport
+from vaultd_client.tls import TlsFiles
+from vaultd_client.trace import call_metadata, current_traceparent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from vaultd_client.info import CallInfo
+    from vaultd_client.method import Method, Request, Response
+    from vaultd_client.settings import FilePath, TraceProvider
+
+MAX_LANES: Final = 256
+"""With tokens there is a lane for each; those of tokens that are gone are dropped beyond this."""
+
+
+class Client(SyncMethods):
+    """A vault, from any number of threads, as one identity.  `with Client.from_env() as vault: ...`
+
+    One method per RPC, each of which returns the RPC's response message and raises VaultdError.  Calls that run at the same time
+    are sent together unless `coalesce=False`.  Every call has a deadline: `timeout_s` of the call, or of the client, or 10 s for
+    the use of keys and 30 s for others, all attempts together.
+
+    Nothing is connected before the first call.  The client belongs to the process of that call: after a
+    fork, make another one.
+    Files of certificates are read again when they change.
+    """
+
+    def __init__(
+        self,
+        address: str | Sequence[str],
+        *,
+        ca: FilePath | None = None,
+        certificate: FilePath | None = None,
+        key: FilePath | None = None,
+        token: TokenProvider | None = None,
+        server_name: str | None = None,
+        timeout_s: float | None = None,
+        coalesce: bool = True,
+        checksums: bool = True,
+        batch: BatchLimits | None = None,
+        trace: TraceProvider = current_traceparent,
+    ) -> None:
+        """address: HOST:PORT; several in a list, or with commas between them.  server_name: the DNS name or SPIFFE id that the
+        server's certificate must have, when it is not the host's name.  Raises ConfigurationError.
+        """
+        self._settings = Settings.of(
+            address,
+            ca=ca,
+            certificate=certificate,
+            key=key,
+            has_token=token is not None,
+            server_name=server_name,
+            timeout_s=timeout_s,
+            coalesce=coalesce,
+            checksums=checksums,
+            batch=batch,
+        )
+        self._files = TlsFiles(self._settings)
+        self._token = token
+        self._trace = trace
+        self._checksums = checksums and FAST
+        self._pid = 0
+        self._lock = threading.Lock()
+        self._transport: SyncTransport | None = None
+        self._lanes: dict[tuple[Method[Any, Any], str | None], SyncLane] = {}
+        self._closed = False
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        token: TokenProvider | None = None,
+        timeout_s: float | None = None,
+        coalesce: bool = True,
+        checksums: bool = True,
+        batch: BatchLimits | None = None,
+        trace: TraceProvider = current_traceparent,
+    ) -> Self:
+        """A client of VAULTD_ADDR, with VAULTD_CA, VAULTD_CERT, VAULTD_KEY, VAULTD_SERVER_NAME and VAULTD_TOKEN_FILE.
+
+        Raises ConfigurationError.
+        """
+        found = Environment.read()
+        if token is None and found.token_file is not None:
+            token = TokenFile(found.token_file)
+        return cls(
+            found.address,
+            ca=found.ca,
+            certificate=found.certificate,
+            key=found.key,
+            token=token,
+            server_name=found.server_name,
+            timeout_s=timeout_s,
+            coalesce=coalesce,
+            checksums=checksums,
+            batch=batch,
+            trace=trace,
+        )
+
+    reencrypt = SyncMethods.re_encrypt  # as permissions and documents spell it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End calls under way and close all connections.  Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._transport is not None and self._pid == os.getpid():
+            self._transport.close()
+
+    def _connected(self) -> SyncTransport:
+        """The transport of this process; raises UsageError elsewhere."""
+        if self._closed:
+            raise ClientClosed("the client was closed; make another one")
+        if self._transport is None:
+            with self._lock:
+                if self._transport is None:
+                    self._pid = os.getpid()
+                    self._transport = SyncTransport(self._settings, self._files)
+        if self._pid != os.getpid():
+            raise ForkedClient("the client made calls before this process was forked; make one in each process")
+        return self._transport
+
+    def _unary(
+        self, method: Method[Request, Response], request: Request, timeout_s: float | None, info: CallInfo | None
+    ) -> Response:
+        transport = self._connected()
+        message: Any = request
+        if method.has_request_id and not message.request_id:
+            message.request_id = str(uuid.uuid4())
+        if self._checksums:
+            fill_checksums(method, message)
+        token = self._fresh_token()
+        if timeout_s is None:
+            timeout_s = self._settings.timeout_s or transport.pilot.config.timeout_s(method)
+        deadline = time.monotonic() + timeout_s
+        batch_method = BATCHES.get(method) if self._settings.coalesce else None
+        if batch_method is None:
+            answer = transport.invoke(method, request, deadline, token, self._trace(), info)
+        else:
+            lane = self._lanes.get((method, token)) or self._new_lane(transport, method, batch_method, token)
+            answer = lane.call(request, deadline, info, self._trace())
+        if self._checksums:
+            check_answer(method, answer)
+        return answer  # type: ignore[no-any-return]  # grpc's stubs know no types of messages
+
+    def _new_lane(
+        self, transport: SyncTransport, method: Method[Any, Any], batch_method: Method[Any, Any], token: str | None
+    ) -> SyncLane:
+        with self._lock:
+            if len(self._lanes) >= MAX_LANES:
+                self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.idle}
+            lane = SyncLane(transport, method, batch_method, self._settings.batch, token)
+            return self._lanes.setdefault((method, token), lane)
+
+    def _fresh_token(self) -> str | None:
+        # Asked in the caller's thread: a provider may look at who asks, and calls of two tokens never travel together.
+        return None if self._token is None else self._token()
+
+    def _server_stream(
+        self, method: Method[Request, Response], request: Request, timeout_s: float | None, info: CallInfo | None
+    ) -> Iterator[Response]:
+        transport = self._connected()
+        metadata = call_metadata(self._fresh_token(), self._trace())
+        yield from transport.server_stream(method, request, timeout_s, metadata, info)
+
+    def _bidi_stream(
+        self,
+        method: Method[Request, Response],
+        requests: Iterable[Request],
+        timeout_s: float | None,
+        info: CallInfo | None,
+    ) -> Iterator[Response]:
+        transport = self._connected()
+        metadata = call_metadata(self._fresh_token(), self._trace())
+        yield from transport.bidi_stream(method, requests, timeout_s, metadata, info)
+
+    def _client_stream(
+        self,
+        method: Method[Request, Response],
+        requests: Iterable[Request],
+        timeout_s: float | None,
+        info: CallInfo | None,
+    ) -> Response:
+        transport = self._connected()
+        metadata = call_metadata(self._fresh_token(), self._trace())
+        answer: Response = transport.client_stream(method, requests, timeout_s, metadata, info)
+        return answer

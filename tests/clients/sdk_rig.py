@@ -1,0 +1,136 @@
+"""What tests of the SDK share: its client for an identity of a running server, and a wire between them that can be cut."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from vaultd_client import AsyncClient, Client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+VAULT = "vaults/default"
+AEAD, SIGNER, MAC, WRAP = (f"{VAULT}/keys/{key}" for key in ("aead", "signer", "mac", "wrap"))
+PURPOSES = {"aead": "ENCRYPT_DECRYPT", "signer": "SIGN", "mac": "MAC", "wrap": "WRAP"}
+CRYPTO = "/vaultd.v1.CryptoService/"
+
+
+def identity(tls: Path, stem: str) -> dict[str, Any]:
+    """Arguments of a client with the certificate `tls/{stem}.crt`."""
+    return {"ca": tls / "ca.crt", "certificate": tls / f"{stem}.crt", "key": tls / f"{stem}.key"}
+
+
+def async_client(server: Any, stem: str = "app", address: Any = None, **options: Any) -> AsyncClient:
+    return AsyncClient(address or server.address, **identity(server.directory / "tls", stem), **options)
+
+
+def sync_client(server: Any, stem: str = "app", address: Any = None, **options: Any) -> Client:
+    return Client(address or server.address, **identity(server.directory / "tls", stem), **options)
+
+
+async def create_keys(server: Any) -> None:
+    """One key of each purpose that batches know."""
+    async with async_client(server, "admin") as admin:
+        for key_id, purpose in PURPOSES.items():
+            await admin.create_key(VAULT, key_id, {"purpose": f"KEY_PURPOSE_{purpose}"})
+
+
+class Audit:
+    """The records of crypto calls from here on."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self._from = len(server.audit_records())
+
+    def calls(self) -> list[dict[str, Any]]:
+        records = self._server.audit_records()[self._from :]
+        return [one for one in records if one["event"] == "call" and one["method"].startswith("/vaultd.v1.")]
+
+    def methods(self) -> list[str]:
+        return [one["method"].rpartition("/")[2] for one in self.calls()]
+
+    def items(self) -> list[int]:
+        """How many items each call had; a single call has none in its record."""
+        return [one.get("items", 1) for one in self.calls()]
+
+
+class Wire:
+    """Carries the bytes between client and server, or does not."""
+
+    def __init__(self, target: str) -> None:
+        self._host, _, port = target.rpartition(":")
+        self._port = int(port)
+        self.open = asyncio.Event()  # towards the server
+        self.open.set()
+        self.lose_answers = False
+        self.refuse = False
+        self.lost = 0
+        self.bytes_sent = 0
+        self.waiting = asyncio.Event()  # somebody's bytes do not pass
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.address = ""
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection, until it ends."""
+        if self.refuse:
+            writer.transport.abort()
+            return
+        with suppress(ConnectionError, OSError):
+            onward, back = await asyncio.open_connection(self._host, self._port)
+            self._writers |= {writer, back}
+            await asyncio.gather(self._forth(reader, back), self._back(onward, writer))
+        self.cut()
+
+    async def _forth(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            if not self.open.is_set():
+                self.waiting.set()
+                await self.open.wait()
+            self.bytes_sent += len(data)
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            if self.lose_answers and len(data) > 100:  # no acknowledgement of HTTP/2: an answer
+                self.lose_answers = False
+                self.lost += 1
+                self.cut()
+                return
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    def cut(self) -> None:
+        """End every connection, with a reset."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+
+@asynccontextmanager
+async def wire_to(address: str) -> AsyncIterator[Wire]:
+    """A wire to a server, on an address of its own."""
+    wire = Wire(address)
+    tasks: set[asyncio.Task[None]] = set()
+
+    def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(wire.carry(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    listener = await asyncio.start_server(carry, "127.0.0.1", 0)
+    wire.address = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    try:
+        yield wire
+    finally:
+        wire.open.set()
+        listener.close()
+        wire.cut()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,109 @@
+"""A server that is killed and comes back under 64 callers: no wrong result, no error that nobody sees, and soon all is well."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import time
+from collections import Counter
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from sdk_rig import AEAD, VAULT, identity
+
+from vaultd_client import AsyncClient, VaultdError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CALLERS = 64
+
+
+def free_port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return unused.getsockname()[1]
+
+
+@asynccontextmanager
+async def killed_at_the_end(directory: Path, port: int):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "vaultd", "dev", "--dir", directory, "--listen", f"127.0.0.1:{port}"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(30):
+            while not (await process.stdout.readline()).startswith(b"ready "):
+                assert process.returncode is None
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+class Callers:
+    """64 loops of encrypt and decrypt, and all that came of them."""
+
+    def __init__(self, vault: AsyncClient) -> None:
+        self._vault = vault
+        self.wrong: list[tuple[bytes, bytes]] = []
+        self.errors: Counter[str] = Counter()
+        self.succeeded: dict[int, float] = {}
+        self.all_succeeded = asyncio.Event()
+        self.begun = self.ended = 0
+        self.over = False
+
+    async def run(self, number: int) -> None:
+        turn = 0
+        while not self.over:
+            turn += 1
+            plaintext = b"%d/%d" % (number, turn)
+            self.begun += 1
+            try:
+                sealed = await self._vault.encrypt(AEAD, plaintext, b"%d" % number)
+                opened = await self._vault.decrypt(AEAD, sealed.ciphertext, b"%d" % number)
+            except VaultdError as error:
+                self.errors[error.code] += 1
+            else:
+                if opened.plaintext != plaintext:
+                    self.wrong.append((plaintext, opened.plaintext))
+                self.succeeded.setdefault(number, time.monotonic())
+                if len(self.succeeded) == CALLERS:
+                    self.all_succeeded.set()
+            self.ended += 1
+
+    async def all_succeed_from_now(self) -> tuple[float, float]:
+        """How long until one of them, and until each of them, has an answer again."""
+        now = time.monotonic()
+        self.succeeded.clear()
+        self.all_succeeded.clear()
+        async with asyncio.timeout(20):
+            await self.all_succeeded.wait()
+        return min(self.succeeded.values()) - now, max(self.succeeded.values()) - now
+
+
+@pytest.mark.slow
+async def test_callers_get_right_answers_or_errors_and_succeed_within_a_second_of_the_server_being_back(tmp_path):
+    directory, port = tmp_path / "dev", free_port()
+    async with killed_at_the_end(directory, port):
+        vault = AsyncClient(f"127.0.0.1:{port}", **identity(directory / "tls", "admin"), timeout_s=5)
+        await vault.create_key(VAULT, AEAD.rpartition("/")[2], {"purpose": "KEY_PURPOSE_ENCRYPT_DECRYPT"})
+        callers = Callers(vault)
+        tasks = [asyncio.create_task(callers.run(number)) for number in range(CALLERS)]
+        await callers.all_succeed_from_now()
+    # Killed under them.
+    async with killed_at_the_end(directory, port):
+        first_s, all_s = await callers.all_succeed_from_now()
+        callers.over = True
+        await asyncio.gather(*tasks)
+        await vault.close()
+    print(f"first {first_s:.3f} s, all {all_s:.3f} s after the server was back; {dict(callers.errors)}")
+    assert callers.wrong == []
+    assert callers.begun == callers.ended
+    assert set(callers.errors) <= {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
+    assert first_s < 1.0
+    assert all_s < 2.0

@@ -1,0 +1,213 @@
+"""Goes over the lines of a log in order and says which is the first that is not as it was written.
+
+What is checked of each record: its number, its chain hash, its MAC where the key is known; of a checkpoint, its signatures,
+and that the tree over all records before it has the root that was signed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import orjson
+
+from vaultd.audit.checkpoints import NoteInvalid, TreeHead, key_algorithm, read_head, read_key_der, verify_note
+from vaultd.audit.lines import RecordMac, follows, sealed_key, take_apart
+from vaultd.audit.segments import sequence_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vaultd.audit.chain import Chain
+    from vaultd.audit.checkpoints import PublicKey
+
+CHECKPOINT: Final = "checkpoint"
+KEYS: Final = "audit_keys"
+"""The record with which a server that was unsealed goes on: the public keys, and MACs from there on."""
+SEALED: Final = "audit_sealed"
+"""The last record with the key ring's MAC before the vault was sealed."""
+ABANDONED: Final = "segment_abandoned"
+ACCEPTED: Final = "restore_accepted"
+"""An operator said that a store or a log that was put back from the past is to be served."""
+REVISION: Final = "store_revision"
+"""Field of records that tell how far the store had come."""
+
+_MARK: Final = {event: b'"event":"%b"' % event.encode() for event in (CHECKPOINT, KEYS, ABANDONED)}
+_REVISION: Final = b'"%b":' % REVISION.encode()
+_CALL: Final = b'"event":"call"'
+_OK: Final = b'"code":"OK"'
+_ADMIN: Final = b'"method":"/vaultd.v1.AdminService/'
+
+
+class Place(NamedTuple):
+    """Where a record stands."""
+
+    segment: str
+    line: int
+    """From 1."""
+
+
+class BadRecord(Exception):
+    """The first record that is not as it was written."""
+
+    def __init__(self, place: Place, sequence: int, problem: str) -> None:
+        super().__init__(f"{place.segment} line {place.line}, record {sequence}: {problem}")
+        self.place = place
+        self.sequence = sequence
+        self.problem = problem
+
+
+class Walk:
+    """Takes lines in order.  `chain` is where it begins, and grows with them.
+
+    keys: public keys that every checkpoint must be signed by; None takes those that the log itself names.  mac_key: checks MACs.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        *,
+        keys: Sequence[PublicKey] | None = None,
+        mac_key: bytes | None = None,
+        named: Sequence[PublicKey] = (),
+    ) -> None:
+        """`named`: the keys that the log named before where the walk begins."""
+        self.chain = chain
+        self._pinned = keys
+        self._named: list[PublicKey] = list(named)
+        self._required: set[int] = set()
+        self._mac_key = mac_key
+        self._mac = RecordMac(mac_key) if mac_key is not None else None
+        self.sequence = chain.last
+        self.checkpoints = 0
+        self.newest: TreeHead | None = None
+        self.newest_line = b""
+        self.abandoned: dict[str, int] = {}
+        """Segments that were abandoned, and how many of their bytes count."""
+        self.revision = 0
+        """The newest revision of the store that a record tells of."""
+        self.macs = 0
+
+    @property
+    def keys(self) -> Sequence[PublicKey]:
+        """The keys that checkpoints are verified with."""
+        return self._named if self._pinned is None else self._pinned
+
+    def fits(self, line: bytes) -> bool:
+        """Whether a line is the next record."""
+        parts = take_apart(line)
+        return sequence_of(line) == self.sequence + 1 and bool(parts.chain) and follows(self.chain.head, parts)
+
+    def take(self, place: Place, line: bytes) -> None:
+        """Check the next line, without its newline; raises BadRecord."""
+        expected = self.sequence + 1
+        sequence = sequence_of(line)
+        if sequence != expected:
+            raise BadRecord(place, expected, _out_of_order(sequence, expected))
+        parts = take_apart(line)
+        if not parts.chain:
+            raise BadRecord(place, expected, "has no chain hash: changed, or not written by vaultd")
+        if not follows(self.chain.head, parts):
+            raise BadRecord(place, expected, "does not fit its chain hash: it, or what stood before it, was changed")
+        if self._mac is not None:
+            self._check_mac(place, line, parts.mac, parts.chain)
+        try:
+            self._understand(place, line)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise BadRecord(place, expected, "is no record as vaultd writes it") from None
+        self.chain.add(parts.chain, line)
+        self.sequence = sequence
+
+    def _understand(self, place: Place, line: bytes) -> None:
+        """Take what a record of the log about itself says.  The marks cannot be in a string, where quotes are escaped."""
+        if _MARK[CHECKPOINT] in line:
+            self._checkpoint(place, line)
+        elif _MARK[KEYS] in line:
+            self._take_keys(place, line)
+        elif _MARK[ABANDONED] in line:
+            record = orjson.loads(line)
+            if record.get("event") == ABANDONED:
+                self.abandoned[str(record.get("segment"))] = int(record.get("whole_bytes", -1))
+        if _REVISION in line:
+            record = orjson.loads(line)
+            revision = record.get(REVISION)
+            if isinstance(revision, int):
+                self.revision = revision if record.get("event") == ACCEPTED else max(self.revision, revision)
+
+    def _check_mac(self, place: Place, line: bytes, mac: str, chain: bytes) -> None:
+        assert self._mac_key is not None  # noqa: S101  # the caller looked
+        if not mac:
+            if _CALL in line and _OK in line and _ADMIN not in line:
+                raise BadRecord(
+                    place, self.sequence + 1, "has no MAC, and tells of a call that a sealed server cannot serve"
+                )
+            return
+        if _MARK[KEYS] in line:
+            self._mac = RecordMac(self._mac_key)
+        assert self._mac is not None  # noqa: S101  # as above
+        if not hmac.compare_digest(mac, self._mac.of(chain)):
+            # From the sealing on, until the next record of keys, it is the weaker key, which cannot make MACs of before.
+            self._mac = RecordMac(sealed_key(self._mac_key))
+            if not hmac.compare_digest(mac, self._mac.of(chain)):
+                raise BadRecord(
+                    place, self.sequence + 1, "has a wrong MAC: it was not written by who holds the key ring"
+                )
+        self.macs += 1
+
+    def _take_keys(self, place: Place, line: bytes) -> None:
+        record = orjson.loads(line)
+        if record.get("event") != KEYS:
+            return
+        try:
+            self._named = [read_key_der(base64.b64decode(key["public_key"])) for key in record["keys"]]
+        except (ValueError, KeyError, TypeError, binascii.Error):
+            raise BadRecord(place, self.sequence + 1, "names audit keys that cannot be read") from None
+
+    def _checkpoint(self, place: Place, line: bytes) -> None:
+        record = orjson.loads(line)
+        if record.get("event") != CHECKPOINT:
+            return
+        expected = self.sequence + 1
+        note = str(record.get("note"))
+        try:
+            head = read_head(note)
+            if self.keys:
+                verify_note(note, self._keys_for(note))
+        except NoteInvalid as error:
+            raise BadRecord(place, expected, str(error)) from None
+        chain = self.chain
+        if (head.chain_id, head.first, head.size) != (chain.chain_id, chain.first, chain.size):
+            raise BadRecord(place, expected, "is a checkpoint of another place in this log, or of another log")
+        if head.chain != chain.head or head.root != chain.tree().root():
+            begin = self.newest.last + 1 if self.newest is not None else chain.first
+            raise BadRecord(
+                place,
+                expected,
+                f"is a checkpoint of other records: one of {begin} to {self.sequence} was changed, and the hashes after it",
+            )
+        self.checkpoints += 1
+        self.newest, self.newest_line = head, line
+        self.revision = max(self.revision, head.revision)
+
+    def _keys_for(self, note: str) -> list[PublicKey]:
+        """Ed25519 keys always; an ML-DSA key from the first checkpoint on that it signed, since it may have been added later."""
+        wanted = []
+        for at, key in enumerate(self.keys):
+            if key_algorithm(key) != "ED25519" and at not in self._required:
+                try:
+                    verify_note(note, [key])
+                except NoteInvalid:
+                    continue
+                self._required.add(at)
+            wanted.append(key)
+        return wanted
+
+
+def _out_of_order(sequence: int, expected: int) -> str:
+    if not sequence:
+        return "is no record: its line was damaged"
+    if sequence < expected:
+        return f"record {sequence} stands here again, or out of its place"
+    return f"record {sequence} stands here: what was before it is missing, or not in its place"

@@ -1,0 +1,128 @@
+"""Follows this node's audit log from a record or a time on, as it is written."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from vaultd.audit.reader import AuditReader, RecordsMissing, sequence_at, time_of
+from vaultd.errors import OutOfRange, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from vaultd.audit.log import AuditLog
+    from vaultd.audit.reader import AuditRecord
+
+POLL_S: Final = 0.05
+"""How often the number of the newest record is looked at: an attribute of an object in memory."""
+READ_RECORDS: Final = 500
+MAX_DELIVERY_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFilter:
+    """Which records are wanted; what is empty wants all."""
+
+    events: frozenset[str] = frozenset()
+    methods: frozenset[str] = frozenset()
+    principals: frozenset[str] = frozenset()
+    codes: frozenset[str] = frozenset()
+    resource: str = ""
+
+    def wants(self, line: bytes) -> bool:
+        """Whether a record matches."""
+        if self == _EVERYTHING:
+            return True
+        record = orjson.loads(line)
+        wanted = (
+            (self.events, "event"),
+            (self.methods, "method"),
+            (self.principals, "principal"),
+            (self.codes, "code"),
+        )
+        if any(values and record.get(field) not in values for values, field in wanted):
+            return False
+        return not self.resource or self.resource == "/" or any(map(self._covers, _names_in(record)))
+
+    def _covers(self, name: str) -> bool:
+        return name == self.resource or name.startswith(f"{self.resource}/")
+
+
+_EVERYTHING: Final = RecordFilter()
+
+
+def _names_in(record: dict[str, Any]) -> list[str]:
+    """Every resource that a record names: in its fields, and in the counts of a batch."""
+    names: list[str] = []
+    for value in record.values():
+        if isinstance(value, str):
+            names.append(value)
+        elif isinstance(value, dict | list):
+            names += [name for name in value if isinstance(name, str)]
+    return names
+
+
+class AuditTail:
+    """Many may follow one log; each reads the segments by itself, off the event loop."""
+
+    def __init__(self, log: AuditLog) -> None:
+        self._log = log
+
+    async def follow(
+        self, wanted: RecordFilter, *, after: int | None, start_us: int | None, to_end: bool, heartbeat_s: float
+    ) -> AsyncGenerator[tuple[list[AuditRecord], int], None]:
+        """Give matching records, and up to which record everything was looked at; first an empty delivery, and one when it is
+        silent for `heartbeat_s`.
+
+        after: begin behind this record.  start_us: begin with the first record at or after this time.  Neither: from now on.
+        to_end: stop with the newest record of now.  Raises OutOfRange, reason AUDIT_PRUNED, for records that are gone.
+        """
+        log, end = self._log, self._log.sequence
+        if start_us is not None:
+            after = max(0, await asyncio.to_thread(sequence_at, log.directory, start_us) - 1)
+        begin = end if after is None else after
+        reader = AuditReader(log.directory, begin, newest=lambda: log.sequence)
+        loop = asyncio.get_running_loop()
+        told_s = loop.time()
+        yield [], begin
+        try:
+            while not (to_end and reader.last >= end):
+                records = await self._read(reader)
+                found: list[AuditRecord] = []
+                size = 0
+                for record in records:
+                    if (start_us is None or time_of(record.line) >= start_us) and wanted.wants(record.line):
+                        if size + len(record.line) > MAX_DELIVERY_BYTES and found:
+                            yield found, found[-1].sequence
+                            found, size = [], 0
+                        found.append(record)
+                        size += len(record.line)
+                if found or loop.time() - told_s >= heartbeat_s:
+                    yield found, reader.last
+                    told_s = loop.time()
+                if not records:
+                    await self._more(reader.last, told_s + heartbeat_s)
+        finally:
+            reader.close()
+
+    async def _read(self, reader: AuditReader) -> list[AuditRecord]:
+        try:
+            return await asyncio.to_thread(reader.read, READ_RECORDS)
+        except RecordsMissing as gap:
+            raise OutOfRange(
+                "AUDIT_PRUNED",
+                "records from there on are not in this log any more; begin with the one that the detail oldest_sequence names",
+                metadata={"oldest_sequence": str(gap.next_sequence)},
+            ) from None
+        except OSError as error:
+            raise Unavailable("AUDIT_UNAVAILABLE", "the audit log cannot be read", retry_after_s=1) from error
+
+    async def _more(self, last: int, until_s: float) -> None:
+        """Wait for a record after the last, or for the time of a heartbeat."""
+        loop = asyncio.get_running_loop()
+        while self._log.sequence <= last and loop.time() < until_s:  # noqa: ASYNC110  # the path of a call signals nobody
+            await asyncio.sleep(POLL_S)
