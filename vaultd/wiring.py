@@ -713,7 +713,7 @@ class Server:
                 asyncio.create_task(self._watch_delay()),
                 asyncio.create_task(self._every(STREAMS_CHECK_S, self.chain.recheck_streams)),
                 asyncio.create_task(self._every(STREAMS_CHECK_S, self.engine.watch.tick)),
-                asyncio.create_task(self.engine.watch.run()),
+                asyncio.create_task(self._serve_watchers()),
             ]
             if self.observing.active:
                 tasks.append(asyncio.create_task(self._every(CENSUS_CHECK_S, self.engine.census.tick)))
@@ -748,7 +748,7 @@ class Server:
 
     def sink_figures(self) -> Sequence[SinkNumbers]:
         """The audit sinks besides the log's own files, for metrics."""
-        return ()
+        return self.shipper.figures()
 
     @property
     def bundles(self) -> list[TrustBundle]:
@@ -832,6 +832,13 @@ class Server:
                 await asyncio.wait_for(self._stopping.wait(), interval_s)
             except TimeoutError:
                 continue
+
+    async def _serve_watchers(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                await self.engine.watch.run()
+            except Exception as error:  # a fault of ours: an incident, and watchers must not wait for ever
+                self._on_incident("background", error)
 
     async def _watch_delay(self) -> None:
         """Look at how late the event loop is, twenty times a second."""
