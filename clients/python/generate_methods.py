@@ -1,14 +1,15 @@
 """Writes the SDK's methods, its table of RPCs and its service config from the descriptors of `protos/vaultd/v1`.
 
 A new RPC needs nothing here.  What the generator reads off the protos: a field whose comment begins `Required.` or `Required,` is
-an argument without a default; `X_crc32c` is the checksum of X and no argument; an RPC whose request is a list `items` of
-another RPC's requests, and whose results hold that RPC's answers, is its batch; an RPC may be repeated as it is when its
+an argument without a default; `X_crc32c` is the checksum of X and no argument; an RPC named `BatchX` or `BatchXs` whose request
+is a list `items` of X's requests, and whose results hold X's answers, is the batch of X; an RPC may be repeated as it is when its
 comment says `Idempotent` or `safe to repeat`, and with a request id when its request has one.
 """
 
 from __future__ import annotations
 
 import json
+import keyword
 import re
 import subprocess
 import sys
@@ -35,7 +36,9 @@ WELL_KNOWN = {
     ".google.protobuf.Timestamp": "datetime.datetime | timestamp_pb2.Timestamp",
     ".google.protobuf.Duration": "datetime.timedelta | duration_pb2.Duration",
 }
-GOOGLE = {"duration_pb2", "empty_pb2", "field_mask_pb2", "struct_pb2", "timestamp_pb2"}
+PACKAGES = {"vaultd.v1": "vaultd_client.v1", "google.protobuf": "google.protobuf", "google.rpc": "google.rpc"}
+RESERVED = {"close", "from_env", "reencrypt", "self", "timeout_s", "info", "requests", *keyword.kwlist}
+"""Names that clients and methods have already."""
 TIMEOUTS_S = {"CryptoService": "10s"}
 """Others make keys, or write: 30 s, which is also the server's own bound."""
 RETRY_POLICY = {
@@ -103,11 +106,13 @@ class Protos:
 
     def __init__(self, files: FileDescriptorSet) -> None:
         self._modules: dict[str, str] = {}
+        self.packages: dict[str, str] = {}
         self._messages: dict[str, Any] = {}
         self._comments: dict[str, str] = {}
         self.rpcs: list[Rpc] = []
         for file in files.file:
             module = file.name.removesuffix(".proto").split("/")[-1] + "_pb2"
+            self.packages[module] = PACKAGES[file.package]
             for path, message, names in _messages(file):
                 full = f".{file.package}.{'.'.join(names)}"
                 self._messages[full] = message
@@ -147,9 +152,10 @@ class Protos:
                 rpc.parameters = list(self._parameters(rpc.request))
                 self.rpcs.append(rpc)
         names = [rpc.snake for rpc in self.rpcs]
-        twice = {name for name in names if names.count(name) > 1}
-        if twice:
-            raise SystemExit(f"two services have an RPC of the same name, which the SDK cannot tell apart: {twice}")
+        taken = {name for name in names if names.count(name) > 1 or name in RESERVED}
+        taken |= {one.name for rpc in self.rpcs for one in rpc.parameters if one.name in RESERVED}
+        if taken:
+            raise SystemExit(f"RPCs or fields of requests whose names the SDK has already: {', '.join(sorted(taken))}")
 
     def _checksums(self, message: str) -> list[tuple[str, list[str]]]:
         found = []
@@ -209,7 +215,10 @@ class Protos:
         return SCALARS.get(one.type, INTEGER)[1]
 
     def _find_batches(self) -> None:
-        by_types = {(rpc.request, rpc.response): rpc for rpc in self.rpcs}
+        by_types: dict[tuple[str, str], list[Rpc]] = {}
+        for rpc in self.rpcs:
+            if not (rpc.client_streaming or rpc.server_streaming):
+                by_types.setdefault((rpc.request, rpc.response), []).append(rpc)
         for rpc in self.rpcs:
             items = {one.name: one for one in self._messages[rpc.request].field}
             results = {one.name: one for one in self._messages[rpc.response].field}
@@ -218,9 +227,9 @@ class Protos:
             outcome = {one.name: one for one in self._messages[results["results"].type_name].field}
             if set(outcome) != {"result", "status"}:
                 continue
-            single = by_types.get((items["items"].type_name, outcome["result"].type_name))
-            if single is not None:
-                rpc.single, single.batch = single, rpc
+            for single in by_types.get((items["items"].type_name, outcome["result"].type_name), ()):
+                if rpc.name in {f"Batch{single.name}", f"Batch{single.name}s"}:
+                    rpc.single, single.batch = single, rpc
 
     def python(self, full: str) -> str:
         """How generated code names a message."""
@@ -268,7 +277,7 @@ def table(protos: Protos) -> str:
         '"""The RPCs of package vaultd.v1.  Generated from the protos by generate_methods.py: `make generate`."""',
         "from __future__ import annotations",
         "from typing import TYPE_CHECKING, Any, Final",
-        *_imports("\n".join(lines), lazy=False),
+        *_imports(protos, "\n".join(lines), lazy=False),
         "from vaultd_client.method import Method",
         "if TYPE_CHECKING:",
         "    from collections.abc import Mapping",
@@ -296,12 +305,12 @@ def methods(protos: Protos, *, asynchronous: bool) -> str:
         "from __future__ import annotations",
         f"from typing import {', '.join(['TYPE_CHECKING', *typing])}",
         "from vaultd_client.generated import table",
-        *_imports(text, lazy=False, constructed=True),
+        *_imports(protos, text, lazy=False, constructed=True),
         f"from vaultd_client.method import {kind}Calls",
         "if TYPE_CHECKING:",
         *(["    import datetime"] if "datetime." in text else []),
         f"    from collections.abc import {', '.join(abstract)}",
-        *(f"    {line}" for line in _imports(text, lazy=True)),
+        *(f"    {line}" for line in _imports(protos, text, lazy=True)),
         "    from vaultd_client.info import CallInfo",
         f"class {kind}Methods({kind}Calls):",
         f'    """Every RPC of package vaultd.v1; `{kind.replace("Sync", "")}Client` is the class to use."""',
@@ -310,15 +319,15 @@ def methods(protos: Protos, *, asynchronous: bool) -> str:
     return "\n".join([*head, text, ""])
 
 
-def _imports(text: str, *, lazy: bool, constructed: bool = False) -> list[str]:
+def _imports(protos: Protos, text: str, *, lazy: bool, constructed: bool = False) -> list[str]:
     """Imports of the stubs that a text uses; constructed: those that it needs when it runs, lazy: the others."""
     used = set(re.findall(r"\b(\w+_pb2)\.", text))
-    running = set(re.findall(r"(\w+_pb2)\.\w+\(", text)) if constructed or lazy else used
+    running = set(re.findall(r"(\w+_pb2)(?:\.\w+)+\(", text)) if constructed or lazy else used
     wanted = sorted(used - running if lazy else running)
-    google = [name for name in wanted if name in GOOGLE]
-    ours = [name for name in wanted if name not in google]
-    lines = [f"from google.protobuf import {', '.join(google)}"] if google else []
-    return lines + ([f"from vaultd_client.v1 import {', '.join(ours)}"] if ours else [])
+    by_package: dict[str, list[str]] = {}
+    for name in wanted:
+        by_package.setdefault(protos.packages[name], []).append(name)
+    return [f"from {package} import {', '.join(names)}" for package, names in sorted(by_package.items())]
 
 
 def _method(protos: Protos, rpc: Rpc, *, asynchronous: bool) -> Iterator[str]:

@@ -10,8 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from google.protobuf import field_mask_pb2
 from wire import (
+    BATCHES,
     GENEROUS,
     INVALID_ARGUMENT,
+    METHODS,
     NOT_FOUND,
     OK,
     PERMISSION_DENIED,
@@ -53,9 +55,10 @@ POLICY = {
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(tmp_path_factory):
     async with running_server(tmp_path_factory.mktemp("secrets"), policy=POLICY, **GENEROUS) as server:
-        for stem in ("reader", "blind", "writer", "labelled"):
+        for stem in ("reader", "blind", "writer", "labelled", "stranger"):
             server.add_identity(stem, uri=f"{SPIFFE}/{stem}")
         made = World(server)
+        await made.create_secret("default", "shown")
         await made.create_secret("default", "mine")
         await made.create_secret("default", "forbidden")
         yield made
@@ -234,6 +237,36 @@ async def test_unknown_and_forbidden_look_the_same_to_who_may_not_look(world):
     assert one.status == two.status
     outcome = await access(world, names[1])
     assert (outcome.code, outcome.reason) == (NOT_FOUND, "SECRET_NOT_FOUND")
+
+
+async def secrets_in_each_state(world) -> list[str]:
+    """A secret in each state that a secret or its version can be in, and a name that no secret has."""
+    active, disabled, destroyed, deleted, purged = [
+        await world.create_secret("default", world.fresh_id()) for _ in range(5)
+    ]
+    await world.admin.secrets.DisableSecretVersion(pb.DisableSecretVersionRequest(name=f"{disabled}/versions/1"))
+    await world.admin.secrets.DestroySecretVersion(pb.DestroySecretVersionRequest(name=f"{destroyed}/versions/1"))
+    for name in (deleted, purged):
+        await world.admin.secrets.DeleteSecret(pb.DeleteSecretRequest(name=name))
+    await world.admin.secrets.PurgeSecret(pb.PurgeSecretRequest(name=purged))
+    return [active, disabled, destroyed, deleted, purged, f"{VAULT}/secrets/{world.fresh_id()}"]
+
+
+async def test_who_may_not_is_told_the_same_whatever_state_the_secret_is_in(world):
+    names, stranger, asked = await secrets_in_each_state(world), world.server.client("stranger"), 0
+    for path in (path for path in METHODS if path.startswith(SECRETS) and path not in BATCHES):
+        kept = await world.request(path)
+        field = next((f for f in ("name", "parent") if getattr(kept, f, "").startswith(f"{VAULT}/secrets/")), "")
+        if field:
+            base, told = "/".join(getattr(kept, field).split("/")[:4]), set()
+            for name in names:
+                setattr(kept, field, name + getattr(kept, field).removeprefix(base))
+                told.add((await call(stranger, path, kept)).refusal)
+                base = name
+            assert len(told) == 1, path
+            assert {code for code, *_ in told} == {PERMISSION_DENIED}
+            asked += 1
+    assert asked == 12
 
 
 async def test_a_condition_asks_for_the_labels_of_the_secret(world):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from vaultd_client import AsyncClient, Client
@@ -68,28 +68,34 @@ class Wire:
         self.lose_answers = False
         self.refuse = False
         self.lost = 0
-        self.bytes_sent = 0
+        self.broken = 0
         self.waiting = asyncio.Event()  # somebody's bytes do not pass
         self._writers: set[asyncio.StreamWriter] = set()
         self.address = ""
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one connection, until it ends."""
-        if self.refuse:
-            writer.transport.abort()
-            return
-        with suppress(ConnectionError, OSError):
-            onward, back = await asyncio.open_connection(self._host, self._port)
-            self._writers |= {writer, back}
-            await asyncio.gather(self._forth(reader, back), self._back(onward, writer))
-        self.cut()
+        self._writers.add(writer)
+        back = None
+        try:
+            if not self.refuse:
+                onward, back = await asyncio.open_connection(self._host, self._port)
+                self._writers.add(back)
+                async with asyncio.TaskGroup() as both:
+                    both.create_task(self._forth(reader, back))
+                    both.create_task(self._back(onward, writer))
+        except* OSError:
+            self.broken += 1  # by one of the ends, or by us
+        finally:
+            for each in filter(None, (writer, back)):
+                each.transport.abort()
+                self._writers.discard(each)
 
     async def _forth(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
             if not self.open.is_set():
                 self.waiting.set()
                 await self.open.wait()
-            self.bytes_sent += len(data)
             writer.write(data)
             await writer.drain()
         writer.close()

@@ -20,6 +20,7 @@ from vaultd_client import (
     NotFound,
     VaultdError,
 )
+from vaultd_client.v1 import crypto_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -116,6 +117,26 @@ async def test_a_mutation_whose_answer_was_lost_is_sent_again_and_happens_once(s
             after = await asyncio.to_thread(admin.list_key_versions, AEAD)
     assert wire.lost == 1
     assert len(after.key_versions) == len(before.key_versions) + 1
+
+
+async def test_operations_go_through_a_stream_and_changes_are_watched(server):
+    operations = [{"id": n, "encrypt": {"name": AEAD, "plaintext": b"%d" % n}} for n in range(3)]
+    requests = [crypto_pb2.CryptoStreamRequest(operations=[one]) for one in operations]
+
+    def stream() -> set[int]:
+        return {one.id for response in admin.crypto_stream(requests, timeout_s=10) for one in response.results}
+
+    def watch() -> set[str]:
+        changes = admin.watch(timeout_s=10)
+        next(changes)
+        admin.create_key(VAULT, "watched", {"purpose": "KEY_PURPOSE_MAC"})
+        names = {event.name for event in next(changes).events}
+        changes.close()
+        return names
+
+    with sync_client(server, "admin") as admin:
+        assert await asyncio.to_thread(stream) == {0, 1, 2}
+        assert f"{VAULT}/keys/watched" in await asyncio.to_thread(watch)
 
 
 async def test_errors_are_typed_and_a_closed_client_says_so(server):

@@ -215,6 +215,19 @@ async def test_calls_go_round_and_past_an_endpoint_that_is_down(server):
             assert {info.address for info in infos} == {one.address}
 
 
+async def test_a_sealed_vault_says_that_it_is_sealed_however_often_it_is_asked_and_can_be_unsealed_at_once(server):
+    async with async_client(server, "admin") as admin:
+        await admin.seal()
+        reasons = []
+        for _ in range(OPENS_AFTER + 2):
+            with pytest.raises(Unavailable) as raised:
+                await admin.encrypt(AEAD, b"p", timeout_s=0.1)
+            reasons.append(raised.value.reason)
+        await admin.unseal(timeout_s=2)
+        assert (await admin.encrypt(AEAD, b"p")).ciphertext
+    assert reasons == ["SEALED"] * len(reasons)
+
+
 async def test_when_nothing_answers_the_circuit_opens_and_calls_fail_at_once(server):
     async with async_client(server, address=f"127.0.0.1:{free_port()}", timeout_s=0.4) as vault:
         reasons = []

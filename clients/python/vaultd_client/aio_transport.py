@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 
 from vaultd_client.course import Course, Pilot
-from vaultd_client.endpoints import is_failure
 from vaultd_client.errors import ClientClosed, Refusal, VaultdError, error_of_call, make_error
 from vaultd_client.tls import Material, TlsFiles, channel_options, credentials_of
 from vaultd_client.trace import call_metadata
@@ -189,7 +188,7 @@ class AsyncTransport:
 
     def _failed(self, method: Method[Any, Any], failed: grpc.aio.AioRpcError, endpoint: Endpoint) -> VaultdError:
         error = _error_of(failed, method)
-        if is_failure(error):
+        if error.code == "UNAVAILABLE" and not error.refusal.answered:
             endpoint.failed(self._clock())
         return error
 

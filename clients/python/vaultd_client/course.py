@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vaultd_client.batching import too_late
 from vaultd_client.endpoints import Endpoint, Endpoints, is_failure
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from vaultd_client.errors import VaultdError
     from vaultd_client.info import CallInfo
     from vaultd_client.method import Method
+
+SILENT_AFTER_S: Final = 1.0
 
 
 class Pilot:
@@ -28,7 +30,7 @@ class Pilot:
 class Course:
     """One call, from its first attempt to its end.  Times are those of the clock that the deadline is of."""
 
-    __slots__ = ("_deadline", "_endpoint", "_method", "_pilot", "_tried", "attempts")
+    __slots__ = ("_begun", "_deadline", "_endpoint", "_method", "_pilot", "_tried", "attempts")
 
     def __init__(self, pilot: Pilot, method: Method[Any, Any], deadline: float) -> None:
         self._pilot = pilot
@@ -36,6 +38,7 @@ class Course:
         self._deadline = deadline
         self._tried: list[Endpoint] = []
         self._endpoint: Endpoint | None = None
+        self._begun = 0.0
         self.attempts = 0
 
     def next(self, now: float) -> Endpoint:
@@ -43,6 +46,7 @@ class Course:
         if now >= self._deadline:
             raise too_late(self._method)
         self.attempts += 1
+        self._begun = now
         self._endpoint = None
         self._endpoint = self._pilot.endpoints.pick(now, self._tried, self._method.path)
         return self._endpoint
@@ -64,9 +68,9 @@ class Course:
             self._tried.append(endpoint)
             if info is not None:
                 info.address = endpoint.address
-            if failed:
+            if failed and self._speaks_against_endpoint(error, now):
                 endpoint.failed(now)
-            else:
+            elif error.refusal.answered:
                 endpoint.answered()
         retry, method = pilot.config.retry, self._method
         wait_s = wait_before_retry(retry, pilot.budget, method, error, self.attempts, self._deadline - now)
@@ -74,3 +78,10 @@ class Course:
         if failed and may and pilot.endpoints.untried(now, self._tried):
             return 0.0  # another endpoint takes over at once
         return wait_s
+
+    def _speaks_against_endpoint(self, error: VaultdError, now: float) -> bool:
+        """A server that answers is left alone only where there are others: its reason says more than an open circuit.  Who gave it
+        less than a second cannot know that it is silent."""
+        if error.refusal.answered:
+            return self._pilot.endpoints.several
+        return error.code == "UNAVAILABLE" or now - self._begun >= SILENT_AFTER_S

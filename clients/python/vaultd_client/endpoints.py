@@ -60,6 +60,11 @@ class Endpoints:
         self._all = [Endpoint(address) for address in addresses]
         self._next = random.randrange(len(self._all))  # noqa: S311  # clients do not all begin with the same one
 
+    @property
+    def several(self) -> bool:
+        """Whether there is another endpoint at all."""
+        return len(self._all) > 1
+
     def pick(self, now: float, tried: Collection[Endpoint], method: str) -> Endpoint:
         """The next endpoint, preferably one that this call has not tried.  Raises CircuitOpen when all must be left alone."""
         if len(self._all) == 1 and not self._all[0].wait_s(now):

@@ -61,7 +61,6 @@ class Lane:
         self._flush_due = False
         self._late: asyncio.TimerHandle | None = None
         self._watchdog: asyncio.TimerHandle | None = None
-        self._watching: set[asyncio.Task[None]] = set()
         self._batches: dict[asyncio.Task[None], list[_Waiting]] = {}
         self._pace = Pace()
 
@@ -72,7 +71,7 @@ class Lane:
 
     async def call(self, request: Any, deadline: float, info: CallInfo | None, traceparent: str | None) -> Any:
         """Make one call, with others where there are others."""
-        if not self._under_way and not self._pending:
+        if not (self._under_way or self._pending or self._flush_due):
             return await self._alone(request, deadline, info, traceparent)
         if not self._pace.leaves_time(deadline - self._loop.time()):
             return await self._transport.invoke(self._method, request, deadline, self._token, traceparent, info)
@@ -97,19 +96,20 @@ class Lane:
             self._pace.took(self._loop.time() - begun)
             return answer
         finally:
-            self._returned()
+            self._returned(1)
 
-    def _returned(self) -> None:
+    def _returned(self, items: int) -> None:
         self._under_way -= 1
         self._allowed = 1
         if self._late is not None:
             self._late.cancel()
             self._late = None
-        if self._pending:
+        if self._pending or items > 1:
             self._flush_soon()
 
     def _flush_soon(self) -> None:
-        # In the loop's next turn, behind the callers that were woken just now: their next calls travel along.
+        # In the loop's next turn, behind the callers that were woken just now: their next calls travel along.  After a batch also
+        # when nobody waits yet, or the first of those callers would go alone and the others wait for it.
         if not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush)
@@ -156,7 +156,7 @@ class Lane:
                         one.future.set_exception(error)
             self._pace.took(self._loop.time() - begun)
         finally:
-            self._returned()
+            self._returned(len(batch))
 
     async def _deliver_one(self, one: _Waiting) -> None:
         invoke = self._transport.invoke

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 
 from vaultd_client.course import Course, Pilot
-from vaultd_client.endpoints import is_failure
 from vaultd_client.errors import ClientClosed, VaultdError, error_of_call
 from vaultd_client.tls import Material, TlsFiles, channel_options, credentials_of
 from vaultd_client.trace import call_metadata
@@ -173,7 +172,7 @@ class SyncTransport:
 
     def _failed(self, method: Method[Any, Any], failed: grpc.RpcError, endpoint: Endpoint) -> VaultdError:
         error = _error_of(failed, method)
-        if is_failure(error):
+        if error.code == "UNAVAILABLE" and not error.refusal.answered:
             endpoint.failed(time.monotonic())
         return error
 
