@@ -178,6 +178,15 @@ async def test_an_old_version_that_somebody_took_back_is_not_retired(hook, vault
     assert await vault.served() == b"the first"
 
 
+async def test_nothing_is_retired_once_somebody_put_another_version_in_service(hook, vault):
+    await vault.set_policy("legacy", overlap_us=60 * S)
+    await vault.rotate()
+    await vault.engine.secrets.add_version(intent(), vault.ref, NewVersion(Secret(b"by hand")))
+    rotation = await vault.go_on(60)
+    assert (rotation.state, rotation.failure.reason) == (RotationState.IDLE, "SECRET_CHANGED")
+    assert "retire" not in hook.stages()
+
+
 async def test_retries_can_be_called_off(hook, vault):
     hook.answers["set"] = [REFUSED]
     assert (await vault.rotate()).state is RotationState.FAILED
@@ -250,6 +259,15 @@ async def test_a_certificate_of_another_authority_gets_no_request(hook, tmp_path
         assert rotation.failure.reason == "WEBHOOK_UNREACHABLE"
         assert "ca_file" in rotation.failure.text
     assert hook.asked == []
+
+
+async def test_a_target_that_was_never_reached_is_not_asked_to_undo_anything(hook, vault):
+    await vault.rotate()
+    hook.close()
+    rotation = await vault.rotate()
+    rotation = rotation if rotation.state is RotationState.FAILED else await vault.run_out()
+    assert (rotation.state, rotation.failure.reason) == (RotationState.FAILED, "WEBHOOK_UNREACHABLE")
+    assert "undoing" not in rotation.failure.text
 
 
 # -- policies -----------------------------------------------------------------------------------------------------------

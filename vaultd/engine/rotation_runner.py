@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -66,6 +67,7 @@ EVENTS: Final = {
 _WORDS: Final = {
     CANCELLED: "the rotation was cancelled",
     INTERRUPTED: "the server stopped in each attempt of this stage",
+    "SECRET_CHANGED": "another version was put in service meanwhile; nothing was retired",
     "OLD_VERSION_IN_SERVICE": "`current` names the old version again: it was not retired; rotate again for another one",
 }
 
@@ -168,7 +170,8 @@ class RotationRunner:
                         await self._do(key, work)
         except VaultdError as error:
             # The row says what is due; it is taken up when it can be read and written again.
-            self._on_event("rotation_waits", f"vaults/{key.scope}/secrets/{key.id}", error.reason)
+            with suppress(VaultdError):  # an audit log that cannot be written says so itself
+                self._on_event("rotation_waits", f"vaults/{key.scope}/secrets/{key.id}", error.reason)
         except Exception as error:  # a fault of ours must not vanish with its task
             self._on_fault(error)
 
@@ -227,9 +230,10 @@ class RotationRunner:
         rotation = unpaused(rotation)
         if rotation.state is RotationState.OVERLAP:
             late = rotation.failure is not None and rotation.next_us is not None and rotation.next_us <= now_us
-            if secret.current == rotation.old:
-                # Somebody took the old version back into service: it is the last thing to make worthless.
-                failure = Failure(Stage.RETIRE, "OLD_VERSION_IN_SERVICE", _WORDS["OLD_VERSION_IN_SERVICE"], now_us)
+            if secret.current != rotation.new:
+                # What is in service now is the last thing to make worthless: the old version, or what somebody put in by hand.
+                why = "OLD_VERSION_IN_SERVICE" if secret.current == rotation.old else "SECRET_CHANGED"
+                failure = Failure(Stage.RETIRE, why, _WORDS[why], now_us)
                 await put_rotation(changes, replace(retired(rotation), failure=failure))
                 return None
             rotation = retired(rotation) if late else rotation  # the next run sets what could not be retired
