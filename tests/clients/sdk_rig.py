@@ -125,6 +125,9 @@ async def wire_to(address: str) -> AsyncIterator[Wire]:
     tasks: set[asyncio.Task[None]] = set()
 
     def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not listener.is_serving():  # it came while we were closing
+            writer.transport.abort()
+            return
         task = asyncio.get_running_loop().create_task(wire.carry(reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
@@ -140,3 +143,4 @@ async def wire_to(address: str) -> AsyncIterator[Wire]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # transports that were aborted close their sockets in the loop's next turn
