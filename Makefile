@@ -56,8 +56,27 @@ test: $(VENV)/.installed-dev system-packages .bin/grpcurl ## every test, from a 
 .bin/grpcurl: | system-packages
 	GOBIN=$(CURDIR)/.bin GOFLAGS=-mod=mod go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 
+# The stubs are made here, from the protos, as a user makes them; docs/languages.md says how.
+test-clients: $(VENV)/.installed-dev .bin/grpcurl .bin/protoc-gen-go .bin/protoc-gen-go-grpc ## the example programs in Go, TypeScript and Java, against a real server
+	@sh clients/system-packages.sh
+	PATH="$(CURDIR)/.bin:$$PATH" $(PY) -m grpc_tools.protoc -I protos --go_out=clients/go --go_opt=module=vaultd.dev/api \
+	  --go-grpc_out=clients/go --go-grpc_opt=module=vaultd.dev/api protos/vaultd/v1/*.proto
+	cd clients/go && go vet ./cmd/... && go build -o build/example ./cmd/example
+	cd clients/node && npm install --silent --no-audit --no-fund && npm run --silent build
+	cd clients/java && mvn --quiet --batch-mode package
+	$(PY) -m pytest -q clients/test_examples.py
+
+.bin/protoc-gen-go: | system-packages
+	GOBIN=$(CURDIR)/.bin GOFLAGS=-mod=mod go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.10
+
+.bin/protoc-gen-go-grpc: | system-packages
+	GOBIN=$(CURDIR)/.bin GOFLAGS=-mod=mod go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.5.1
+
 reliability: $(VENV)/.installed-dev ## kill -9 under load, 20 times (minutes)
 	$(PY) tests/reliability/kill9.py --kills 20
+
+reliability-receipts: $(VENV)/.installed-dev ## 100,000 calls with kill -9 in between: every receipt is found and proved (a quarter of an hour)
+	$(PY) tests/reliability/audit_receipts.py --calls 100000 --kills 40
 
 reliability-hsm: $(VENV)/.installed-dev system-packages ## a SoftHSM token under load, and 100 faults of it (a quarter of an hour)
 	$(PY) tests/reliability/hsm.py mixed
@@ -69,6 +88,10 @@ reliability-watch: $(VENV)/.installed-dev ## 1,000 watchers x 10,000 changes: ea
 
 reliability-audit: $(VENV)/.installed-dev ## seven faults of the audit log and its sinks under load, 20 times each (a quarter of an hour)
 	$(PY) tests/reliability/audit_faults.py --faults 20 --seed 1
+
+reliability-rotation: $(VENV)/.installed-dev system-packages ## 50 rotations of PostgreSQL passwords under load, and 23 kills in one (minutes)
+	$(PY) tests/reliability/rotation.py load --rotations 50
+	$(PY) tests/reliability/rotation.py kills --rounds 1
 
 policy-campaign: $(VENV)/.installed-dev ## 100,000 random policies against a naive evaluator (minutes)
 	VAULTD_POLICIES=100000 $(PY) -m pytest -q -s --timeout=0 tests/unit/test_policy.py -k naive_evaluator
@@ -92,4 +115,4 @@ system-packages:
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install dev-install run generate generate-check lint types test reliability reliability-hsm reliability-audit reliability-watch policy-campaign bench dist lock system-packages clean
+.PHONY: help install dev-install run generate generate-check lint types test test-clients reliability reliability-receipts reliability-hsm reliability-audit reliability-rotation reliability-watch policy-campaign bench dist lock system-packages clean

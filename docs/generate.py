@@ -50,8 +50,8 @@ from vaultd.engine.algorithms import ALGORITHMS, Algorithm, ProtectionLevel, Pur
 from vaultd.engine.clock import DAY_US, SECOND_US  # noqa: E402
 from vaultd.engine.ledger import REPLAY_WINDOW_US  # noqa: E402
 from vaultd.engine.model import VersionState  # noqa: E402
-from vaultd.hosts import grpcio  # noqa: E402
-from vaultd.interceptors import chain, crl, items, jose, streams, throttle, tokens, validate  # noqa: E402
+from vaultd.hosts import grpcio, plain  # noqa: E402
+from vaultd.interceptors import chain, crl, item_stream, jose, streams, throttle, tokens, validate  # noqa: E402
 from vaultd.interceptors.errors import Internal  # noqa: E402
 from vaultd.interceptors.rules import RULES, Access  # noqa: E402
 from vaultd.services import crypto_stream, health  # noqa: E402
@@ -318,10 +318,14 @@ def fixed_limits() -> str:
         ("tokens of a durable window that are leased at a time", f"1/{leases.BLOCKS} of its burst"),
         ("refusals recorded one by one, per principal, reason and second", f"{folding.INDIVIDUAL_PER_SECOND}"),
         ("watchers of health", f"{health.MAX_WATCHED}"),
+        (
+            "connections of the metrics listener, a request there",
+            f"{plain.MAX_CONNECTIONS}, {size(plain.MAX_REQUEST_BYTES)}",
+        ),
         ("operations of a message of CryptoStream", f"1 to {crypto_stream.MAX_OPERATIONS:,}; so of ReEncryptStream"),
         (
             "operations of such a stream without answer, their bytes",
-            f"{items.MAX_UNANSWERED:,}, {size(items.MAX_UNANSWERED_BYTES)}: then no more is read",
+            f"{item_stream.MAX_UNANSWERED:,}, {size(item_stream.MAX_UNANSWERED_BYTES)}: then no more is read",
         ),
         ("how far a Watch may fall behind", f"{watch.RING_EVENTS:,} changes"),
         ("how far back the feed reaches", f"{scheduler.FEED_REVISIONS:,} revisions"),

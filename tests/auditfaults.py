@@ -49,7 +49,11 @@ class Fault:
     """Something that goes wrong with an audit directory, and how it is mended."""
 
     heals_itself = False
-    """Whether the log goes on before it is mended."""
+    """Whether the log goes on before it is mended: then a call is refused only if it waits for a sync at that moment."""
+
+    def is_healed(self) -> bool:
+        """Whether it has healed itself."""
+        return False
 
     def inject(self) -> None:
         raise NotImplementedError
@@ -105,6 +109,9 @@ class DeletedSegment(Fault):
     def inject(self) -> None:
         self._path = newest_segment(self._directory)
         self._path.unlink()
+
+    def is_healed(self) -> bool:
+        return self._path.exists() and newest_segment(self._directory) != self._path
 
     def mend(self) -> None:
         if not self._path.exists():

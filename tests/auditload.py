@@ -170,7 +170,9 @@ class HealthWatch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One fault.  Times are in seconds: from the fault to the first refusal and to health, from mending to both again."""
+    """One fault.  Times are in seconds: from the fault to the first refusal (or until it had healed itself) and to health, from
+    mending to both again.
+    """
 
     fault: str
     at_s: tuple[float, float]
@@ -202,6 +204,16 @@ class Outcome:
         return {name: round(value, 3) if isinstance(value, float) else value for name, value in told.items()}
 
 
+async def healed(fault: Fault) -> float:
+    """When a fault had healed itself."""
+    until_s = time.monotonic() + PATIENCE_S
+    while not fault.is_healed():
+        if time.monotonic() > until_s:
+            raise TimeoutError
+        await asyncio.sleep(PACE_S)  # files do not tell
+    return time.monotonic()
+
+
 async def go_through(name: str, fault: Fault, load: Load, health: HealthWatch, hold_s: float) -> Outcome:
     """Let a fault happen while everything works, hold it for a while after it was noticed, mend it, and see it work again."""
     await load.all_kinds_answered()
@@ -210,10 +222,11 @@ async def go_through(name: str, fault: Fault, load: Load, health: HealthWatch, h
     fault_s = time.monotonic()
     fault.inject()
     injected_s = time.monotonic()
-    first = await load.until(lambda reply: reply.reason in REASONS, since)
     if fault.heals_itself:
+        noticed_s = await healed(fault)
         health_s = injected_s  # health is looked at twice a second, and the log went on before
     else:
+        noticed_s = (await load.until(lambda reply: reply.reason in REASONS, since)).ended_s
         health_s = await health.until(serving=False, since_s=fault_s)
     await asyncio.sleep(hold_s)
     mended_s = time.monotonic()
@@ -228,12 +241,12 @@ async def go_through(name: str, fault: Fault, load: Load, health: HealthWatch, h
     return Outcome(
         fault=name,
         at_s=(injected_s, mended_s),
-        refused_s=first.ended_s - injected_s,
+        refused_s=noticed_s - injected_s,
         health_s=health_s - injected_s,
         recovered_s=recovered_s - mended_s,
         refusals=len(refused),
-        answered_after=0 if fault.heals_itself else sum(reply.began_s > first.ended_s for reply in answered),
-        answered_before=sum(reply.began_s <= first.ended_s for reply in answered),
+        answered_after=0 if fault.heals_itself else sum(reply.began_s > noticed_s for reply in answered),
+        answered_before=sum(reply.began_s <= noticed_s for reply in answered),
         other_reasons=sorted({reply.reason for reply in refused} - REASONS),
         slowest_refusal_s=max((reply.ended_s - reply.began_s for reply in refused), default=0.0),
     )

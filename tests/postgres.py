@@ -22,13 +22,15 @@ DATABASE = "orders"
 ADMIN = "rotator"
 ADMIN_PASSWORD = "the rotator's own, 24 chars"
 USERS = ("orders_a", "orders_b")
-SETUP = f"""
-CREATE ROLE {ADMIN} LOGIN CREATEROLE PASSWORD '{ADMIN_PASSWORD.replace("'", "''")}';
-CREATE ROLE {USERS[0]} LOGIN;
-CREATE ROLE {USERS[1]} LOGIN;
-CREATE ROLE bystander LOGIN PASSWORD 'bystander';
-CREATE DATABASE {DATABASE} OWNER {USERS[0]};
-"""
+RECIPE = Path(__file__).resolve().parents[1] / "docs/rotation.md"
+
+
+def setup() -> list[str]:
+    """The statements of docs/rotation.md, with a password of ours; and a role that may do nothing."""
+    written = RECIPE.read_text().split("```sql\n")[1].split("```")[0]
+    password = ADMIN_PASSWORD.replace("'", "''")
+    statements = written.replace("something long", password).strip().splitlines()
+    return [*statements, "CREATE ROLE bystander LOGIN PASSWORD 'bystander'"]
 
 
 def binaries() -> Path:
@@ -60,7 +62,7 @@ class Postgres:
         try:
             self._make()
             self.start()
-            for statement in SETUP.strip().splitlines():
+            for statement in setup():
                 self.sql(statement)
         except BaseException:
             self.close()

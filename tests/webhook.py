@@ -27,6 +27,7 @@ class Webhook:
         self.headers: list[dict[str, str]] = []
         self.answers: dict[str, list[tuple[int, bytes]]] = {}
         self.faults: list[str] = []
+        self.arrived = threading.Event()
         self.let_go = threading.Event()
         self.let_go.set()
         outer = self
@@ -34,6 +35,7 @@ class Webhook:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.arrived.set()
                 outer.let_go.wait(10)
                 status, answer = outer.serve(self.path, dict(self.headers), body)
                 self.send_response(status)

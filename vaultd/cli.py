@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ACCEPT_RESTORE = click.option(
     "--accept-restore",
     is_flag=True,
-    help="Serve a store that was put back from the past, this once; it is recorded.",
+    help="Take a store that was put back from the past, this once; it is recorded.",
 )
 CONFIG = click.option(
     "--config", "config", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, help="YAML file."
@@ -189,10 +189,10 @@ async def _init(
         tell(server.witness.public_pem.decode().rstrip())
 
 
-def _offline(settings: Settings) -> Any:
+def _offline(settings: Settings, *, accept_restore: bool = False) -> Any:
     from vaultd.wiring import Server
 
-    return Server(settings).offline()
+    return Server(settings, accept_restore=accept_restore).offline()
 
 
 def _require_store(settings: Settings) -> None:
@@ -224,14 +224,15 @@ def check_config(config: Path) -> None:
 
 @main.command("check-store")
 @CONFIG
-def check_store(config: Path) -> None:
+@ACCEPT_RESTORE
+def check_store(config: Path, *, accept_restore: bool) -> None:
     """Open every row and compare all of them with their digests.  Exit code 1 names what was tampered with."""
     settings = _load(config)
     passphrase = _ask_passphrase(settings, confirm=False)
 
     async def check() -> None:
         _require_store(settings)
-        async with _offline(settings) as server:
+        async with _offline(settings, accept_restore=accept_restore) as server:
             await server.engine.seal.unseal(passphrase)
             rows = await server.engine.ledger.check(deep=True)
             click.echo(f"store ok: {rows} rows")
@@ -250,7 +251,8 @@ def check_store(config: Path) -> None:
     is_flag=True,
     help="Take all approval rules away too, when nobody is left to approve.",
 )
-def recover_admin(config: Path, admins: tuple[str, ...], *, lift: bool) -> None:
+@ACCEPT_RESTORE
+def recover_admin(config: Path, admins: tuple[str, ...], *, lift: bool, accept_restore: bool) -> None:
     """Give principals every permission, when nobody is left who could.  The server must not be running; it is recorded."""
     settings = _load(config)
     passphrase = _ask_passphrase(settings, confirm=False)
@@ -261,7 +263,7 @@ def recover_admin(config: Path, admins: tuple[str, ...], *, lift: bool) -> None:
         from vaultd.engine.revocations import lift as lift_revocations
 
         _require_store(settings)
-        async with _offline(settings) as server:
+        async with _offline(settings, accept_restore=accept_restore) as server:
             await server.engine.seal.unseal(passphrase)
             document = server.engine.authority.engine.policy.to_document()
             await server.audit_event("recover_admin", admins=" ".join(admins))
@@ -321,6 +323,7 @@ def restore(config: Path, directory: Path) -> None:
         settings.store.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         manifest = restore_backup(directory, settings.store.path)
         click.echo(f"restored revision {manifest.revision}; check it with `vaultd check-store --config {config}`")
+        click.echo("beside an audit log that is newer, with --accept-restore")
         click.echo(
             "rotate AES-GCM and ChaCha20-Poly1305 keys that were used since the backup: their message counts were turned back"
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Numbers = Iterable[tuple[tuple[str, ...], float]]
 
 
-ROTATION_EVENTS: Final = (("key", "rotate", "rotate_failed"),)
+ROTATION_EVENTS: Final = (("key", "rotate", "rotate_failed"), ("secret", "secret_rotated", "rotation_failed"))
 """What rotates, and the scheduler's events that say it was done, or failed."""
 
 
@@ -75,6 +75,9 @@ def _queues(meters: Meters, server: Server) -> None:
     catalog = server.engine.catalog
     meters.observe("vaultd.cache.requests", lambda: _hits("keys", catalog.lookups, catalog.misses))
     meters.observe("vaultd.cache.entries", lambda: [(("keys",), len(catalog))])
+    held = server.engine.secret_catalog
+    meters.observe("vaultd.cache.requests", lambda: _hits("secrets", held.lookups, held.misses))
+    meters.observe("vaultd.cache.entries", lambda: [(("secrets",), len(held))])
 
 
 def _hits(cache: str, lookups: int, misses: int) -> Numbers:

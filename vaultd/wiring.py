@@ -499,8 +499,8 @@ class Server:
             interval_s=audit.checkpoint_interval_s,
             post_quantum=audit.post_quantum,
             accept_restore=accept_restore,
+            needed=self.shipper.oldest_needed_sequence,
         )
-        self.witness.needed = self.shipper.oldest_needed_sequence
         limits = settings.limits
         self.in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
         self.streams = InFlight(limits.streams, limits.streams_per_principal)
@@ -713,7 +713,7 @@ class Server:
                 asyncio.create_task(self._watch_delay()),
                 asyncio.create_task(self._every(STREAMS_CHECK_S, self.chain.recheck_streams)),
                 asyncio.create_task(self._every(STREAMS_CHECK_S, self.engine.watch.tick)),
-                asyncio.create_task(self.engine.watch.run()),
+                asyncio.create_task(self._serve_watchers()),
             ]
             if self.observing.active:
                 tasks.append(asyncio.create_task(self._every(CENSUS_CHECK_S, self.engine.census.tick)))
@@ -748,7 +748,7 @@ class Server:
 
     def sink_figures(self) -> Sequence[SinkNumbers]:
         """The audit sinks besides the log's own files, for metrics."""
-        return ()
+        return self.shipper.figures()
 
     @property
     def bundles(self) -> list[TrustBundle]:
@@ -784,7 +784,7 @@ class Server:
         """The last checkpoint covers every record of a call."""
         try:
             self._audit.write_last_folded()
-            await self.witness.checkpoint()
+            await self.witness.sign_off()
         except VaultdError as error:  # what is not signed is MACed
             _log.warning("checkpoint_failed", reason=error.reason)
 
@@ -833,6 +833,13 @@ class Server:
             except TimeoutError:
                 continue
 
+    async def _serve_watchers(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                await self.engine.watch.run()
+            except Exception as error:  # a fault of ours: an incident, and watchers must not wait for ever
+                self._on_incident("background", error)
+
     async def _watch_delay(self) -> None:
         """Look at how late the event loop is, twenty times a second."""
         loop = asyncio.get_running_loop()
@@ -875,7 +882,11 @@ class Server:
     async def _keep_up_audit(self) -> None:
         audit = self._settings.audit
         compress_after_s = audit.compress_after_s if audit.compress else None
-        await self.witness.keep_up(compress_after_s=compress_after_s, retention_s=audit.retention_days * 86_400)
+        try:
+            await self.witness.keep_up(compress_after_s=compress_after_s, retention_s=audit.retention_days * 86_400)
+        except DataLoss as error:  # closed segments are not as they were written: an alarm, and what is there is kept
+            self._on_data_loss(error)
+            raise
 
     def reload(self) -> None:
         """Read certificates, trust bundles and the policy again; what cannot be read leaves what is in force."""

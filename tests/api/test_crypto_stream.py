@@ -12,10 +12,11 @@ import pytest_asyncio
 from test_review_chain import without_audit
 from wire import CRYPTO, GENEROUS, World, key_of, reason_in, response_class
 
-from harness import reason_of, running_server
+from harness import error_info, reason_of, running_server
 from vaultd.interceptors.routes import RouteMissing, build_routes
 from vaultd.interceptors.rules import RULES
 from vaultd.services.crypto import CryptoService
+from vaultd.services.crypto_stream import CryptoSession
 from vaultd_client.v1 import crypto_pb2 as pb
 from vaultd_client.v1 import identity_pb2, policy_pb2
 
@@ -390,6 +391,18 @@ async def test_no_result_leaves_that_cannot_be_recorded(tmp_path):
         await stream.send(encrypt(4))
         assert (await stream.results(1))[4].encrypt.ciphertext
         stream.call.cancel()
+
+
+async def test_a_fault_of_ours_ends_the_stream_with_its_incident(world, monkeypatch):
+    def fault(self, response, ended) -> None:
+        raise RuntimeError("secret words")
+
+    monkeypatch.setattr(CryptoSession, "finish", fault)
+    stream = Stream(world.server.app)
+    await stream.send(encrypt(1))
+    ended = await stream.end()
+    assert (ended.code(), ended.details()) == (grpc.StatusCode.INTERNAL, "internal error")
+    assert error_info(ended).metadata["incident"]
 
 
 @pytest.mark.parametrize("name", ["CryptoStream", "ReEncryptStream"])

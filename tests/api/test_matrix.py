@@ -172,6 +172,7 @@ SHOWING = {
 } | {
     "admin.list_revoked_identities",
     "admin.get_status",
+    "keys.get_import_job",
 }
 ALSO = {f"{ADMIN}GetApproval": {"approvals.list"}, f"{ADMIN}Watch": SHOWING}
 """Permissions that open a method to callers that the resource does not name."""

@@ -12,7 +12,7 @@ from harness import running_server
 from scraping import get, http, scrape
 from vaultd.hosts.plain import MAX_CONNECTIONS, MAX_REQUEST_BYTES
 from vaultd.telemetry.metrics import METRICS, Kind
-from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, resources_pb2
+from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, resources_pb2, secrets_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -132,13 +132,13 @@ async def test_every_metric_of_the_table_is_there_under_the_name_that_the_docs_s
 
 async def test_the_state_of_components_and_how_long_one_was_away(server):
     board = server.server.board
-    assert (await scrape(server)).one("vaultd_component_serving", component="audit") == 1
-    board.set("audit", False)
+    assert (await scrape(server)).one("vaultd_component_serving", component="seal") == 1
+    board.set("seal", False)
     status, _, body = await get(server, "/readyz")
-    assert (status, b'"audit":false' in body) == (503, True)
-    board.set("audit", True)
+    assert (status, b'"seal":false' in body) == (503, True)
+    board.set("seal", True)
     seen = await scrape(server)
-    assert seen.one("vaultd_recovery_duration_seconds_count", component="audit") == 1
+    assert seen.one("vaultd_recovery_duration_seconds_count", component="seal") == 1
     status, _, _ = await get(server, "/readyz")
     assert status == 200
 
@@ -207,3 +207,22 @@ async def test_a_server_without_metrics_has_no_listener_and_no_census(tmp_path):
         assert quiet.server.observing.port == 0
         assert not quiet.server.observing.active
         assert list(quiet.server.engine.census.resources()) == []
+
+
+async def test_secrets_and_sinks_have_their_figures(server):
+    secret = secrets_pb2.CreateSecretRequest(parent="vaults/default", secret_id="metered")
+    await server.admin.secrets.CreateSecret(secret)
+    await server.admin.secrets.AddSecretVersion(
+        secrets_pb2.AddSecretVersionRequest(parent="vaults/default/secrets/metered", payload=b"a secret")
+    )
+    access = secrets_pb2.AccessSecretVersionRequest(name="vaults/default/secrets/metered")
+    for _ in range(3):
+        await server.admin.secrets.AccessSecretVersion(access)
+    await server.server.engine.census.count()
+    seen = await scrape(server)
+    assert seen.one("vaultd_cache_requests_total", cache="secrets", outcome="miss") == 1
+    assert seen.one("vaultd_cache_requests_total", cache="secrets", outcome="hit") == 2
+    assert seen.one("vaultd_resources", type="secret", expires="never") == 1
+    assert seen.one("vaultd_rotations_due", type="secret") == 0
+    expected = seen.one("vaultd_audit_sink_expected_total", sink="file")
+    assert expected == seen.one("vaultd_audit_sink_delivered_total", sink="file") > 0

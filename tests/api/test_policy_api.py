@@ -262,7 +262,7 @@ async def test_a_change_is_recorded_with_intent_counts_and_no_payload(fresh):
 
 async def test_a_refused_change_is_recorded_by_itself(world):
     outcome = await change(world, "vaults/a", lambda p: p.bindings.append(bind("vaults/a", "admin", OWNER)), "owner")
-    (record,) = [r for r in world.server.audit_records() if r["id"] == outcome.request_id and r["event"] == "call"]
+    (record,) = [r for r in world.server.audit_records() if r.get("id") == outcome.request_id and r["event"] == "call"]
     assert (record["code"], record["reason"]) == ("PERMISSION_DENIED", "POLICY_GRANTS_TOO_MUCH")
 
 

@@ -52,7 +52,7 @@ BATCHES = [path for path in METHODS if path.rpartition("/")[2].startswith("Batch
 ROTATIONS = ("SetRotationPolicy", "DeleteRotationPolicy", "GetRotation", "RotateSecret", "CancelRotation")
 STREAMS = [path for path, method in METHODS.items() if method.server_streaming]
 ITEM_STREAMS = [path for path, method in METHODS.items() if method.client_streaming]
-ENDLESS = [f"{ADMIN}Watch"]
+ENDLESS = [f"{ADMIN}Watch", f"{ADMIN}TailAudit"]
 """Streams that go on until their caller gives them up."""
 SINGLES = [path for path in METHODS if path not in BATCHES and path not in STREAMS]
 MUTATIONS = [

@@ -9,19 +9,24 @@ from pathlib import Path
 
 import pytest
 import yaml
+from google.protobuf import descriptor_pool
 
 from vaultd.config import load_settings
+from vaultd.interceptors.rules import RULES
 from vaultd.telemetry.metrics import METRICS, Kind
+from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, secrets_pb2  # noqa: F401  # into the pool of descriptors
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy/prometheus"
-RULES = sorted((PROMETHEUS / "rules").glob("*.yml"))
+RULE_FILES = sorted((PROMETHEUS / "rules").glob("*.yml"))
 DASHBOARDS = sorted((ROOT / "deploy/grafana").glob("*.json"))
 RUNBOOKS = ROOT / "docs/runbooks"
 
 
 def rules() -> list[dict]:
-    return [rule for path in RULES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
+    return [
+        rule for path in RULE_FILES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]
+    ]
 
 
 ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
@@ -60,7 +65,7 @@ def promtool(*arguments: str | Path) -> str:
 
 
 def test_promtool_accepts_the_rules_and_the_configuration():
-    found = re.findall(r"(\d+) rules found", promtool("check", "rules", *RULES))
+    found = re.findall(r"(\d+) rules found", promtool("check", "rules", *RULE_FILES))
     assert sum(map(int, found)) == len(rules()) > 50
     promtool("check", "config", PROMETHEUS / "prometheus.yml")
 
@@ -86,6 +91,18 @@ def test_every_metric_is_on_a_dashboard_or_in_a_rule():
     used |= {name for path in DASHBOARDS for expression in expressions(path) for name in named_in(expression)}
     for metric in METRICS.values():
         assert any(name == metric.prometheus or name.startswith(f"{metric.prometheus}_") for name in used), metric.name
+
+
+def test_streams_burn_no_budget():
+    """They end with UNAVAILABLE when a server drains, and last as long as they like."""
+    (excluded,) = {
+        match for rule in rules() for match in re.findall(r'rpc_method!~"\.\+/\(([^B)][^)]*)\)"', rule["expr"])
+    }
+    for path in {rule.method for rule in RULES if not rule.open}:
+        service, name = path.strip("/").split("/")
+        method = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
+        if method.server_streaming or method.client_streaming:
+            assert name in excluded.split("|"), path
 
 
 def test_every_alert_says_whom_it_is_for_and_has_a_runbook():

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from typing import TYPE_CHECKING
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
 
-from engine.engines import OpenEngine, engine_settings
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from engine.engines import OpenEngine, engine_settings, intent
 from vaultd import failpoints
+from vaultd.errors import VaultdError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
-    from typing import Any
 
     from harness import FakeClock
 
@@ -74,3 +79,87 @@ class CrashingEngine:
         finally:
             self._armed = ""
         return False
+
+
+class Refused(Exception):
+    """What a model says of a call that the engine must refuse."""
+
+
+class CrashingHistories(RuleBasedStateMachine):
+    """Histories of an engine beside a model, in which the process may die in the middle of any mutation.
+
+    A subclass has `loop`, `clock`, `engine` (a CrashingEngine) and `model`, whose methods raise Refused(reason) or move it.
+    """
+
+    loop: Any
+    clock: FakeClock
+    engine: CrashingEngine
+    model: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[tuple[int, Any, Any]] = []
+        self.point = ""
+
+    @property
+    def opened(self) -> OpenEngine:
+        return self.engine.opened
+
+    def engine_and_model_agree(self) -> None:
+        raise NotImplementedError
+
+    def both(self, expect: Any, call: Any) -> Any:
+        """Do a call in the model and in the engine; both do it, or both refuse it for the same reason."""
+        reason, wanted = "", None
+        try:
+            wanted = expect()
+        except Refused as refusal:
+            reason = str(refusal)
+        if reason:
+            with pytest.raises(VaultdError) as refused:
+                self.loop.run(call())
+            assert refused.value.reason == reason
+            return None
+        answer = self.loop.run(call())
+        if isinstance(wanted, int) and hasattr(answer, "number"):
+            assert answer.number == wanted
+        return answer
+
+    def mutate(self, expect: Any, call: Any) -> None:
+        """Like `both`, under a fresh request id that `retry` may use again.  When a crash is due it comes first, and then the
+        same request again, as a caller without an answer makes it."""
+        request = intent(f"r{len(self.requests)}")
+        point, self.point = self.point, ""
+        happened = self.die(point, expect, lambda: call(request)) if point else False
+        if happened:
+            answer = self.loop.run(call(request))  # the model has moved already: a retry changes nothing more
+        else:
+            answer = self.both(expect, lambda: call(request))
+        self.requests.append((self.clock.us, lambda: call(request), answer))
+
+    def die(self, point: str, expect: Any, call: Any) -> bool:
+        """Die in the middle of a call: nothing of it is there when it was not committed, and else all of it.  Says which."""
+        before = deepcopy(self.model)
+        try:
+            expect()
+        except Refused:
+            with pytest.raises(VaultdError):
+                self.loop.run(self.engine.crash_in(point, call))
+            self.model = before
+            return False
+        assert self.loop.run(self.engine.crash_in(point, call))
+        if point == FLUSHED:
+            self.model = before
+        self.engine_and_model_agree()
+        return point == COMMITTED
+
+    def tick(self) -> None:
+        """Let the scheduler do what is due, and let it die over that first when a crash is."""
+        point, self.point = self.point, ""
+        if point:  # perhaps nothing is due, and then nothing dies
+            self.loop.run(self.engine.crash_in(point, lambda: self.opened.tick()))
+        self.loop.run(self.opened.tick())
+
+    @rule(point=st.sampled_from([FLUSHED, COMMITTED]))
+    def crash_in_the_next_change(self, point: str) -> None:
+        self.point = point

@@ -106,8 +106,13 @@ async def test_a_checkpoint_comes_with_time_and_only_for_something_new(tmp_path)
         clock.advance(0.1)
         await server.witness.tick()
         assert server.witness.newest.head.size > after.head.size
-        row = await server.engine.ledger.read(server.witness._log_row())
-        assert row.values["size"] == server.witness.newest.head.size
+        revision = await server.engine.store.revision()
+        clock.advance(299)
+        server._audit_log.append({"event": "call"})
+        await server.witness.tick()
+        told = await server.engine.ledger.read(server.witness._log_row())
+        assert told.values["size"] == server.witness.newest.head.size  # told again: five minutes are over
+        assert await server.engine.store.revision() == revision + 1
 
 
 async def test_a_store_that_was_put_back_is_found_and_served_only_when_that_is_accepted(tmp_path):
@@ -276,7 +281,11 @@ async def test_upkeep_compresses_and_prunes_behind_a_checkpoint(tmp_path):
         server.witness.needed = lambda: 5
         await server.witness.keep_up(compress_after_s=0, retention_s=2 * 86_400)
         assert verify_directory(tmp_path / "audit", keys=keys).pruned < 5
-        server.witness.needed = lambda: 10**9
+        server.witness.needed = lambda: None
+        clock.jump_wall(3_601)
+        await server.witness.keep_up(compress_after_s=0, retention_s=2 * 86_400)
+        assert verify_directory(tmp_path / "audit", keys=keys).pruned < 5
+        clock.jump_wall(-3_601)
         await server.witness.keep_up(compress_after_s=0, retention_s=2 * 86_400)
     verdict = verify_directory(tmp_path / "audit", keys=keys)
     assert verdict.pruned > 10
@@ -295,6 +304,7 @@ async def test_a_store_that_cannot_be_written_does_not_stop_checkpoints(tmp_path
         monkeypatch.setattr(server.witness, "_tell_store", refuse)
         server._audit_log.append({"event": "call"})
         before = server.witness.newest
+        server.witness._told_us = 0
         assert (await server.witness.checkpoint()).head.size > before.head.size
     assert "checkpoint_not_recorded" in events(tmp_path)
     async with open_server(tmp_path):

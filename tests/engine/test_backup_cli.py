@@ -28,7 +28,7 @@ from vaultd.engine.ledger import Intent
 from vaultd.engine.model import ApprovalRule
 from vaultd.engine.policy import seed_policy
 from vaultd.wiring import Server
-from vaultd_client.v1 import approval_pb2, crypto_pb2, keys_pb2, resources_pb2
+from vaultd_client.v1 import approval_pb2, crypto_pb2, keys_pb2, resources_pb2, secrets_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'clients/python'}"}
@@ -117,6 +117,8 @@ async def use_and_back_up(directory: Path) -> None:
         key = resources_pb2.Key(purpose=resources_pb2.KEY_PURPOSE_ENCRYPT_DECRYPT)
         request = keys_pb2.CreateKeyRequest(parent="vaults/default", key_id="k", key=key)
         await server.admin.keys.CreateKey(request)
+        secret = secrets_pb2.CreateSecretRequest(parent="vaults/default", secret_id="s", payload=b"kept")
+        await server.admin.secrets.CreateSecret(secret)
         sealed = await server.app.crypto.Encrypt(crypto_pb2.EncryptRequest(name=NAME, plaintext=b"before"))
         (directory / "ciphertext").write_bytes(sealed.ciphertext)
         done = await asyncio.to_thread(vaultd, "backup", "--config", directory / "config.yaml", directory / "backup")
@@ -144,6 +146,8 @@ async def test_a_backup_taken_while_serving_opens_on_another_host(made, tmp_path
     async with serving(tmp_path) as server:
         request = crypto_pb2.DecryptRequest(name=NAME, ciphertext=(tmp_path / "ciphertext").read_bytes())
         assert (await server.app.crypto.Decrypt(request)).plaintext == b"before"
+        access = secrets_pb2.AccessSecretVersionRequest(name="vaults/default/secrets/s/versions/1")
+        assert (await server.admin.secrets.AccessSecretVersion(access)).payload == b"kept"
 
 
 def test_a_restore_does_not_overwrite_a_store(made, tmp_path):
@@ -178,9 +182,10 @@ def test_a_restored_vault_does_not_open_without_its_root_key(made, tmp_path):
     assert (refused.returncode, refused.stderr[:25]) == (1, "vaultd: ROOT_KEY_MISSING:")
 
 
-def test_an_edited_store_fails_the_check_and_is_named(made, tmp_path):
+@pytest.mark.parametrize("kind", ["key", "secret", "secret_version"])
+def test_an_edited_store_fails_the_check_and_is_named(made, tmp_path, kind):
     config = host(made, tmp_path, "root.key", "vault.db")
-    edit(tmp_path / "vault.db", ("UPDATE records SET state = 'DELETED' WHERE kind = 'key'", ()))
+    edit(tmp_path / "vault.db", ("UPDATE records SET state = 'DELETED' WHERE kind = ?", (kind,)))
     refused = vaultd("check-store", "--config", config)
     assert refused.returncode == 1
     assert "vaults/default" in refused.stderr

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 
-from engine.crashes import COMMITTED, FLUSHED, CrashingEngine
-from engine.engines import DAY_US, HOUR_US, intent, move_us
+from engine.crashes import CrashingEngine, CrashingHistories, Refused
+from engine.engines import DAY_US, HOUR_US, move_us
 from harness import FakeClock
 from vaultd.engine.secret_access import AccessItem
 from vaultd.engine.secrets import NewVersion, SecretSpec
-from vaultd.errors import VaultdError
 from vaultd.names import SecretRef
 from vaultd.secret import Secret
 
@@ -69,10 +66,6 @@ class ModelSecret:
         for number in self.live[: -self.kept]:
             if number not in named:
                 self.versions[number].state = "DESTROYED"
-
-
-class Refused(Exception):
-    """What the model says of a call that the engine must refuse."""
 
 
 class Model:
@@ -190,7 +183,7 @@ class Model:
                         found.versions[number].state = "DESTROYED"
 
 
-class SecretHistories(RuleBasedStateMachine):
+class SecretHistories(CrashingHistories):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.Runner()
@@ -200,9 +193,7 @@ class SecretHistories(RuleBasedStateMachine):
         self.engine = CrashingEngine(Path(self.directory.name), self.clock, lifecycle=lifecycle)
         self.loop.run(self.engine.start())
         self.model = Model()
-        self.requests: list[tuple[int, Any, Any]] = []
         self.payloads = 0
-        self.point = ""
 
     def teardown(self) -> None:
         self.loop.run(self.whole())
@@ -211,11 +202,11 @@ class SecretHistories(RuleBasedStateMachine):
         self.directory.cleanup()
 
     async def whole(self) -> None:
-        assert await self.engine.opened.ledger.check(deep=True)
+        assert await self.opened.ledger.check(deep=True)
 
     @property
     def secrets(self) -> Any:
-        return self.engine.opened.engine.secrets
+        return self.opened.engine.secrets
 
     @staticmethod
     def ref(name: str, which: str = "") -> SecretRef:
@@ -224,52 +215,6 @@ class SecretHistories(RuleBasedStateMachine):
     def fresh(self) -> bytes:
         self.payloads += 1
         return f"payload {self.payloads}".encode() * (1 + self.payloads % 20)
-
-    def both(self, expect: Any, call: Any) -> Any:
-        """Do a call in the model and in the engine; both do it, or both refuse it for the same reason."""
-        try:
-            expect()
-        except Refused as refusal:
-            reason = str(refusal)
-        else:
-            reason = ""
-        if reason:
-            with pytest.raises(VaultdError) as refused:
-                self.loop.run(call())
-            assert refused.value.reason == reason
-            return None
-        return self.loop.run(call())
-
-    def mutate(self, expect: Any, call: Any) -> None:
-        """Like `both`, under a fresh request id; when a crash is due it comes first, and then this is the retry."""
-        request = intent(f"r{len(self.requests)}")
-        point, self.point = self.point, ""
-        happened = self.die(point, expect, lambda: call(request)) if point else False
-        if happened:
-            answer = self.loop.run(call(request))  # the model has moved already: a retry changes nothing more
-        else:
-            answer = self.both(expect, lambda: call(request))
-        self.requests.append((self.clock.us, lambda: call(request), answer))
-
-    def die(self, point: str, expect: Any, call: Any) -> bool:
-        """Die in the middle of a call: nothing of it is there when it was not committed, and else all of it.  Says which."""
-        before = copy.deepcopy(self.model)
-        try:
-            expect()
-        except Refused:
-            with pytest.raises(VaultdError):
-                self.loop.run(self.engine.crash_in(point, call))
-            self.model = before
-            return False
-        assert self.loop.run(self.engine.crash_in(point, call))
-        if point == FLUSHED:
-            self.model = before
-        self.engine_and_model_agree()
-        return point == COMMITTED
-
-    @rule(point=st.sampled_from([FLUSHED, COMMITTED]))
-    def crash_in_the_next_change(self, point: str) -> None:
-        self.point = point
 
     @rule(name=NAMES, filled=st.booleans(), kept=st.integers(1, 3), ttl_us=st.sampled_from([None, HOUR_US]))
     def create(self, name: str, filled: bool, kept: int, ttl_us: int | None) -> None:
@@ -331,10 +276,7 @@ class SecretHistories(RuleBasedStateMachine):
     @rule(us=st.sampled_from([1, HOUR_US - 1, HOUR_US, DAY_US, RETENTION_US]))
     def time_passes(self, us: int) -> None:
         move_us(self.clock, us)
-        point, self.point = self.point, ""
-        if point:  # perhaps nothing is due, and then nothing dies
-            self.loop.run(self.engine.crash_in(point, lambda: self.engine.opened.tick()))
-        self.loop.run(self.engine.opened.tick())
+        self.tick()
         self.model.tick(self.clock.us)
 
     @rule(name=NAMES, which=WHICH)
@@ -343,7 +285,7 @@ class SecretHistories(RuleBasedStateMachine):
         ref = self.ref(name, which)
         answer = self.both(
             lambda: wanted.append(self.model.access(name, which, self.clock.us)),
-            lambda: self.engine.opened.engine.secret_access.access(AccessItem(str(ref)), None),
+            lambda: self.opened.engine.secret_access.access(AccessItem(str(ref)), None),
         )
         if answer is not None:
             assert answer[1].expose("compared with the model") == wanted[0]

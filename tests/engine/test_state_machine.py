@@ -1,4 +1,4 @@
-"""Random histories of keys against a model of the documented state machine, on a real SQLite file and a fake clock."""
+"""Random histories of keys, with crashes in the middle of changes, against a model of the documented state machine."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 
-from engine.engines import DAY_US, HOUR_US, OpenEngine, engine_settings, intent, move_us
+from engine.crashes import CrashingEngine, CrashingHistories, Refused
+from engine.engines import DAY_US, HOUR_US, move_us
 from harness import FakeClock
 from vaultd.engine.algorithms import Purpose
 from vaultd.engine.lifecycle import KeySpec, KeyUpdate
 from vaultd.engine.transit import DecryptItem, EncryptItem, SignItem, VerifyItem
-from vaultd.errors import VaultdError
 from vaultd.names import KeyRef
 from vaultd.secret import Secret
 
@@ -58,10 +57,6 @@ class ModelKey:
         self.primary = self.primary if keep_primary else number
         self.rotation_us = now_us + self.period_us if self.period_us else None
         return number
-
-
-class Refused(Exception):
-    """What the model says of a call that the engine must refuse."""
 
 
 class Model:
@@ -177,51 +172,25 @@ class Model:
                 key.rotate(now_us)
 
 
-class KeyHistories(RuleBasedStateMachine):
+class KeyHistories(CrashingHistories):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.Runner()
         self.directory = tempfile.TemporaryDirectory()
         self.clock = FakeClock()
-        path = Path(self.directory.name)
         lifecycle = {"min_destroy_delay_s": 0, "deletion_retention_s": RETENTION_US // 1_000_000}
-        self.opened = OpenEngine(engine_settings(path, lifecycle=lifecycle), self.clock)
-        self.loop.run(self.opened.start())
+        self.engine = CrashingEngine(Path(self.directory.name), self.clock, lifecycle=lifecycle)
+        self.loop.run(self.engine.start())
         self.model = Model()
-        self.requests: list[tuple[int, Any, Any]] = []
         self.sealed: list[tuple[str, int, bytes]] = []
         self.signed: list[tuple[str, int, bytes]] = []
         self.seen: dict[str, tuple[Any, str]] = {}
         self.backups: list[tuple[str, bytes, ModelKey]] = []
 
     def teardown(self) -> None:
-        self.loop.run(self.opened.stop())
+        self.loop.run(self.engine.stop())
         self.loop.close()
         self.directory.cleanup()
-
-    def both(self, expect: Any, call: Any) -> Any:
-        """Do a call in the model and in the engine; both do it, or both refuse it for the same reason."""
-        try:
-            wanted = expect()
-        except Refused as refusal:
-            reason = str(refusal)
-        else:
-            reason = ""
-        if reason:
-            with pytest.raises(VaultdError) as refused:
-                self.loop.run(call())
-            assert refused.value.reason == reason
-            return None
-        answer = self.loop.run(call())
-        if isinstance(wanted, int) and hasattr(answer, "number"):
-            assert answer.number == wanted
-        return answer
-
-    def mutate(self, expect: Any, call: Any) -> None:
-        """Like `both`, under a fresh request id that `retry` may use again."""
-        request = intent(f"r{len(self.requests)}")
-        answer = self.both(expect, lambda: call(request))
-        self.requests.append((self.clock.us, lambda: call(request), answer))
 
     @property
     def lifecycle(self) -> Any:
@@ -250,10 +219,10 @@ class KeyHistories(RuleBasedStateMachine):
     @rule(name=NAMES, number=NUMBERS, call=st.sampled_from(["set_primary", "enable", "disable", "destroy", "restore"]))
     def change_version(self, name: str, number: int, call: str) -> None:
         now = (self.clock.us,) if call == "destroy" else ()
-        act = getattr(self.lifecycle, call if call == "set_primary" else f"{call}_version")
+        act = call if call == "set_primary" else f"{call}_version"
         self.mutate(
             lambda: getattr(self.model, call)(name, number, *now),
-            lambda request: act(request, self.ref(name, number), ""),
+            lambda request: getattr(self.lifecycle, act)(request, self.ref(name, number), ""),
         )
 
     @rule(name=NAMES, call=st.sampled_from(["delete", "undelete", "purge"]))
@@ -318,7 +287,7 @@ class KeyHistories(RuleBasedStateMachine):
     @rule(us=st.sampled_from([1, HOUR_US - 1, HOUR_US, DAY_US - 1, DAY_US, RETENTION_US]))
     def time_passes(self, us: int) -> None:
         move_us(self.clock, us)
-        self.loop.run(self.opened.tick())
+        self.tick()
         self.model.tick(self.clock.us)
 
     @rule(name=NAMES, number=st.integers(0, 4))

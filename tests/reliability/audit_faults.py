@@ -76,6 +76,15 @@ def start_receiver(tls: Path, stack: ExitStack) -> tuple[int, int]:
     return process.pid, int(process.stdout.readline().split()[1])
 
 
+def start_bystander(stack: ExitStack) -> subprocess.Popen[str]:
+    """Whoever only sleeps: what it is late by, the server is late by, too, and not by its own fault."""
+    command = [sys.executable, str(ROOT / "tests/reliability/bystander.py")]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    stack.callback(process.kill)
+    process.stdout.readline()
+    return process
+
+
 def make_server(
     kind: str, directory: Path, best_port: int, stack: ExitStack
 ) -> tuple[Server, auditfaults.Fault, str, str]:
@@ -114,6 +123,7 @@ async def one_kind(kind: str, directory: Path, arguments: argparse.Namespace) ->
             server, fault, component, by = make_server(kind, directory, best.port, stack)
             server.start()
             stack.callback(server.kill)
+            bystander = start_bystander(stack)
             client = connect(directory, server.address)
             cleanup.push_async_callback(client.channel.close)
             watched = connect(directory, server.address)
@@ -135,13 +145,14 @@ async def one_kind(kind: str, directory: Path, arguments: argparse.Namespace) ->
             await client.channel.close()
             await watched.channel.close()
             samples = json.loads(await asyncio.to_thread(server.stop) or "[]")
+            bystander.terminate()
+            woken = json.loads((await asyncio.to_thread(bystander.communicate))[0])
             verified = verify(directory)
     answered = sum(not reply.reason for reply in load.replies)
     spans = [outcome.at_s for outcome in outcomes]
     during = [late_s for at_s, late_s in samples if any(begin <= at_s <= end for begin, end in spans)]
-    without = [late_s for at_s, late_s in samples if not any(begin <= at_s <= end for begin, end in spans)]
-    # The load alone may make the loop late, on a machine that others use as well: a fault must not make it later.
-    late = percentile(during, 0.99) > max(MAX_LAG_S, percentile(without, 0.99))
+    machine = [late_s for at_s, late_s in woken if any(begin <= at_s <= end for begin, end in spans)]
+    late = percentile(during, 0.99) > MAX_LAG_S + percentile(machine, 0.99)
     return {
         "kind": kind,
         "by": by,
@@ -158,7 +169,7 @@ async def one_kind(kind: str, directory: Path, arguments: argparse.Namespace) ->
         "recovered_max_s": round(max(outcome.recovered_s for outcome in outcomes), 3),
         "lag_p99_s": round(percentile(during, 0.99), 4),
         "lag_max_s": round(max(during), 4),
-        "lag_p99_without_s": round(percentile(without, 0.99), 4),
+        "machine_lag_p99_s": round(percentile(machine, 0.99), 4),
     }
 
 

@@ -13,14 +13,17 @@ import argparse
 import asyncio
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from array import array
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc
 from processes import ENVIRONMENT, Server, connect, make_vault, percentile
 
 from vaultd.devpki import issue_client_certificate
@@ -38,6 +41,7 @@ PROCESSES = 4
 KEPT_MIB = 32
 """What may stay: arenas of the allocator, and the caches that 10,000 changes fill."""
 SETTLE_S = 60
+TRY_AGAIN = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
 GENEROUS = {"limits": {"mutation": {"per_second": 1_000_000, "burst": 1_000_000}}}
 
 
@@ -47,6 +51,12 @@ def memory_mib(pid: int, field: str) -> float:
         if line.startswith(field + ":"):
             return int(line.split()[1]) / 1024
     raise SystemExit(f"no {field} of process {pid}")
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of a process, in user mode and in the kernel."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Watchers:
@@ -83,9 +93,14 @@ class Watchers:
     def close(self) -> None:
         """End the processes and with them the watches."""
         for process in self._processes:
-            process.stdin.close()
+            if not process.stdin.closed:
+                process.stdin.close()
         for process in self._processes:
-            process.wait(60)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:  # it still waits for changes that will not come
+                process.kill()
+                process.wait()
             process.stdout.close()
 
 
@@ -103,6 +118,17 @@ async def prepare(admin: Client, watchers: int) -> list[str]:
     return names
 
 
+async def update(admin: Client, request: keys_pb2.UpdateKeyRequest) -> resources_pb2.Key:
+    """The changed key.  What says `try again` is obeyed; the request id makes that safe, whether or not it was done."""
+    while True:
+        try:
+            return await admin.keys.UpdateKey(request, timeout=60)
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in TRY_AGAIN:
+                raise
+        await asyncio.sleep(0.2)
+
+
 async def change(admin: Client, names: list[str], count: int, writers: int, pace_s: float) -> list[int]:
     """Change labels of keys; returns the revisions that were acknowledged."""
     revisions: list[int] = []
@@ -112,7 +138,8 @@ async def change(admin: Client, names: list[str], count: int, writers: int, pace
         for number in numbers:
             request = keys_pb2.UpdateKeyRequest(key=resources_pb2.Key(name=name, labels={"n": str(number)}))
             request.update_mask.paths.append("labels")
-            changed = await admin.keys.UpdateKey(request, timeout=60)
+            request.request_id = f"{name.rpartition('/')[2]}-{time.monotonic_ns()}"
+            changed = await update(admin, request)
             revisions.append(int(changed.etag.strip('"')))
             await asyncio.sleep(pace_s)
 
@@ -120,11 +147,14 @@ async def change(admin: Client, names: list[str], count: int, writers: int, pace
     return sorted(revisions)
 
 
-def judge(phase: str, revisions: list[int], answers: list[dict[str, Any]], elapsed_s: float) -> bool:
+def judge(
+    phase: str, revisions: list[int], answers: list[dict[str, Any]], elapsed_s: float, server_cpu_s: float
+) -> bool:
     """Compare what was seen with what was acknowledged, and say so."""
     expected = hashlib.sha256(array("q", revisions).tobytes()).hexdigest()
     watchers = [watcher for answer in answers for watcher in answer["watchers"]]
     wrong = [w for w in watchers if w["failed"] or w["seen"] != len(revisions) or w["digest"] != expected]
+    responses = sum(watcher["responses"] for watcher in watchers)
     latencies = [latency / 1000 for answer in answers for latency in answer["latencies_us"]]
     print(
         json.dumps(
@@ -133,7 +163,10 @@ def judge(phase: str, revisions: list[int], answers: list[dict[str, Any]], elaps
                 "watchers": len(watchers),
                 "changes": len(revisions),
                 "wrong": len(wrong),
+                "resumed": sum(watcher["resumed"] for watcher in watchers),
                 "seconds": round(elapsed_s, 1),
+                "events_per_response": round(len(revisions) * len(watchers) / responses, 1),
+                "server_cpu_us_per_response": round(server_cpu_s / responses * 1e6),
                 "latency_ms_p50": round(percentile(latencies, 0.5), 1),
                 "latency_ms_p99": round(percentile(latencies, 0.99), 1),
                 "latency_ms_max": round(max(latencies), 1),
@@ -150,20 +183,22 @@ async def run(directory: Path, watchers: int, changes: int) -> bool:
         stem = f"watcher-{at}"
         issue_client_certificate(directory / "tls", directory / "tls" / stem, uri=f"spiffe://dev.vaultd/{stem}")
     server.start()
+    closing = ExitStack()
     try:
         admin = connect(directory, server.address)
         names = await prepare(admin, watchers)
         await change(admin, names, 200, WRITERS, 0)  # what a server that has worked keeps belongs to the base
         before = memory_mib(server.pid, "VmRSS")
         clients = await asyncio.to_thread(Watchers, server, directory / "tls", watchers)
+        closing.callback(clients.close)
         open_mib = memory_mib(server.pid, "VmRSS")
         good = True
         for phase, count, writers, pace_s in (("paced", PACED_CHANGES, 1, PACE_S), ("flood", changes, WRITERS, 0.0)):
-            began = time.monotonic()
+            began, cpu_before = time.monotonic(), cpu_s(server.pid)
             clients.expect(count)
             revisions = await change(admin, names, count, writers, pace_s)
             answers = await asyncio.to_thread(clients.answers)
-            good &= judge(phase, revisions, answers, time.monotonic() - began)
+            good &= judge(phase, revisions, answers, time.monotonic() - began, cpu_s(server.pid) - cpu_before)
         peak = memory_mib(server.pid, "VmHWM")
         await asyncio.to_thread(clients.close)
         after = memory_mib(server.pid, "VmRSS")
@@ -177,6 +212,7 @@ async def run(directory: Path, watchers: int, changes: int) -> bool:
         await admin.channel.close()
         return good and after <= before + KEPT_MIB
     finally:
+        closing.close()
         server.stop()
 
 

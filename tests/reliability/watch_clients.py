@@ -24,7 +24,10 @@ STREAMS_PER_CONNECTION = 84
 """A connection may have 100."""
 SAMPLED = 25
 """Of so many watchers one keeps the latency of each event."""
-WAIT_S = 300
+WAIT_S = 600
+KEYS = watch_pb2.WatchFilter(resource_prefix="vaults/default/keys", kinds=[watch_pb2.RESOURCE_KIND_KEY])
+RESUMABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED}
+"""The connection ended, or this reader was too slow: the watch goes on with its token."""
 
 assert ROOT.is_dir()
 
@@ -32,9 +35,12 @@ assert ROOT.is_dir()
 class Watcher:
     """One watch: what it has seen since the last order."""
 
-    def __init__(self, call: grpc.aio.UnaryStreamCall, sampled: bool) -> None:
-        self._call = call
+    def __init__(self, stub: admin_pb2_grpc.AdminServiceStub, sampled: bool) -> None:
+        self._stub = stub
+        self._call = stub.Watch(watch_pb2.WatchRequest(filter=KEYS))
         self._sampled = sampled
+        self._token = ""
+        self.resumed = self.responses = 0
         self.seen = 0
         self.failed = ""
         self.digest = hashlib.sha256()
@@ -42,12 +48,22 @@ class Watcher:
         self._last = 0
 
     async def open(self) -> None:
-        self._last = (await self._call.read()).revision
+        first = await self._call.read()
+        self._last, self._token = first.revision, first.resume_token
 
     async def follow(self, wanted: int) -> None:
         """Read until so many changes were seen."""
         while self.seen < wanted:
-            response = await self._call.read()
+            try:
+                response = await self._call.read()
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in RESUMABLE:
+                    raise
+                self.resumed += 1
+                self._call = self._stub.Watch(watch_pb2.WatchRequest(filter=KEYS, resume_token=self._token))
+                continue
+            self._token = response.resume_token
+            self.responses += 1
             revisions = array("q", [event.revision for event in response.events])
             if not revisions:
                 continue
@@ -63,17 +79,20 @@ class Watcher:
 
     def take(self) -> dict[str, object]:
         """What was seen, and begin anew."""
-        taken = {"seen": self.seen, "digest": self.digest.hexdigest(), "failed": self.failed}
-        self.seen, self.digest = 0, hashlib.sha256()
+        taken = {
+            "seen": self.seen,
+            "digest": self.digest.hexdigest(),
+            "failed": self.failed,
+            "resumed": self.resumed,
+            "responses": self.responses,
+        }
+        self.seen, self.digest, self.resumed, self.responses = 0, hashlib.sha256(), 0, 0
         return taken
 
 
 async def main(address: str, tls: Path, stem: str, count: int) -> None:
     files = [(tls / name).read_bytes() for name in ("ca.crt", f"{stem}.key", f"{stem}.crt")]
     credentials = grpc.ssl_channel_credentials(*files)
-    request = watch_pb2.WatchRequest(
-        filter=watch_pb2.WatchFilter(resource_prefix="vaults/default/keys", kinds=[watch_pb2.RESOURCE_KIND_KEY])
-    )
     channels, watchers = [], []
     for at in range(count):
         if at % STREAMS_PER_CONNECTION == 0:
@@ -81,7 +100,7 @@ async def main(address: str, tls: Path, stem: str, count: int) -> None:
                 grpc.aio.secure_channel(address, credentials, options=[("grpc.use_local_subchannel_pool", 1)])
             )
             stub = admin_pb2_grpc.AdminServiceStub(channels[-1])
-        watchers.append(Watcher(stub.Watch(request), at % SAMPLED == 0))
+        watchers.append(Watcher(stub, at % SAMPLED == 0))
     await asyncio.gather(*(watcher.open() for watcher in watchers))
     print("ready", flush=True)
     loop = asyncio.get_running_loop()

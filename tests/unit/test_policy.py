@@ -87,7 +87,7 @@ def fault(document: object) -> str:
 def test_the_permissions_are_those_that_the_protos_name() -> None:
     text = "".join(path.read_text() for path in PROTOS.glob("*.proto"))
     assert PERMISSIONS == set(
-        re.findall(r"`((?:crypto|keys|secrets|vaults|policy|admin|quotas|approvals)\.[a-z_]+)`", text)
+        re.findall(r"`((?:audit|crypto|keys|secrets|vaults|policy|admin|quotas|approvals)\.[a-z_]+)`", text)
     )
 
 
@@ -117,6 +117,7 @@ def test_an_auditor_only_reads_metadata() -> None:
     reads = {f"{kind}.{verb}" for kind in ("keys", "secrets", "vaults", "quotas") for verb in ("get", "list")}
     others = {
         *("admin.get_status", "admin.list_revoked_identities"),
+        *("audit.get_proof", "audit.tail", "audit.verify"),
         *("approvals.get_rules", "approvals.list", "keys.list_grants", "policy.get"),
     }
     assert BUILT_IN_ROLES["auditor"] == reads | others

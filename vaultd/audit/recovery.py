@@ -103,7 +103,9 @@ def newest_checkpoint(directory: Path, chain_id: bytes) -> heads.Newest | None:
     for _, path in reversed(segments.list_segments(directory)):
         found = b""
         with segments.open_segment(path) as file:
-            for line in file:
+            for number, line in enumerate(file):
+                if not number and line.endswith(b"\n") and not take_apart(line[:-1]).chain:
+                    return None  # of a release without a chain, and so is everything before
                 if mark in line and line.endswith(b"\n"):
                     found = line
         if found:

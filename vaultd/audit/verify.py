@@ -8,9 +8,10 @@ checkpoint.
 from __future__ import annotations
 
 import gzip
+import time
 import zlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from vaultd.audit import heads, segments
 from vaultd.audit.chain import Chain
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 BEGINS: Final = b'"event":"chain_begins"'
 LINES_PER_PAUSE: Final = 256
+LOOKS: Final = 3
+LOOK_S: Final = 0.02
+"""How often, and how far apart, a line that is not whole is looked at again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +107,18 @@ def _beginning(
 
 
 def begin_chain(directory: Path, chain_id: bytes, on_block: Callable[[int, bytes], object] | None = None) -> Chain:
-    """The chain before its first record: record 1, or the one that says `chain_begins` after those of an older release."""
+    """The chain before its first record: record 1, or the one that says `chain_begins` after those of an older release.
+
+    That one is always the first of its segment.
+    """
     for _, path in segments.list_segments(directory):
         try:
             with segments.open_segment(path) as file:
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break
-                    if BEGINS in line and take_apart(line[:-1]).chain:
-                        return Chain(chain_id, first=segments.sequence_of(line), tree=Frontier(on_block=on_block))
-                    if take_apart(line[:-1]).chain:
-                        return Chain(chain_id, tree=Frontier(on_block=on_block))
+                line = file.readline()
+            if BEGINS in line and take_apart(line.rstrip(b"\n")).chain:
+                return Chain(chain_id, first=segments.sequence_of(line), tree=Frontier(on_block=on_block))
+            if take_apart(line.rstrip(b"\n")).chain:
+                break
         except (EOFError, zlib.error, gzip.BadGzipFile):
             break  # said by who walks over it
     return Chain(chain_id, tree=Frontier(on_block=on_block))
@@ -176,6 +181,8 @@ def _walk_segment(
                 if number <= known or (walk.sequence < walk.chain.first and _before_chain(line, walk)):
                     offset += len(line)
                     continue
+                if not line.endswith(b"\n") and not later:
+                    line = _rest_of(file, offset)
                 if not line.endswith(b"\n"):
                     if not later:
                         raise BadRecord(place, walk.sequence + 1, "the line is cut short")
@@ -195,6 +202,18 @@ def _walk_segment(
                     return
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise BadRecord(Place(name, number + 1), walk.sequence + 1, "the compressed segment is damaged here") from None
+
+
+def _rest_of(file: BinaryIO, offset: int) -> bytes:
+    """The line at an offset, once it is whole: a server may be writing it at this moment."""
+    line = b""
+    for _ in range(LOOKS):
+        time.sleep(LOOK_S)
+        file.seek(offset)
+        line = file.readline()
+        if line.endswith(b"\n"):
+            break
+    return line
 
 
 def _check_header(path: Path, walk: Walk) -> None:

@@ -113,6 +113,15 @@ class Walk:
             raise BadRecord(place, expected, "does not fit its chain hash: it, or what stood before it, was changed")
         if self._mac is not None:
             self._check_mac(place, line, parts.mac, parts.chain)
+        try:
+            self._understand(place, line)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise BadRecord(place, expected, "is no record as vaultd writes it") from None
+        self.chain.add(parts.chain, line)
+        self.sequence = sequence
+
+    def _understand(self, place: Place, line: bytes) -> None:
+        """Take what a record of the log about itself says.  The marks cannot be in a string, where quotes are escaped."""
         if _MARK[CHECKPOINT] in line:
             self._checkpoint(place, line)
         elif _MARK[KEYS] in line:
@@ -126,8 +135,6 @@ class Walk:
             revision = record.get(REVISION)
             if isinstance(revision, int):
                 self.revision = revision if record.get("event") == ACCEPTED else max(self.revision, revision)
-        self.chain.add(parts.chain, line)
-        self.sequence = sequence
 
     def _check_mac(self, place: Place, line: bytes, mac: str, chain: bytes) -> None:
         assert self._mac_key is not None  # noqa: S101  # the caller looked

@@ -29,6 +29,7 @@ from vaultd.audit.recovery import newest_checkpoint
 from vaultd.audit.verify import begin_chain, walk_segments
 from vaultd.audit.walk import ACCEPTED, KEYS, REVISION, BadRecord, Walk
 from vaultd.engine.clock import SECOND_US
+from vaultd.engine.scheduler import JUMP_US
 from vaultd.errors import DataLoss, FailedPrecondition, Unavailable, VaultdError
 from vaultd.secret import Secret
 from vaultd.store.base import RowKey
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 KEY_KIND: Final = "audit_key"
 LOG_KIND: Final = "audit_log"
+TOLD_US: Final = 300 * SECOND_US
+"""How often the store is told of a checkpoint: each time is a write, which every node on the store takes in."""
 MAX_UNSIGNED: Final = 100_000
 """Records after which a checkpoint is made before its time, so that a start never has many more to read."""
 _ACTIVE: Final = "ACTIVE"
@@ -71,7 +74,9 @@ class AuditWitness:
         interval_s: float,
         post_quantum: bool = False,
         accept_restore: bool = False,
+        needed: Callable[[], int | None] = lambda: None,
     ) -> None:
+        """`needed`: the oldest record that somebody still has to read, such as what ships the log; None for none."""
         self._ledger = ledger
         self._log = log
         self._clock = clock
@@ -83,12 +88,12 @@ class AuditWitness:
         self._correlation: RecordMac | None = None
         self._newest: heads.Newest | None = None
         self._recorded = 0
-        self._signed_us = 0
+        self._signed_us = self._told_us = 0
         self._revision = 0
         self._fingerprint = bytes(16)
         self._turn = asyncio.Lock()
-        self.needed: Callable[[], int] = lambda: _ALL
-        """Says the first record that somebody else still has to read, such as what ships the log: it is not removed before."""
+        self.needed = needed
+        self._started = (clock.now_us(), clock.monotonic_s())
 
     @property
     def chain_id(self) -> bytes:
@@ -142,7 +147,7 @@ class AuditWitness:
         walk, newest = await asyncio.to_thread(_verify_tail, log, until, signer.public_keys, key)
         await self._compare(walk, newest)
         log.use_key(key)
-        self._signer, self._newest = signer, None
+        self._signer, self._newest, self._told_us = signer, None, 0
         self._correlation = RecordMac(self._ledger.sealer.derived_key("vaultd audit correlation v1"))
         described = [
             {"id": key_id(key), "algorithm": key_algorithm(key), "public_key": base64.b64encode(key_der(key)).decode()}
@@ -168,8 +173,13 @@ class AuditWitness:
         if not 0 <= waited_us < self._interval_us or self._log.sequence - newest.sequence > MAX_UNSIGNED:
             await self.checkpoint()
 
+    async def sign_off(self) -> None:
+        """Sign every record that there is, and tell the store of it whatever it was told before: the server stops."""
+        self._told_us = 0
+        await self.checkpoint()
+
     async def checkpoint(self) -> heads.Newest | None:
-        """Sign every record that there is, durably, and tell the store; None while sealed.
+        """Sign every record that there is, durably; None while sealed.  The store is told every few minutes.
 
         A store that cannot be written does not stand in the way: the next checkpoint tells it.
         """
@@ -186,10 +196,8 @@ class AuditWitness:
             await self._log.keep(newest)
             failpoints.hit("audit.checkpoint_kept")
             self._newest, self._signed_us = newest, self._clock.now_us()
-            try:
-                await self._tell_store(newest.head)
-            except VaultdError as error:
-                self._on_event("checkpoint_not_recorded", "", error.reason)
+            if not 0 <= self._signed_us - self._told_us < TOLD_US:
+                await self._try_to_tell(newest.head)
             failpoints.hit("audit.checkpoint_recorded")
             return newest
 
@@ -205,11 +213,18 @@ class AuditWitness:
         try:
             if compress_after_s is not None:
                 await asyncio.to_thread(upkeep.compress_closed, log.directory, log.segment_number, compress_after_s)
-            if not retention_s or signer is None or newest is None:
+            if not retention_s or signer is None or newest is None or self._clock_jumped():
                 return
+            needed = self.needed()
             before_us = self._clock.now_us() - int(retention_s * SECOND_US)
             removal = await asyncio.to_thread(
-                upkeep.plan_removal, log.directory, log.chain_id, before_us, signer, newest.head, self.needed()
+                upkeep.plan_removal,
+                log.directory,
+                log.chain_id,
+                before_us,
+                signer,
+                newest.head,
+                _ALL if needed is None else needed,
             )
             if removal is not None:
                 record = {"event": "pruned", "through": removal.through, "segments": [p.name for p in removal.paths]}
@@ -221,6 +236,12 @@ class AuditWitness:
             raise Unavailable(
                 "AUDIT_UPKEEP_FAILED", "segments cannot be compressed or removed", retry_after_s=60
             ) from error
+
+    def _clock_jumped(self) -> bool:
+        """Whether the wall clock cannot be believed: then nothing is removed until a restart, as nothing is destroyed."""
+        started_us, started_s = self._started
+        passed_us = (self._clock.monotonic_s() - started_s) * SECOND_US
+        return abs(self._clock.now_us() - started_us - passed_us) > JUMP_US
 
     # -- the store ------------------------------------------------------------------------------------------------------
 
@@ -271,6 +292,13 @@ class AuditWitness:
 
     def _log_row(self) -> RowKey:
         return RowKey(LOG_KIND, "", self._log.chain_id.hex(), 0)
+
+    async def _try_to_tell(self, head: TreeHead) -> None:
+        try:
+            await self._tell_store(head)
+            self._told_us = self._signed_us
+        except VaultdError as error:
+            self._on_event("checkpoint_not_recorded", "", error.reason)
 
     async def _tell_store(self, head: TreeHead) -> None:
         values = {"size": head.size, "root": head.root.hex(), "time": head.time}

@@ -95,7 +95,7 @@ class KeyImport:
                 "expire_time must be in the future, and at most 7 days ahead",
                 field="import_job.expire_time",
             )
-        await self._require_vault(vault)
+        await self._lifecycle.require_vault(vault)
         if await self._ledger.read(_at(vault, job)) is not None:
             raise _job_exists()
         active = (ImportJobState.ACTIVE.value,)
@@ -125,11 +125,6 @@ class KeyImport:
 
         return await self._ledger.mutate(intent, body)
 
-    async def _require_vault(self, vault: str) -> None:
-        found = await self._ledger.read(RowKey("vault", "", vault, 0))
-        if found is None or found.row.state != "ACTIVE":
-            raise NotFound("VAULT_NOT_FOUND", "no such vault; ListVaults shows the vaults")
-
     async def get_job(self, vault: str, job: str) -> ImportJob:
         """Read a job; raises NotFound."""
         found = await self._ledger.read(_at(vault, job))
@@ -139,7 +134,7 @@ class KeyImport:
 
     async def list_jobs(self, vault: str, after: str, limit: int) -> list[ImportJob]:
         """Read jobs by id, after an id; raises NotFound for a vault that is not there."""
-        await self._require_vault(vault)
+        await self._lifecycle.require_vault(vault)
         return [self._as_of_now(row.resource()) for row in await self._ledger.list(KIND, vault, after, limit, ())]
 
     def _as_of_now(self, job: ImportJob) -> ImportJob:

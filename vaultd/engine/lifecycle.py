@@ -68,6 +68,7 @@ class KeySpec:
     rotation_period_us: int | None = None
     next_rotation_us: int | None = None
     expire_us: int | None = None
+    notice_us: int | None = None
     exportable: bool = False
     destroy_delay_us: int | None = None
     purge_protection: bool = False
@@ -82,6 +83,15 @@ class KeyUpdate:
 
     fields: Mapping[str, Any]
     etag: str = ""
+
+
+def _check_notice(notice_us: int | None, period_us: int | None) -> None:
+    if notice_us is not None and not 0 < notice_us <= (period_us or MAX_ROTATION_US):
+        raise InvalidArgument(
+            "ROTATION_NOTICE_RANGE",
+            "notice_period must be more than nothing, and at most rotation_period",
+            field="key.notice_period",
+        )
 
 
 def check_etag(given: str, current: str) -> None:
@@ -120,7 +130,7 @@ class KeyLifecycle:
 
     async def list_keys(self, vault: str, after: str, limit: int, *, deleted: bool) -> list[Key]:
         """Read keys by id, after an id."""
-        await self._require_vault(vault)
+        await self.require_vault(vault)
         states = (KeyState.ACTIVE.value, KeyState.DELETED.value) if deleted else (KeyState.ACTIVE.value,)
         return [row.resource() for row in await self._ledger.list("key", vault, after, limit, states)]
 
@@ -139,7 +149,8 @@ class KeyLifecycle:
         rows = await self._ledger.versions("key_version", ref.vault, ref.key, after, limit)
         return [row.resource() for row in rows]
 
-    async def _require_vault(self, vault: str) -> None:
+    async def require_vault(self, vault: str) -> None:
+        """Raise NotFound unless the vault is there."""
         found = await self._ledger.read(RowKey("vault", "", vault, 0))
         if found is None or found.row.state != "ACTIVE":
             raise NotFound("VAULT_NOT_FOUND", "no such vault; ListVaults shows the vaults")
@@ -172,11 +183,12 @@ class KeyLifecycle:
         now_us = self._clock.now_us()
         destroy_delay_us = self._destroy_delay(spec.destroy_delay_us)
         rotation = self._rotation(algorithm, spec.rotation_period_us, spec.next_rotation_us, now_us)
+        _check_notice(spec.notice_us, rotation[0])
         if spec.expire_us is not None and spec.expire_us <= now_us:
             raise InvalidArgument("EXPIRE_TIME_PAST", "expire_time must be in the future", field="key.expire_time")
         if spec.import_only and rotation[0] is not None:
             raise _rotates_by_import("key.rotation_period")
-        await self._require_vault(vault)
+        await self.require_vault(vault)
         if await self._ledger.read(RowKey("key", vault, key_id, 0)) is not None:
             raise _key_exists()
         first = 0 if adopted is None and (spec.import_only or spec.skip_initial_version) else 1
@@ -199,6 +211,7 @@ class KeyLifecycle:
                 rotation_period_us=rotation[0],
                 next_rotation_us=rotation[1],
                 expire_us=spec.expire_us,
+                notice_us=spec.notice_us,
                 exportable=spec.exportable,
                 destroy_delay_us=destroy_delay_us,
                 purge_protection=spec.purge_protection,
@@ -354,6 +367,11 @@ class KeyLifecycle:
                         raise _rotates_by_import("key.rotation_period")
                     period, due = self._rotation(key.algorithm, period, due, now_us)
                     fields |= {"rotation_period_us": period, "next_rotation_us": due}
+            _check_notice(
+                fields.get("notice_us", key.notice_us), fields.get("rotation_period_us", key.rotation_period_us)
+            )
+            if any(name in fields and fields[name] != getattr(key, name) for name in ("expire_us", "notice_us")):
+                fields["noticed_us"] = None  # what is announced anew may be sooner than what was
             minimum = fields.get("min_decrypt", key.min_decrypt)
             if minimum != key.min_decrypt:
                 _check_minimum(minimum, key.primary or key.newest)
@@ -442,9 +460,28 @@ class KeyLifecycle:
         """Make a new version, primary unless keep_primary; the next scheduled rotation counts from now."""
         return await self._rotate(intent, ref, etag, keep_primary=keep_primary, due_before_us=None)
 
+    async def rotation_is_due(self, ref: KeyRef, now_us: int) -> bool:
+        """Whether the scheduler has to rotate the key; raises NotFound."""
+        due_us = (await self.get_key(ref)).next_rotation_us
+        return due_us is not None and due_us <= now_us
+
     async def rotate_if_due(self, intent: Intent, ref: KeyRef, now_us: int) -> None:
         """The scheduler's rotation: nothing happens when another process was faster."""
         await self._rotate(intent, ref, "", keep_primary=False, due_before_us=now_us)
+
+    async def give_notice_if_due(self, ref: KeyRef, now_us: int) -> str:
+        """Note that the next rotation or the expiry was announced, and say which: `rotation`, `expiry`, or nothing.
+
+        The feed tells of the key; its etag stays.
+        """
+        async with self._ledger.change() as changes:
+            key = await self._key_in(changes, ref)
+            due_us = key.notice_due_us
+            if key.state is not KeyState.ACTIVE or due_us is None or due_us > now_us or key.notice_us is None:
+                return ""
+            at_us = due_us + key.notice_us
+            await changes.keep_books("key", replace(key, noticed_us=at_us))
+        return "expiry" if at_us == key.expire_us else "rotation"
 
     async def _rotate(
         self, intent: Intent, ref: KeyRef, etag: str, *, keep_primary: bool, due_before_us: int | None

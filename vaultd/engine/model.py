@@ -87,6 +87,10 @@ class Key:
     import_only: bool = False
     min_decrypt: int = 0
     """Versions with a lower number are out of use."""
+    notice_us: int | None = None
+    """How long before its rotation and its expiry they are announced."""
+    noticed_us: int | None = None
+    """The newest of these times that was announced."""
 
     @property
     def name(self) -> str:
@@ -99,7 +103,19 @@ class Key:
     @property
     def due_us(self) -> int | None:
         """When the scheduler must look at this key again."""
-        return self.purge_us if self.state is KeyState.DELETED else self.next_rotation_us
+        if self.state is KeyState.DELETED:
+            return self.purge_us
+        times = (self.next_rotation_us, self.notice_due_us)
+        return min((time for time in times if time is not None), default=None)
+
+    @property
+    def notice_due_us(self) -> int | None:
+        """When the next rotation, or the expiry, is to be announced; None when nothing is, or it was."""
+        if self.notice_us is None:
+            return None
+        known_us = self.noticed_us or 0
+        ahead = [time for time in (self.next_rotation_us, self.expire_us) if time is not None and time > known_us]
+        return min(ahead) - self.notice_us if ahead else None
 
 
 @dataclass(frozen=True, slots=True)

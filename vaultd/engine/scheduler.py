@@ -174,10 +174,15 @@ class Scheduler:
                     await self._lifecycle.purge_if_due(intent, ref, now_us)
                     self._on_event(event, str(ref), "")
             elif key.kind == "key" and row.state == KeyState.ACTIVE.value:
+                event = "give_notice"
+                announced = await self._lifecycle.give_notice_if_due(ref, now_us)
+                if announced:
+                    self._on_event(f"key_{announced}_notice", str(ref), "")
                 event = "rotate"
-                await self._on_intent(event, str(ref))
-                await self._lifecycle.rotate_if_due(intent, ref, now_us)
-                self._on_event(event, str(ref), "")
+                if await self._lifecycle.rotation_is_due(ref, now_us):
+                    await self._on_intent(event, str(ref))
+                    await self._lifecycle.rotate_if_due(intent, ref, now_us)
+                    self._on_event(event, str(ref), "")
             elif key.kind == TOKEN_OBJECT:
                 event = "erase_token_object"
                 await self._on_intent(event, key.id)

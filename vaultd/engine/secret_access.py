@@ -53,9 +53,11 @@ class SecretAccess:
     async def access(self, item: AccessItem, deadline: float | None) -> Accessed:
         """One payload.  What is in memory is given out without asking the store."""
         name, unless, recipient, context = item
-        version = self._catalog.cached.get(name)
+        catalog = self._catalog
+        catalog.lookups += 1
+        version = catalog.cached.get(name)
         if version is None:
-            version = await self._catalog.load(parse_secret_or_version_name(name))
+            version = await catalog.load(parse_secret_or_version_name(name))
         payload = self._give(version, unless, self._clock.now_us())
         if payload is None or not recipient:
             return version, payload, None
@@ -70,6 +72,7 @@ class SecretAccess:
         answers: list[Any] = [None] * len(items)
         sealing: list[tuple[int, Handle, Operation]] = []
         handles: dict[bytes, Handle] = {}
+        self._catalog.lookups += len(items)
         cached, give, now_us = self._catalog.cached, self._give, self._clock.now_us()
         next_turn = FAIRNESS_ITEMS
         for at, (name, unless, recipient, context) in enumerate(items):

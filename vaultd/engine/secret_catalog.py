@@ -140,7 +140,14 @@ class SecretCatalog:
         """By the name that callers ask for: what an access looks up first.  Of deleted secrets there is none."""
         self.bytes = 0
         """What is held now, about."""
+        self.lookups = 0
+        self.misses = 0
+        """Versions that had to be read, of all `lookups`; for metrics."""
         ledger.subscribe(self.forget_changed)
+
+    def __len__(self) -> int:
+        """Return the number of secrets in memory."""
+        return len(self._held)
 
     async def load(self, ref: SecretRef) -> HeldVersion:
         """The version that a name means, from memory or the store; from then on `cached` has it.
@@ -179,6 +186,7 @@ class SecretCatalog:
 
     async def _load_version(self, at: Place, held: HeldSecret, number: int) -> HeldVersion:
         changes = self._changes
+        self.misses += 1
         found = await self._ledger.read(RowKey(VERSION_KIND, *at, number))
         if found is None:
             raise secret_version_not_found()

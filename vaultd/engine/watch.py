@@ -270,7 +270,8 @@ class WatchHub:
                 at = max(at, reached)
                 seen = []
                 for batch in batches:
-                    mask = await self._mask(batch, watcher, held)
+                    known = self._known(batch, watcher, held)
+                    mask = await self._mask(batch, watcher, held) if known is None else known
                     if mask:
                         seen.append((batch, mask))
                 if seen or self._due(watcher):
@@ -336,19 +337,28 @@ class WatchHub:
         finally:
             watcher.wake = None
 
-    async def _mask(self, batch: Batch, watcher: _Watcher, after: int = 0) -> int:
-        """Which events of a batch a watcher wants and may see, by the policy of now.
-
-        What no condition had a say in is kept for all watchers with the same caller and scope, until the policy changes.
-        """
+    def _view(self, watcher: _Watcher) -> tuple[object, ...]:
+        """For whom a decision may be kept: who has the same caller and scope, until the policy changes."""
         engine = self._authority.engine
         if engine is not self._policy:
             self._policy = engine
             self._policies += 1
-        view = (watcher.caller, watcher.scope, self._policies)
+        return watcher.caller, watcher.scope, self._policies
+
+    def _known(self, batch: Batch, watcher: _Watcher, after: int) -> int | None:
+        """Which events of a batch that is wholly after a revision a watcher sees, if that was decided."""
+        view = self._view(watcher)
+        return batch.mask_of(view) if not batch.events or batch.events[0].revision > after else None
+
+    async def _mask(self, batch: Batch, watcher: _Watcher, after: int = 0) -> int:
+        """Which events of a batch a watcher wants and may see, by the policy of now.
+
+        What no condition had a say in is kept for others.
+        """
+        view = self._view(watcher)
         mask = batch.mask_of(view)
         if mask is None:
-            mask, certain = await self._decide(batch, watcher, engine)
+            mask, certain = await self._decide(batch, watcher, self._authority.engine)
             if certain:
                 batch.keep(view, mask)
         if mask and batch.events[0].revision <= after:

@@ -235,6 +235,10 @@ class AuditStep:
         entry.sequence = receipt.sequence
         return serialize(receipt)
 
+    def require_sinks(self) -> None:
+        """Raise Unavailable while a sink that every call needs is known to fail: the answer would be withheld."""
+        self._shipper.require_for_call()
+
     async def delivered(self, entry: Entry) -> None:
         """Wait until the sinks that every call needs have the outcome, two seconds at most; raises Unavailable."""
         await self._shipper.call_delivered(entry.sequence, entry.patience_s)

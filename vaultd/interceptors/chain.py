@@ -29,7 +29,8 @@ from vaultd.interceptors.call import ReaderGone, Reply
 from vaultd.interceptors.deadlines import Deadlines
 from vaultd.interceptors.errors import CODES, DETAILS_KEY, audit_unavailable, known_error, status_of
 from vaultd.interceptors.grants import Granted, GrantsOfBatch
-from vaultd.interceptors.items import ItemSteps, ItemStream
+from vaultd.interceptors.item_stream import ItemStream
+from vaultd.interceptors.items import ItemSteps
 from vaultd.interceptors.routes import parse
 from vaultd.interceptors.streams import OpenStream, OpenStreams
 from vaultd.interceptors.throttle import message_cost, spend
@@ -176,6 +177,8 @@ class Chain:
                     lease = throttle.admit_use(principal, route.rule, request, size)
                     if lease is not None:
                         await spend(lease, lambda: throttle.admit_use(principal, route.rule, request, size))
+                if self._audit.holds_calls:
+                    self._audit.require_sinks()
                 if not route.rule.mutation:
                     try:
                         response = await route.serve(request, context)
@@ -322,6 +325,8 @@ class Chain:
                 errors.update((places[at], error) for at, error in over.items())
                 kept = [at for at in range(len(requests)) if at not in over]
                 requests, results, places = ([each[at] for at in kept] for each in (requests, results, places))
+        if self._audit.holds_calls:
+            self._audit.require_sinks()
         outcomes = await route.serve(requests, results, context) if requests else []
         versions = []
         for at, outcome in zip(places, outcomes, strict=True):

@@ -8,150 +8,35 @@ holds up no encryption; and what is ready when the transport can take more goes 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from vaultd.errors import DataLoss, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted, VaultdError
 from vaultd.interceptors.audit import Entry
 from vaultd.interceptors.errors import audit_unavailable, known_error, status_of
 from vaultd.interceptors.grants import uses_of
 from vaultd.interceptors.routes import parse
-from vaultd.interceptors.streams import OpenStream
 from vaultd.interceptors.throttle import spend
 from vaultd.services.context import Context
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from vaultd.engine.caller import Caller
     from vaultd.interceptors.audit import AuditStep
-    from vaultd.interceptors.call import Call
     from vaultd.interceptors.deadlines import Deadlines
     from vaultd.interceptors.grants import Granted, GrantStep
     from vaultd.interceptors.identity import Identity
+    from vaultd.interceptors.item_stream import ItemStream
     from vaultd.interceptors.policy import PolicyStep
     from vaultd.interceptors.routes import Route
     from vaultd.interceptors.throttle import Throttle
     from vaultd.services.crypto_stream import Operation
 
-    Serve = Callable[[Sequence[Any], Sequence[Any], Context], Awaitable[list[str | VaultdError]]]
-
-MAX_UNANSWERED: Final = 1_000
-"""Operations of a stream; while there are so many, or so many bytes, nothing more is read."""
-MAX_UNANSWERED_BYTES: Final = 4 * 1024 * 1024
 MAX_GROUP: Final = 250
 MAX_GROUP_BYTES: Final = 512 * 1024
 """Of what goes through the steps together: between two groups others get their turn, and an answer fits into a message."""
-MESSAGE_BYTES: Final = 256 * 1024
-"""Results are put together up to about this much."""
 MAX_PAUSE_S: Final = 1.0
 """How long a stream is not read, at most, after a quota refused one of its operations: a flood must not buy parsing."""
-
-
-class Session(Protocol):
-    """What a service knows of one such stream: how its messages are taken apart and put together."""
-
-    def read(self, message: Any) -> list[Operation]:
-        """The operations of a message; raises InvalidArgument, which ends the stream."""
-        ...
-
-    def response(self) -> Any:
-        """An empty message of results."""
-        ...
-
-    def slot(self, response: Any, operation: Operation) -> tuple[Any, Any]:
-        """Add the place of an operation's result; returns it, with its field `status`, and the answer to fill in."""
-        ...
-
-    def serving(self, method: str) -> Serve | None:
-        """Serves many requests of a method, when that is not what the method's batch does."""
-        ...
-
-    def finish(self, response: Any, ended: Sequence[tuple[Any, VaultdError | None]]) -> None:
-        """All slots of a message are final: (slot, why it failed)."""
-        ...
-
-    def last(self) -> bytes:
-        """What is sent when everything is answered that the caller sent; empty for nothing."""
-        ...
-
-
-class ItemStream(OpenStream):
-    """A stream of operations.  Its handler reads, one task writes, and one task serves each group."""
-
-    __slots__ = (
-        "closing",
-        "entry",
-        "failure",
-        "out",
-        "pause_s",
-        "reading",
-        "ready",
-        "room",
-        "session",
-        "stopping",
-        "tasks",
-        "unanswered",
-        "unanswered_bytes",
-    )
-
-    def __init__(self, call: Call, caller: Caller, credential: str, route: Route, task: asyncio.Task[Any]) -> None:
-        super().__init__(call, caller, credential, route, task)
-        self.entry: Entry
-        self.session: Session = route.serve()
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.out: list[tuple[bytes, int, int]] = []
-        self.unanswered = self.unanswered_bytes = 0
-        self.ready = asyncio.Event()
-        self.room = asyncio.Event()
-        self.pause_s = 0.0
-        self.reading = self.closing = False
-        self.stopping: VaultdError | None = None
-        self.failure: BaseException | None = None
-
-    def drain(self, error: VaultdError) -> None:
-        """Read no more; what was read is answered, and then the stream ends with the error."""
-        if self.stopping is None:
-            self.stopping = error
-            if self.reading:
-                self.task.cancel()
-
-    def put(self, body: bytes, operations: int, size: int) -> None:
-        """Hand results to the writer; `size` is that of the operations."""
-        self.out.append((body, operations, size))
-        self.ready.set()
-
-    async def write_all(self) -> None:
-        """Send what is ready, as much at once as there is, until the stream is closing and all is sent."""
-        while True:
-            await self.ready.wait()
-            self.ready.clear()
-            while self.out:
-                parts, operations, size, length = [], 0, 0, 0
-                while self.out and length < MESSAGE_BYTES:
-                    body, count, bytes_in = self.out.pop(0)
-                    parts.append(body)
-                    length += len(body)
-                    operations += count
-                    size += bytes_in
-                # Lists of results may be put one behind another: that is one message with all of them.
-                await self.send(b"".join(parts) if len(parts) > 1 else parts[0])
-                self.unanswered -= operations
-                self.unanswered_bytes -= size
-                self.room.set()
-            if self.closing:
-                return
-
-    def writer_ended(self, writer: asyncio.Task[None]) -> None:
-        """Nothing can be sent any more: then nothing need be read."""
-        if not writer.cancelled() and writer.exception() is not None:
-            self.failure = writer.exception()
-            self.task.cancel()
-
-    async def has_room(self) -> None:
-        """Wait until more may be read."""
-        while self.unanswered >= MAX_UNANSWERED or self.unanswered_bytes >= MAX_UNANSWERED_BYTES:
-            self.room.clear()
-            await self.room.wait()
 
 
 class _Item:
@@ -207,7 +92,7 @@ class ItemSteps:
         stream.entry = entry
         self._policy.require_loaded()
         writer = asyncio.get_running_loop().create_task(stream.write_all())
-        writer.add_done_callback(stream.writer_ended)
+        writer.add_done_callback(stream.ended_by)
         try:
             stopped = await self._read_all(stream)
             while stream.tasks:
@@ -224,6 +109,7 @@ class ItemSteps:
                 raise stream.failure from None
             raise
         finally:
+            stream.over = True
             under_way = [*stream.tasks, writer]
             for one in under_way:
                 one.cancel()
@@ -292,7 +178,7 @@ class ItemSteps:
         stream.unanswered_bytes += sum(operation.size for operation in group)
         task = asyncio.get_running_loop().create_task(self._serve_group(stream, group))
         stream.tasks.add(task)
-        task.add_done_callback(stream.tasks.discard)
+        task.add_done_callback(stream.ended_by)
 
     async def _serve_group(self, stream: ItemStream, group: list[Operation]) -> None:
         route = self._routes.get(group[0].method, stream.route)
@@ -400,7 +286,7 @@ class ItemSteps:
             if isinstance(outcome, VaultdError):
                 item.error = outcome
             elif outcome:
-                item.entry.fields["key_version"] = outcome
+                item.entry.fields[route.rule.used] = outcome
 
     async def _one(self, route: Route, request: Any, result: Any, context: Context) -> str | VaultdError:
         try:
@@ -409,7 +295,7 @@ class ItemSteps:
             return known_error(error, self._on_incident)
         result.SetInParent()
         result.MergeFrom(answer)
-        return str(getattr(answer, "key_version", ""))
+        return str(getattr(answer, route.rule.used, ""))
 
     async def _close(self, stream: ItemStream, route: Route, items: list[_Item]) -> None:
         """Record each item; until that is done its result does not leave."""

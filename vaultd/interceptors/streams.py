@@ -133,7 +133,7 @@ class OpenStreams:
         late = asyncio.get_running_loop().time() - self.stalled_s
         for at, stream in enumerate(list(self._streams), start=1):
             if stream.sending_since is not None and stream.sending_since < late:
-                stream.end(_stalled())
+                self._end(stream, _stalled())
             elif stream.credential == CERTIFICATE:
                 await self._recheck(stream)
             else:  # a token may wait for its issuer's keys, and nobody else waits for it
@@ -155,8 +155,11 @@ class OpenStreams:
             elif stream.route.rule.each:
                 self._policy.require_loaded()
         except VaultdError as error:
-            if stream in self._streams:
-                stream.end(error)
+            self._end(stream, error)
+
+    def _end(self, stream: OpenStream, error: VaultdError) -> None:
+        if stream in self._streams:  # else it has ended by itself meanwhile, and its task does something else
+            stream.end(error)
 
     def drain(self) -> None:
         """The server stops: no stream begins any more, and those that are open end and say so."""

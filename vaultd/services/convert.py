@@ -86,6 +86,8 @@ def key_message(key: Key) -> pb.Key:
         import_only=key.import_only,
         min_decrypt_version=key.min_decrypt,
     )
+    if key.notice_us is not None:
+        message.notice_period.FromMicroseconds(key.notice_us)
     if key.rotation_period_us is not None:
         message.rotation_period.FromMicroseconds(key.rotation_period_us)
     message.destroy_scheduled_duration.FromMicroseconds(key.destroy_delay_us)

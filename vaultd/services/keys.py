@@ -60,6 +60,7 @@ UPDATABLE: Final = (
     "expire_time",
     "purge_protection",
     "min_decrypt_version",
+    "notice_period",
 )
 
 
@@ -85,6 +86,7 @@ def _spec(key: resources_pb2.Key) -> KeySpec:
         purge_protection=key.purge_protection,
         import_only=key.import_only,
         min_decrypt=key.min_decrypt_version,
+        notice_us=duration_us(key, "notice_period", "key.notice_period"),
     )
 
 
@@ -97,6 +99,7 @@ def _update(request: pb.UpdateKeyRequest) -> KeyUpdate:
         "expire_time": ("expire_us", time_us(key, "expire_time", "key.expire_time")),
         "purge_protection": ("purge_protection", key.purge_protection),
         "min_decrypt_version": ("min_decrypt", key.min_decrypt_version),
+        "notice_period": ("notice_us", duration_us(key, "notice_period", "key.notice_period")),
     }
     fields = dict(values[path] for path in update_paths(request.update_mask, UPDATABLE))
     return KeyUpdate(fields, one_etag(request.etag, key.etag))

@@ -74,6 +74,8 @@ class WatchCalls:
 
     def __init__(self, hub: WatchHub) -> None:
         self._hub = hub
+        self._last: tuple[int, str, bytes] = (-1, "", b"")
+        """Revision, its token and both as fields: thousands of watchers come to the same revision at once."""
 
     async def Watch(self, request: pb.WatchRequest, context: StreamContext) -> AsyncIterator[bytes]:
         kinds = frozenset(_KIND_NAMES[number] for number in request.filter.kinds)
@@ -83,8 +85,15 @@ class WatchCalls:
         deliveries = self._hub.follow(context.caller, context.method, scope, start_of(request), heartbeat_s)
         async with aclosing(deliveries):
             async for batches, revision in deliveries:
-                token = token_of(revision)
                 # Encoded fields of one message may be put one behind another: what all see alike is encoded once.
-                tail = pb.WatchResponse(revision=revision, resume_token=token).SerializeToString()
+                token, tail = self._reached(revision)
                 yield b"".join((*(batch.encoded(mask, encode) for batch, mask in batches), tail))
                 context.resume["resume_token"] = token
+
+    def _reached(self, revision: int) -> tuple[str, bytes]:
+        known, token, tail = self._last
+        if known != revision:
+            token = token_of(revision)
+            tail = pb.WatchResponse(revision=revision, resume_token=token).SerializeToString()
+            self._last = revision, token, tail
+        return token, tail

@@ -26,6 +26,8 @@ class _Sink(BaseModel):
 
     @model_validator(mode="after")
     def _of_what(self) -> _Sink:
+        if self.name == "file":
+            raise ValueError("the name `file` is that of the log's own files, in metrics")
         if "require" in self.model_fields_set and not self.required:
             raise ValueError("require says for which calls, and needs required: true")
         return self

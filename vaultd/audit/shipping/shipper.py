@@ -82,6 +82,11 @@ class Shipper:
         if any(worker.failing for worker in self._for_mutations):
             raise sink_unavailable()
 
+    def require_for_call(self) -> None:
+        """The same for calls that change nothing: what would be withheld is not done."""
+        if any(worker.failing for worker in self._for_calls):
+            raise sink_unavailable()
+
     async def mutation_delivered(self, sequence: int, within_s: float = WAIT_S) -> float:
         """Wait until every sink that mutations need has a record; returns what is left of the time.
 

@@ -314,21 +314,25 @@ class SinkWorker:
         if self._reader is None:
             self._reader = AuditReader(self._directory, self._position, newest=self._newest)
         records: list[Record] = []
-        size = 0
+        size, step = 0, _READ_STEP
+        newest = self._newest()
         while len(records) < MAX_BATCH_RECORDS and size < MAX_BATCH_BYTES:
             try:
-                found = self._reader.read(_READ_STEP)
+                found = self._reader.read(step)
             except RecordsMissing:
                 if not records:
                     raise
                 self._close_reader()  # comes to the gap again, with the next batch
                 break
-            if not found:
-                self._full = False
-                return records
             for one in found:
                 records.append(Record(one.sequence, one.line, orjson.loads(one.line)))
                 size += len(one.line)
+            if not found or records[-1].sequence >= newest:
+                self._full = False
+                return records
+            rest = MAX_BATCH_RECORDS - len(records)
+            # Each read looks at the whole directory; but a step of long lines would be too much at once.
+            step = rest if size // len(records) * rest < MAX_BATCH_BYTES else min(rest, _READ_STEP)
         self._full = True
         return records
 

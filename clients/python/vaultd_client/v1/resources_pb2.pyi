@@ -191,7 +191,7 @@ class Vault(_message.Message):
     def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class Key(_message.Message):
-    __slots__ = ("name", "uid", "purpose", "algorithm", "protection_level", "labels", "rotation_period", "next_rotation_time", "expire_time", "exportable", "destroy_scheduled_duration", "purge_protection", "state", "primary_version", "newest_version", "create_time", "update_time", "delete_time", "purge_time", "etag", "import_only", "min_decrypt_version")
+    __slots__ = ("name", "uid", "purpose", "algorithm", "protection_level", "labels", "rotation_period", "next_rotation_time", "expire_time", "exportable", "destroy_scheduled_duration", "purge_protection", "state", "primary_version", "newest_version", "create_time", "update_time", "delete_time", "purge_time", "etag", "import_only", "min_decrypt_version", "notice_period")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -221,6 +221,7 @@ class Key(_message.Message):
     ETAG_FIELD_NUMBER: _ClassVar[int]
     IMPORT_ONLY_FIELD_NUMBER: _ClassVar[int]
     MIN_DECRYPT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_PERIOD_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: bytes
     purpose: KeyPurpose
@@ -243,7 +244,8 @@ class Key(_message.Message):
     etag: str
     import_only: bool
     min_decrypt_version: int
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[bytes] = ..., purpose: _Optional[_Union[KeyPurpose, str]] = ..., algorithm: _Optional[_Union[Algorithm, str]] = ..., protection_level: _Optional[_Union[ProtectionLevel, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., rotation_period: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., next_rotation_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., exportable: bool = ..., destroy_scheduled_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., purge_protection: bool = ..., state: _Optional[_Union[KeyState, str]] = ..., primary_version: _Optional[str] = ..., newest_version: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purge_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., import_only: bool = ..., min_decrypt_version: _Optional[int] = ...) -> None: ...
+    notice_period: _duration_pb2.Duration
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[bytes] = ..., purpose: _Optional[_Union[KeyPurpose, str]] = ..., algorithm: _Optional[_Union[Algorithm, str]] = ..., protection_level: _Optional[_Union[ProtectionLevel, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., rotation_period: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., next_rotation_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., exportable: bool = ..., destroy_scheduled_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., purge_protection: bool = ..., state: _Optional[_Union[KeyState, str]] = ..., primary_version: _Optional[str] = ..., newest_version: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purge_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., import_only: bool = ..., min_decrypt_version: _Optional[int] = ..., notice_period: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class KeyVersion(_message.Message):
     __slots__ = ("name", "state", "algorithm", "protection_level", "create_time", "destroy_time", "destroy_event_time", "imported", "etag", "attestation")

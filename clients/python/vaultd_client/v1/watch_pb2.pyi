@@ -27,6 +27,7 @@ class ResourceKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RESOURCE_KIND_REVOKED_IDENTITY: _ClassVar[ResourceKind]
     RESOURCE_KIND_KEY_RING: _ClassVar[ResourceKind]
     RESOURCE_KIND_ROTATION: _ClassVar[ResourceKind]
+    RESOURCE_KIND_IMPORT_JOB: _ClassVar[ResourceKind]
 
 class ChangeType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -48,6 +49,7 @@ RESOURCE_KIND_APPROVAL_RULES: ResourceKind
 RESOURCE_KIND_REVOKED_IDENTITY: ResourceKind
 RESOURCE_KIND_KEY_RING: ResourceKind
 RESOURCE_KIND_ROTATION: ResourceKind
+RESOURCE_KIND_IMPORT_JOB: ResourceKind
 CHANGE_TYPE_UNSPECIFIED: ChangeType
 CHANGE_TYPE_CREATED: ChangeType
 CHANGE_TYPE_UPDATED: ChangeType

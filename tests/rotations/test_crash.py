@@ -12,7 +12,7 @@ import pytest
 
 from engine.engines import move_us
 from postgres import USERS, Postgres
-from rotation.world import LIMITS, RotatingEngine, S, rotating_engine
+from rotations.world import LIMITS, RotatingEngine, S, rotating_engine
 from vaultd.engine.model import SecretVersionState
 from vaultd.engine.rotation_model import RotationState, Stage
 

@@ -6,7 +6,7 @@ import pytest
 
 from engine.engines import intent
 from postgres import USERS, Postgres
-from rotation.world import HOUR_US, NAME, REF, RotatingEngine, S, rotating_engine
+from rotations.world import HOUR_US, NAME, REF, RotatingEngine, S, rotating_engine
 from vaultd.engine.generators import BytesEncoding, PasswordRules, RandomBytesRules
 from vaultd.engine.model import SecretVersionState
 from vaultd.engine.rotation_model import RotationState, Stage

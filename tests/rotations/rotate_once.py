@@ -14,7 +14,7 @@ import orjson
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness import FakeClock
-from rotation.world import rotating_engine
+from rotations.world import rotating_engine
 from vaultd import failpoints
 
 

@@ -1,0 +1,137 @@
+"""One stream of operations: what its service knows of it, what is unanswered, and what waits to be sent."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from vaultd.interceptors.streams import OpenStream
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from vaultd.engine.caller import Caller
+    from vaultd.errors import VaultdError
+    from vaultd.interceptors.audit import Entry
+    from vaultd.interceptors.call import Call
+    from vaultd.interceptors.routes import Route
+    from vaultd.services.context import Context
+    from vaultd.services.crypto_stream import Operation
+
+    Serve = Callable[[Sequence[Any], Sequence[Any], Context], Awaitable[list[str | VaultdError]]]
+
+MAX_UNANSWERED: Final = 1_000
+"""Operations of a stream; while there are so many, or so many bytes, nothing more is read."""
+MAX_UNANSWERED_BYTES: Final = 4 * 1024 * 1024
+MESSAGE_BYTES: Final = 256 * 1024
+"""Results are put together up to about this much."""
+
+
+class Session(Protocol):
+    """What a service knows of one such stream: how its messages are taken apart and put together."""
+
+    def read(self, message: Any) -> list[Operation]:
+        """The operations of a message; raises InvalidArgument, which ends the stream."""
+        ...
+
+    def response(self) -> Any:
+        """An empty message of results."""
+        ...
+
+    def slot(self, response: Any, operation: Operation) -> tuple[Any, Any]:
+        """Add the place of an operation's result; returns it, with its field `status`, and the answer to fill in."""
+        ...
+
+    def serving(self, method: str) -> Serve | None:
+        """Serves many requests of a method, when that is not what the method's batch does."""
+        ...
+
+    def finish(self, response: Any, ended: Sequence[tuple[Any, VaultdError | None]]) -> None:
+        """All slots of a message are final: (slot, why it failed)."""
+        ...
+
+    def last(self) -> bytes:
+        """What is sent when everything is answered that the caller sent; empty for nothing."""
+        ...
+
+
+class ItemStream(OpenStream):
+    """A stream of operations.  Its handler reads, one task writes, and one task serves each group."""
+
+    __slots__ = (
+        "closing",
+        "entry",
+        "failure",
+        "out",
+        "over",
+        "pause_s",
+        "reading",
+        "ready",
+        "room",
+        "session",
+        "stopping",
+        "tasks",
+        "unanswered",
+        "unanswered_bytes",
+    )
+
+    def __init__(self, call: Call, caller: Caller, credential: str, route: Route, task: asyncio.Task[Any]) -> None:
+        super().__init__(call, caller, credential, route, task)
+        self.entry: Entry
+        self.session: Session = route.serve()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.out: list[tuple[bytes, int, int]] = []
+        self.unanswered = self.unanswered_bytes = 0
+        self.ready = asyncio.Event()
+        self.room = asyncio.Event()
+        self.pause_s = 0.0
+        self.reading = self.closing = self.over = False
+        self.stopping: VaultdError | None = None
+        self.failure: BaseException | None = None
+
+    def drain(self, error: VaultdError) -> None:
+        """Read no more; what was read is answered, and then the stream ends with the error."""
+        if self.stopping is None:
+            self.stopping = error
+            if self.reading:
+                self.task.cancel()
+
+    def put(self, body: bytes, operations: int, size: int) -> None:
+        """Hand results to the writer; `size` is that of the operations."""
+        self.out.append((body, operations, size))
+        self.ready.set()
+
+    async def write_all(self) -> None:
+        """Send what is ready, as much at once as there is, until the stream is closing and all is sent."""
+        while True:
+            await self.ready.wait()
+            self.ready.clear()
+            while self.out:
+                parts, operations, size, length = [], 0, 0, 0
+                while self.out and length < MESSAGE_BYTES:
+                    body, count, bytes_in = self.out.pop(0)
+                    parts.append(body)
+                    length += len(body)
+                    operations += count
+                    size += bytes_in
+                # Lists of results may be put one behind another: that is one message with all of them.
+                await self.send(b"".join(parts) if len(parts) > 1 else parts[0])
+                self.unanswered -= operations
+                self.unanswered_bytes -= size
+                self.room.set()
+            if self.closing:
+                return
+
+    def ended_by(self, task: asyncio.Task[None]) -> None:
+        """One of its tasks is over.  If something went wrong that no operation can say, the stream ends with it."""
+        self.tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self.failure is None and not self.over:
+            self.failure = error
+            self.task.cancel()
+
+    async def has_room(self) -> None:
+        """Wait until more may be read."""
+        while self.unanswered >= MAX_UNANSWERED or self.unanswered_bytes >= MAX_UNANSWERED_BYTES:
+            self.room.clear()
+            await self.room.wait()
