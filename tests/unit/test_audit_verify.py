@@ -263,6 +263,9 @@ async def test_a_log_without_a_checkpoint_does_not_verify_with_a_pinned_key(tmp_
     with pytest.raises(BadRecord, match="no checkpoint"):
         verify_directory(tmp_path / "audit", keys=PUBLIC)
     assert verify_directory(tmp_path / "audit").unsigned == 5
+    await write(tmp_path / "empty", 0, close=False)
+    with pytest.raises(BadRecord, match="no checkpoint"):
+        verify_directory(tmp_path / "empty", keys=PUBLIC)
 
 
 async def test_the_tail_after_the_last_checkpoint_needs_the_key_of_the_macs(tmp_path):

@@ -58,8 +58,11 @@ class Verdict:
 def verify_directory(
     directory: Path, *, keys: Sequence[PublicKey] | None = None, mac_key: bytes | None = None
 ) -> Verdict:
-    """Verify a whole log.  Raises BadRecord for the first bad record, DataLoss for damaged files beside the segments,
-    FailedPrecondition for a directory that is no log."""
+    """Verify a whole log.
+
+    Raises BadRecord for the first bad record, DataLoss for damaged files beside the segments, and FailedPrecondition for a
+    directory that is no log.
+    """
     chain_id = segments.read_chain_id(directory)
     if chain_id is None:
         raise FailedPrecondition(
@@ -69,12 +72,12 @@ def verify_directory(
     pruned = heads.read_pruned(directory)
     walk = Walk(
         _beginning(directory, chain_id, pruned, keys),
-        keys=keys if keys is not None else None,
+        keys=keys,
         mac_key=mac_key,
         named=pruned.keys if pruned is not None else (),
     )
     walk_segments(directory, walk, witness=newest)
-    if keys and not walk.checkpoints and pruned is None and walk.sequence:
+    if keys and not walk.checkpoints and pruned is None:  # a key that can be pinned has signed something
         raise BadRecord(Place("", 0), walk.sequence, "no checkpoint vouches for any record of this log")
     covered = walk.newest.last + 1 if walk.newest is not None else (pruned.head.last if pruned is not None else 0)
     return Verdict(

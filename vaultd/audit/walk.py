@@ -53,7 +53,8 @@ class BadRecord(Exception):
     """The first record that is not as it was written."""
 
     def __init__(self, place: Place, sequence: int, problem: str) -> None:
-        super().__init__(f"{place.segment} line {place.line}, record {sequence}: {problem}")
+        where = f"{place.segment} line {place.line}, " if place.segment else ""
+        super().__init__(f"{where}record {sequence}: {problem}")
         self.place = place
         self.sequence = sequence
         self.problem = problem
