@@ -86,6 +86,7 @@ async def test_what_fails_before_it_is_served_is_undone_and_says_why(hook, vault
     assert await vault.served() == b"the first"
     assert hook.accepted == {b"the first"}
     assert (await vault.rotations.list("default", "", 10, [RotationState.FAILED])) == [rotation]
+    assert [event for event, _, _ in vault.events].count("rotation_failed") == 1
     hook.answers.clear()
     rotation = await vault.go_on(LIMITS["retry_s"])
     assert (rotation.state, rotation.failures, rotation.failure) == (RotationState.IDLE, 0, None)
@@ -289,6 +290,7 @@ async def test_a_secret_without_a_target_retires_old_versions_when_it_is_told_to
     await vault.make_secret(b"one", plain)
     await vault.set_policy("", plain, overlap_us=60 * S, period_us=3600 * S)
     assert (await vault.go_on(3600, plain)).state is RotationState.OVERLAP
+    assert ("secret_rotated", str(plain), "") in vault.events
     assert (await vault.go_on(60, plain)).state is RotationState.IDLE
     states = [version.state.value for version in await vault.engine.secrets.list_versions(plain)]
     assert states == ["DISABLED", "ENABLED"]
