@@ -24,11 +24,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import queue
-import threading
-from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -40,6 +36,7 @@ from vaultd.audit.blocks import BlockFiles
 from vaultd.audit.checkpoints import TreeHead
 from vaultd.audit.lines import RESERVED
 from vaultd.audit.recovery import resume
+from vaultd.audit.syncing import OpenSegment, SyncThread, unavailable
 from vaultd.audit.walk import CHECKPOINT, SEALED
 from vaultd.errors import FailedPrecondition, Unavailable
 
@@ -64,36 +61,6 @@ class Receipt(NamedTuple):
     sequence: int
     leaf_hash: bytes
     """SHA-256 over 0x00 and the line without its newline (the leaf hash of RFC 6962)."""
-
-
-@dataclass(slots=True, eq=False)
-class _Segment:
-    name: str
-    path: Path
-    fd: int
-    roll_at: int
-    created_us: int
-    size: int = 0
-    """Bytes of whole lines."""
-    synced: int = 0
-    """Bytes known to be durable."""
-    dead: bool = False
-    closing: bool = False
-    name_durable: bool = False
-    """Written by the sync thread only."""
-    syncs: int = 0
-    waiting: list[asyncio.Future[None]] = field(default_factory=list)
-
-
-@dataclass(slots=True, eq=False)
-class _Sync:
-    """One fdatasync, and everybody whose line was written before it began."""
-
-    segment: _Segment
-    size: int
-    waiters: list[asyncio.Future[None]]
-    timer: asyncio.TimerHandle
-    timed_out: bool = False
 
 
 class AuditLog:
@@ -127,17 +94,13 @@ class AuditLog:
         self._min_free_bytes = min_free_bytes
         self.has_room = True
         """Whether the disk has room for more than what must be recorded of calls that are refused."""
-        self._sync_timeout_s = sync_timeout_s
+        self._thread = SyncThread(directory, fdatasync, sync_timeout_s, self._sync_failed)
         self._lock_fd: int | None = None
-        self._segment: _Segment | None = None
+        self._segment: OpenSegment | None = None
         self._number = 0
         self._sequence = 0
         self._faults: list[Record] = []
         self._prove_sync = False
-        self._syncs: deque[_Sync] = deque()
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop
         self._last_line = b""
         self._formatted_second = -1
         self._formatted = b""
@@ -156,7 +119,7 @@ class AuditLog:
     def chain(self) -> Chain:
         """Where the chain stands."""
         if self._chain is None:
-            raise _unavailable()
+            raise unavailable()
         return self._chain
 
     @property
@@ -181,15 +144,12 @@ class AuditLog:
         AUDIT_CHAIN_ID_INVALID; DataLoss AUDIT_TAMPERED, when what follows the newest checkpoint is not as it was written; or
         Unavailable AUDIT_UNAVAILABLE.
         """
-        if self._lock_fd is not None or self._thread is not None:
+        if self._lock_fd is not None or self._thread.started:
             raise FailedPrecondition("AUDIT_DIRECTORY_IN_USE", "this audit log was opened before")
-        loop = asyncio.get_running_loop()
         try:
             await asyncio.to_thread(self._open)
         except OSError as e:
-            raise _unavailable() from e
-        self._loop = loop
-        self._thread = threading.Thread(target=_work, args=(self._jobs,), name="vaultd-audit-sync", daemon=True)
+            raise unavailable() from e
         self._thread.start()
 
     def append(self, record: Record) -> Receipt:
@@ -224,16 +184,16 @@ class AuditLog:
         receipt = self.append(record)
         segment = self._segment
         if segment is None:
-            raise _unavailable()
-        await self._durable(segment)
+            raise unavailable()
+        await self._thread.durable(segment)
         return receipt
 
     async def durable(self) -> None:
         """Wait until everything that was appended is on stable storage; raises Unavailable."""
         segment = self._segment
         if segment is None:
-            raise _unavailable()
-        await self._durable(segment)
+            raise unavailable()
+        await self._thread.durable(segment)
 
     # The chain
 
@@ -255,7 +215,7 @@ class AuditLog:
         """
         chain = self.chain
         if self._segment is None:
-            raise _unavailable()
+            raise unavailable()
         tree = chain.tree()
         if not tree.size:
             return None
@@ -282,7 +242,7 @@ class AuditLog:
         try:
             await asyncio.to_thread(write)
         except OSError as e:
-            raise _unavailable() from e
+            raise unavailable() from e
 
     def check(self) -> None:
         """Notice what no write would: a segment deleted, replaced, cut or written by others.  Call it each second.
@@ -293,7 +253,7 @@ class AuditLog:
         if self._lock_fd is None:
             return
         segment = self._segment
-        if segment is not None and (damage := _damage(segment)):
+        if segment is not None and (damage := segment.damage()):
             self._abandon(segment, damage)
         self._look_for_room()
         if self._segment is not None and self._segment.size:
@@ -304,7 +264,7 @@ class AuditLog:
             with suppress(Unavailable):
                 self._recover([])
         elif self._segment.size > self._segment.synced and not self._segment.syncs:
-            self._submit(self._segment)
+            self._thread.submit(self._segment)
 
     def _look_for_room(self) -> None:
         """Calls are refused while there is room to record that they were; they come back with a quarter more."""
@@ -316,18 +276,16 @@ class AuditLog:
 
     async def close(self) -> None:
         """Sync what was written and give the directory free.  Idempotent.  Raises Unavailable when the sync fails."""
-        if self._lock_fd is None or self._thread is None:
+        if self._lock_fd is None or not self._thread.started:
             return
         lock_fd, self._lock_fd = self._lock_fd, None
         segment, self._segment = self._segment, None
         try:
             if segment is not None:
-                await self._durable(segment)
+                await self._thread.durable(segment)
                 self._close_segment(segment)
         finally:
-            self._jobs.put(None)
-            if not self._hung():
-                await asyncio.to_thread(self._thread.join, self._sync_timeout_s)
+            await self._thread.stop()
             os.close(lock_fd)
 
     # Opening
@@ -348,7 +306,7 @@ class AuditLog:
             raise
         self._segment = segment
 
-    def _start_segment(self, records: Sequence[Record], *, prove_sync: bool) -> tuple[_Segment, list[Receipt]]:
+    def _start_segment(self, records: Sequence[Record], *, prove_sync: bool) -> tuple[OpenSegment, list[Receipt]]:
         """Create a segment that begins with these records, all or none.  Raises OSError, leaving no file behind."""
         chain, first = self.chain, self._sequence + 1
         lines: list[bytes] = []
@@ -363,7 +321,7 @@ class AuditLog:
         self._number += 1
         now_us = self._now()
         name, fd = segments.create_segment(self._directory, self._number, now_us)
-        segment = _Segment(name, self._directory / name, fd, self._max_segment_bytes, now_us)
+        segment = OpenSegment(name, self._directory / name, fd, self._max_segment_bytes, now_us)
         try:
             if data and os.pwrite(fd, data, 0) != len(data):
                 raise OSError(errno.ENOSPC, "short write")
@@ -405,19 +363,19 @@ class AuditLog:
 
     # Segments that end
 
-    def _roll(self, segment: _Segment) -> _Segment:
+    def _roll(self, segment: OpenSegment) -> OpenSegment:
         """Go on in a new segment.  The sync thread finishes the old one before it looks at the new one."""
         try:
             new, _ = self._start_segment([], prove_sync=False)
         except OSError:
             segment.roll_at += self._max_segment_bytes  # nothing is wrong with this one: out of descriptors, perhaps
             return segment
-        self._submit(segment)
+        self._thread.submit(segment)
         self._close_segment(segment)
         self._segment = new
         return new
 
-    def _abandon(self, segment: _Segment, reason: str) -> Unavailable:
+    def _abandon(self, segment: OpenSegment, reason: str) -> Unavailable:
         """Never write to this segment again, fail all who wait for it, and give the error for the caller."""
         if not segment.dead:
             segment.dead = True
@@ -433,24 +391,24 @@ class AuditLog:
             self._prove_sync = self._prove_sync or reason == "sync_failed"
             if self._segment is segment:
                 self._segment = None
-            for waiters in (segment.waiting, *(sync.waiters for sync in self._syncs if sync.segment is segment)):
-                for waiter in waiters:
-                    if not waiter.done():
-                        waiter.set_exception(_unavailable())
-                waiters.clear()
-            self._jobs.put(partial(self._rescue, segment, segment.size))
+            self._thread.fail_waiters(segment)
+            self._thread.put(partial(self._rescue, segment, segment.size))
             self._close_segment(segment)
-        return _unavailable()
+        return unavailable()
 
-    def _rescue(self, segment: _Segment, size: int) -> None:
+    def _sync_failed(self, segment: OpenSegment, reason: str) -> None:
+        self._abandon(segment, reason)
+        if self._segment is not None:  # a later segment: a durable record in it would vouch for this one's records
+            self._abandon(self._segment, f"previous_segment_{reason}")
+
+    def _rescue(self, segment: OpenSegment, size: int) -> None:
         """Put the segment back if it is away; runs on the sync thread, before its descriptor is closed."""
         lock_fd = self._lock_fd
         with suppress(OSError):  # then it stays away, and who verifies the log finds out
             if lock_fd is None or not segments.is_locked_by(self._directory, lock_fd):
                 return  # of a directory that was moved it is a part still
             if segments.rescue(segment.path, segment.fd, size):
-                with suppress(RuntimeError):  # the loop was closed meanwhile
-                    self._loop.call_soon_threadsafe(self._rescued, segment.name, size)
+                self._thread.back(self._rescued, segment.name, size)
 
     def _rescued(self, name: str, size: int) -> None:
         with suppress(Unavailable):
@@ -462,108 +420,19 @@ class AuditLog:
         After a failed sync the new segment is synced here, on the loop: nothing may be answered on a disk that still
         fails. While a sync hangs nothing is tried, so no more than one thread ever hangs.
         """
-        if self._lock_fd is None or self._hung():
-            raise _unavailable()
+        if self._lock_fd is None or self._thread.hung:
+            raise unavailable()
         try:
             segment, receipts = self._start_segment([*self._faults, *records], prove_sync=self._prove_sync)
         except OSError as e:
-            raise _unavailable() from e
+            raise unavailable() from e
         self._faults.clear()
         self._prove_sync = False
         self._segment = segment
         return receipts
 
-    def _close_segment(self, segment: _Segment) -> None:
+    def _close_segment(self, segment: OpenSegment) -> None:
         """Close the descriptor on the sync thread, after the syncs that use it."""
         if not segment.closing:
             segment.closing = True
-            self._jobs.put(partial(os.close, segment.fd))
-
-    # Syncs
-
-    async def _durable(self, segment: _Segment) -> None:
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        segment.waiting.append(waiter)
-        if not segment.syncs:
-            self._submit(segment)
-        await waiter
-
-    def _submit(self, segment: _Segment) -> None:
-        """Queue one sync for all that wait now; who comes while it runs shares the next."""
-        waiters, segment.waiting = segment.waiting, []
-        timer = self._loop.call_later(self._sync_timeout_s, self._timed_out, segment)
-        sync = _Sync(segment, segment.size, waiters, timer)
-        segment.syncs += 1
-        self._syncs.append(sync)
-        self._jobs.put(partial(self._run, sync))
-
-    def _run(self, sync: _Sync) -> None:
-        """Runs on the sync thread."""
-        segment, error = sync.segment, False
-        try:
-            if segment.dead:
-                raise OSError(errno.EIO, "abandoned")  # a second fsync may succeed without having written anything
-            self._fdatasync(segment.fd)
-            if not segment.name_durable:
-                segments.sync_directory(self._directory)
-                segment.name_durable = True
-            error = os.fstat(segment.fd).st_nlink == 0  # durable, but no longer in the directory
-        except OSError:
-            error = True
-        with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
-            self._loop.call_soon_threadsafe(self._synced, sync, error)
-
-    def _synced(self, sync: _Sync, failed: bool) -> None:
-        segment = sync.segment
-        if failed and not segment.dead:
-            self._abandon(segment, "sync_failed")  # finds the waiters of this sync among self._syncs
-            if self._segment is not None:  # a later segment: a durable record in it would vouch for this one's records
-                self._abandon(self._segment, "previous_segment_sync_failed")
-        self._syncs.remove(sync)
-        sync.timer.cancel()
-        segment.syncs -= 1
-        if segment.dead:
-            return
-        segment.synced = max(segment.synced, sync.size)
-        for waiter in sync.waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        if segment.waiting and not segment.syncs:
-            self._submit(segment)
-
-    def _timed_out(self, segment: _Segment) -> None:
-        for sync in self._syncs:
-            if sync.segment is segment:
-                sync.timed_out = True
-        self._abandon(segment, "sync_timed_out")
-        if self._segment is not None:
-            self._abandon(self._segment, "previous_segment_sync_timed_out")
-
-    def _hung(self) -> bool:
-        return any(sync.timed_out for sync in self._syncs)
-
-
-def _work(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
-    while (job := jobs.get()) is not None:
-        job()
-
-
-def _damage(segment: _Segment) -> str | None:
-    try:
-        opened = os.fstat(segment.fd)
-        named = segment.path.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return "deleted"
-    except OSError:
-        return "unreachable"
-    if not os.path.samestat(opened, named):
-        return "replaced"
-    if opened.st_size != segment.size:
-        return "truncated" if opened.st_size < segment.size else "written_by_others"
-    return None
-
-
-def _unavailable() -> Unavailable:
-    return Unavailable(
-        "AUDIT_UNAVAILABLE", "the audit log cannot be written, and nothing is done unrecorded", retry_after_s=1
-    )
+            self._thread.put(partial(os.close, segment.fd))
