@@ -100,6 +100,12 @@ class HeldVersion:
         """The payload.  Only of a version that was just asked for its refusal."""
         return self._open(self._nonce, self._blob, self._bound)
 
+    def require_given_out(self, now_us: int) -> None:
+        """Raise FailedPrecondition for the state of this version, or its expiry."""
+        refusal = self.refusal(now_us)
+        if refusal is not None:
+            raise refusal
+
     def refusal(self, now_us: int) -> VaultdError | None:
         """Why this version is not given out, or None."""
         if not self.enabled:
