@@ -85,7 +85,10 @@ async def _in_process(directory: Path, rounds: int) -> tuple[float, float, list[
             async def receive() -> bytes:
                 return body
 
-            return await server.chain.unary(Call(method, peer, metadata, None, receive))
+            async def send(message: bytes) -> None:
+                del message
+
+            return await server.chain.unary(Call(method, peer, metadata, None, receive, send))
 
         purpose = resources_pb2.KEY_PURPOSE_ENCRYPT_DECRYPT
         key = resources_pb2.Key(purpose=purpose, algorithm=resources_pb2.ALGORITHM_AES_256_GCM)

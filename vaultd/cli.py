@@ -208,6 +208,7 @@ def _require_store(settings: Settings) -> None:
 def check_config(config: Path) -> None:
     """Read the configuration and every file that it names, and say what is wrong."""
     from vaultd.engine.clock import SystemClock
+    from vaultd.observing import check_collector
     from vaultd.sinks import check_files
     from vaultd.trust import read_trust_bundles, require_fresh
     from vaultd.wiring import TlsFiles
@@ -217,6 +218,7 @@ def check_config(config: Path) -> None:
         require_fresh(read_trust_bundles(settings.trust_bundles), SystemClock().now_us())
         TlsFiles(settings).read()
         check_files(settings.audit.sinks)
+        check_collector(settings.otlp)
     except ConfigError as error:
         raise SystemExit(f"vaultd: {error}") from None
     click.echo("configuration ok")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from vaultd import __version__
+from vaultd.config import ConfigError
 from vaultd.hosts.plain import TEXT, Page, PlainHost
 from vaultd.interceptors.meter import CallMeter
 from vaultd.interceptors.telemetry import TelemetryStep
@@ -95,6 +96,16 @@ class Observing:
         stack.push_async_callback(asyncio.to_thread, self.spans.shutdown)
 
 
+def check_collector(otlp: OtlpSection) -> None:
+    """Raise ConfigError for a file of the collector's that cannot be read."""
+    for name, path in (("ca", otlp.ca), ("certificate", otlp.certificate), ("key", otlp.key)):
+        try:
+            if path is not None:
+                path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"otlp.{name}: {path} cannot be read") from error
+
+
 def _make_provider(settings: Settings, meters: Meters, resource: Resource) -> MetricsProvider:
     from vaultd.telemetry.provider import MetricsProvider
 
@@ -121,9 +132,10 @@ def _resource(otlp: OtlpSection) -> Resource:
 
 
 def _connection(otlp: OtlpSection) -> dict[str, Any]:
-    """What every exporter is made with.  Raises OSError for a file that cannot be read."""
+    """What every exporter is made with.  Raises ConfigError for a file that cannot be read."""
     import grpc
 
+    check_collector(otlp)
     insecure = otlp.endpoint.startswith("http:")
     credentials = None
     if not insecure:

@@ -374,7 +374,7 @@ def is_stream(path: str) -> bool:
 
 def tamper(server: Any, statement: str) -> None:
     """Change the database behind the server's back."""
-    outside = sqlite3.connect(server.directory / "vault.db")
+    outside = sqlite3.connect(server.directory / "vault.db", timeout=60)
     with outside:
         assert outside.execute(statement).rowcount != 0
     outside.close()

@@ -16,6 +16,8 @@ VAULT = "vaults/default"
 AEAD, SIGNER, MAC, WRAP = (f"{VAULT}/keys/{key}" for key in ("aead", "signer", "mac", "wrap"))
 PURPOSES = {"aead": "ENCRYPT_DECRYPT", "signer": "SIGN", "mac": "MAC", "wrap": "WRAP"}
 CRYPTO = "/vaultd.v1.CryptoService/"
+PATIENT = {"limits": {"overload_delay_ms": 0}}
+"""Server and client share an event loop here, so a busy machine makes it late, and calls would be shed for that."""
 
 
 def identity(tls: Path, stem: str) -> dict[str, Any]:
@@ -70,17 +72,16 @@ class Wire:
         self.lost = 0
         self.broken = 0
         self.waiting = asyncio.Event()  # somebody's bytes do not pass
-        self._writers: set[asyncio.StreamWriter] = set()
+        self.writers: set[asyncio.StreamWriter] = set()
         self.address = ""
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one connection, until it ends."""
-        self._writers.add(writer)
         back = None
         try:
             if not self.refuse:
                 onward, back = await asyncio.open_connection(self._host, self._port)
-                self._writers.add(back)
+                self.writers.add(back)
                 async with asyncio.TaskGroup() as both:
                     both.create_task(self._forth(reader, back))
                     both.create_task(self._back(onward, writer))
@@ -89,7 +90,7 @@ class Wire:
         finally:
             for each in filter(None, (writer, back)):
                 each.transport.abort()
-                self._writers.discard(each)
+                self.writers.discard(each)
 
     async def _forth(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
@@ -113,9 +114,9 @@ class Wire:
 
     def cut(self) -> None:
         """End every connection, with a reset."""
-        for writer in self._writers:
+        for writer in self.writers:
             writer.transport.abort()
-        self._writers.clear()
+        self.writers.clear()
 
 
 @asynccontextmanager
@@ -125,6 +126,10 @@ async def wire_to(address: str) -> AsyncIterator[Wire]:
     tasks: set[asyncio.Task[None]] = set()
 
     def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not listener.is_serving():  # it came while we were closing
+            writer.transport.abort()
+            return
+        wire.writers.add(writer)  # here, since a task that is cancelled before its first turn closes nothing
         task = asyncio.get_running_loop().create_task(wire.carry(reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
@@ -136,7 +141,9 @@ async def wire_to(address: str) -> AsyncIterator[Wire]:
     finally:
         wire.open.set()
         listener.close()
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         wire.cut()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # transports that were aborted close their sockets in the loop's next turn

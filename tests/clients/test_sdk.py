@@ -10,7 +10,7 @@ from importlib import import_module
 
 import pytest
 import pytest_asyncio
-from sdk_rig import AEAD, CRYPTO, MAC, SIGNER, VAULT, WRAP, Audit, async_client, create_keys, wire_to
+from sdk_rig import AEAD, CRYPTO, MAC, PATIENT, SIGNER, VAULT, WRAP, Audit, async_client, create_keys, wire_to
 
 from harness import running_server
 from vaultd_client import (
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(tmp_path_factory):
-    async with running_server(tmp_path_factory.mktemp("sdk")) as server:
+    async with running_server(tmp_path_factory.mktemp("sdk"), **PATIENT) as server:
         await create_keys(server)
         yield server
 

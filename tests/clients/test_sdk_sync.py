@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import pytest_asyncio
-from sdk_rig import AEAD, MAC, SIGNER, VAULT, Audit, create_keys, sync_client, wire_to
+from sdk_rig import AEAD, MAC, PATIENT, SIGNER, VAULT, Audit, create_keys, sync_client, wire_to
 
 from harness import running_server
 from vaultd_client import (
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(tmp_path_factory):
-    async with running_server(tmp_path_factory.mktemp("sdk")) as server:
+    async with running_server(tmp_path_factory.mktemp("sdk"), **PATIENT) as server:
         await create_keys(server)
         yield server
 

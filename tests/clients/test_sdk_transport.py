@@ -13,7 +13,7 @@ import time
 import pytest
 import pytest_asyncio
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from sdk_rig import AEAD, Audit, async_client, create_keys, identity, wire_to
+from sdk_rig import AEAD, PATIENT, Audit, async_client, create_keys, identity, wire_to
 
 from harness import APP, FakeClock, running_server
 from tokens import AUDIENCE, ISSUER, TokenIssuer
@@ -51,7 +51,9 @@ async def server(tmp_path_factory, issuer):
     directory = tmp_path_factory.mktemp("sdk")
     (directory / "ci.jwks").write_bytes(issuer.jwks())
     section = {"id": "ci", "issuer": ISSUER, "audiences": [AUDIENCE], "jwks_file": directory / "ci.jwks"}
-    async with running_server(directory, policy=POLICY, listen_tls="127.0.0.1:0", jwt={"issuers": [section]}) as server:
+    async with running_server(
+        directory, policy=POLICY, listen_tls="127.0.0.1:0", jwt={"issuers": [section]}, **PATIENT
+    ) as server:
         server.add_identity("other", uri=OTHER)
         await create_keys(server)
         yield server

@@ -2,9 +2,9 @@
 
     python tests/reliability/kill9.py --kills 20 --seed 1
 
-Many clients create keys, rotate them and encrypt, over mTLS.  After a random while, or at a named failpoint, the server dies
-by SIGKILL.  It is started again, and every answer that any client ever got must still be true.  One JSON line per kill and
-one at the end; exit code 1 when anything was lost.
+Many clients create keys, rotate them, encrypt and put secrets, over mTLS.  After a random while, or at a named failpoint, the
+server dies by SIGKILL.  It is started again, and every answer that any client ever got must still be true.  One JSON line per
+kill and one at the end; exit code 1 when anything was lost.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from processes import START_TIMEOUT_S, Server, connect, make_vault, percentile
 
-from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, resources_pb2
+from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, resources_pb2, secrets_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -62,6 +62,8 @@ class Acknowledged:
     ciphertexts: list[tuple[str, bytes, bytes]] = field(default_factory=list)
     creates: int = 0
     rotations: int = 0
+    payloads: dict[str, bytes] = field(default_factory=dict)
+    """By the name of the secret's version."""
 
 
 async def work(
@@ -88,6 +90,8 @@ async def work(
                 number = int(rotated.name.rpartition("/")[2])
                 said.newest[name] = max(said.newest[name], number)
                 said.rotations += 1
+            elif choice < 0.65:
+                await put_secret(client, said, chooser, f"{prefix}-{chooser.randrange(4)}")
             else:
                 name = chooser.choice(mine)
                 plaintext = chooser.randbytes(32)
@@ -99,6 +103,20 @@ async def work(
             under_load.set()
     except grpc.aio.AioRpcError:
         return answered
+
+
+async def put_secret(client: Client, said: Acknowledged, chooser: random.Random, secret_id: str) -> None:
+    """Add a version to a secret, which is made first when nobody has made it yet."""
+    name, payload = f"vaults/default/secrets/{secret_id}", chooser.randbytes(chooser.randrange(1, 2000))
+    try:
+        add = secrets_pb2.AddSecretVersionRequest(parent=name, payload=payload)
+        version = (await client.secrets.AddSecretVersion(add, timeout=OP_TIMEOUT_S)).version
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.NOT_FOUND:
+            raise
+        create = secrets_pb2.CreateSecretRequest(parent="vaults/default", secret_id=secret_id, payload=payload)
+        version = (await client.secrets.CreateSecret(create, timeout=OP_TIMEOUT_S)).current_version
+    said.payloads[version] = payload
 
 
 async def ask(call: Callable[[], Awaitable[Any]], refusals: Counter[str]) -> Any:
@@ -114,7 +132,7 @@ async def ask(call: Callable[[], Awaitable[Any]], refusals: Counter[str]) -> Any
 
 async def check(client: Client, said: Acknowledged, refusals: Counter[str]) -> dict[str, int]:
     """Ask for everything that was ever acknowledged; returns what is not true any more."""
-    lost = {"keys": 0, "versions": 0, "ciphertexts": 0, "half_visible": 0}
+    lost = {"keys": 0, "versions": 0, "ciphertexts": 0, "payloads": 0, "half_visible": 0}
     turn = asyncio.Semaphore(64)
 
     async def one_key(name: str, newest: int) -> None:
@@ -133,7 +151,14 @@ async def check(client: Client, said: Acknowledged, refusals: Counter[str]) -> d
             opened = await ask(lambda: client.crypto.Decrypt(request), refusals)
             lost["ciphertexts"] += opened is None or opened.plaintext != plaintext
 
+    async def one_payload(version: str, payload: bytes) -> None:
+        async with turn:
+            request = secrets_pb2.AccessSecretVersionRequest(name=version)
+            given = await ask(lambda: client.secrets.AccessSecretVersion(request), refusals)
+            lost["payloads"] += given is None or given.payload != payload
+
     await asyncio.gather(
+        *(one_payload(version, payload) for version, payload in said.payloads.items()),
         *(one_key(name, newest) for name, newest in said.newest.items()),
         *(one_ciphertext(*entry) for entry in said.ciphertexts),
     )
@@ -234,9 +259,10 @@ async def campaign(arguments: argparse.Namespace) -> int:
             {
                 "kills": len(plan),
                 "seed": arguments.seed,
-                "acknowledged": said.creates + said.rotations + len(said.ciphertexts),
+                "acknowledged": said.creates + said.rotations + len(said.ciphertexts) + len(said.payloads),
                 "keys": said.creates,
                 "rotations": said.rotations,
+                "payloads": len(said.payloads),
                 "ciphertexts": len(said.ciphertexts),
                 "kills_with_loss": bad,
                 "restart_p50_s": percentile(restarts, 0.5),

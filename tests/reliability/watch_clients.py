@@ -24,7 +24,7 @@ STREAMS_PER_CONNECTION = 84
 """A connection may have 100."""
 SAMPLED = 25
 """Of so many watchers one keeps the latency of each event."""
-WAIT_S = 600
+WAIT_S = 1_800
 KEYS = watch_pb2.WatchFilter(resource_prefix="vaults/default/keys", kinds=[watch_pb2.RESOURCE_KIND_KEY])
 RESUMABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED}
 """The connection ended, or this reader was too slow: the watch goes on with its token."""

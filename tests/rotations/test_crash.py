@@ -22,12 +22,6 @@ BOUNDARIES = [f"rotation.{stage}.{edge}" for stage in STAGES for edge in ("acted
 
 
 @pytest.fixture(scope="module")
-def server():
-    with Postgres() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def victims():
     command = [sys.executable, str(ONCE)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:

@@ -15,12 +15,6 @@ from vaultd.names import SecretRef
 from vaultd.secret import Secret
 
 
-@pytest.fixture(scope="module")
-def server():
-    with Postgres() as running:
-        yield running
-
-
 @pytest.fixture
 async def vault(server, tmp_path):
     for user in USERS:

@@ -17,12 +17,6 @@ from vaultd.secret import Secret
 NAME = "vaults/default/secrets/orders-db"
 
 
-@pytest.fixture(scope="module")
-def server():
-    with Postgres() as running:
-        yield running
-
-
 def settings_of(server: Postgres, **changes) -> PostgresSettings:
     values = {
         "host": "127.0.0.1",

@@ -86,6 +86,7 @@ async def test_what_fails_before_it_is_served_is_undone_and_says_why(hook, vault
     assert await vault.served() == b"the first"
     assert hook.accepted == {b"the first"}
     assert (await vault.rotations.list("default", "", 10, [RotationState.FAILED])) == [rotation]
+    assert [event for event, _, _ in vault.events].count("rotation_failed") == 1
     hook.answers.clear()
     rotation = await vault.go_on(LIMITS["retry_s"])
     assert (rotation.state, rotation.failures, rotation.failure) == (RotationState.IDLE, 0, None)
@@ -178,6 +179,15 @@ async def test_an_old_version_that_somebody_took_back_is_not_retired(hook, vault
     assert await vault.served() == b"the first"
 
 
+async def test_nothing_is_retired_once_somebody_put_another_version_in_service(hook, vault):
+    await vault.set_policy("legacy", overlap_us=60 * S)
+    await vault.rotate()
+    await vault.engine.secrets.add_version(intent(), vault.ref, NewVersion(Secret(b"by hand")))
+    rotation = await vault.go_on(60)
+    assert (rotation.state, rotation.failure.reason) == (RotationState.IDLE, "SECRET_CHANGED")
+    assert "retire" not in hook.stages()
+
+
 async def test_retries_can_be_called_off(hook, vault):
     hook.answers["set"] = [REFUSED]
     assert (await vault.rotate()).state is RotationState.FAILED
@@ -252,6 +262,15 @@ async def test_a_certificate_of_another_authority_gets_no_request(hook, tmp_path
     assert hook.asked == []
 
 
+async def test_a_target_that_was_never_reached_is_not_asked_to_undo_anything(hook, vault):
+    await vault.rotate()
+    hook.close()
+    rotation = await vault.rotate()
+    rotation = rotation if rotation.state is RotationState.FAILED else await vault.run_out()
+    assert (rotation.state, rotation.failure.reason) == (RotationState.FAILED, "WEBHOOK_UNREACHABLE")
+    assert "undoing" not in rotation.failure.text
+
+
 # -- policies -----------------------------------------------------------------------------------------------------------
 
 
@@ -271,6 +290,7 @@ async def test_a_secret_without_a_target_retires_old_versions_when_it_is_told_to
     await vault.make_secret(b"one", plain)
     await vault.set_policy("", plain, overlap_us=60 * S, period_us=3600 * S)
     assert (await vault.go_on(3600, plain)).state is RotationState.OVERLAP
+    assert ("secret_rotated", str(plain), "") in vault.events
     assert (await vault.go_on(60, plain)).state is RotationState.IDLE
     states = [version.state.value for version in await vault.engine.secrets.list_versions(plain)]
     assert states == ["DISABLED", "ENABLED"]

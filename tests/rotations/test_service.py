@@ -8,18 +8,12 @@ import pytest
 import pytest_asyncio
 
 from harness import reason_of, running_server
-from postgres import USERS, Postgres
+from postgres import USERS
 from rotations.follower import IDLE, NAME, following, rotate, set_up
 from vaultd_client.v1 import rotation_pb2, secrets_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 OVERLAP_MS = 300
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    with Postgres() as running:
-        yield running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -250,14 +250,15 @@ async def test_records_that_a_collector_rejects_are_counted_and_not_waited_for_i
 async def test_the_batch_before_a_broken_syslog_connection_is_sent_again(tmp_path, clock):
     async with opened(tmp_path / "a", clock) as log:
         async with syslog_receiver() as receiver:
-            shipper = Shipper()
-            worker = worker_of(syslog(receiver), log, tmp_path / "a", clock)
-            shipper.start([worker])
+            shipper, changes = Shipper(["siem"]), Changes()
+            shipper.start([worker_of(syslog(receiver), log, tmp_path / "a", clock, changes)])
             append(log, 2)
-            await worker.wait_for(2)
+            await shipper.mutation_delivered(2)
             port = receiver.port
         async with syslog_receiver(port=port) as receiver:
             append(log, 1)
+            await shipper.mutation_delivered(3)  # nobody is refused for it
+            assert changes.heard == [True]
             got = await receiver.wait_for(3)
             assert [int(one.split(b'sequenceId="')[1].split(b'"')[0]) for one in got[:3]] == [1, 2, 3]
             await shipper.close()

@@ -160,8 +160,8 @@ def test_nothing_is_undone_where_nothing_was_done():
     first = about_to_set(replace(fresh(), stage=Stage.SET))
     refused = failed(first, 5, Failure(Stage.SET, "R", "t", 5), LIMITS, lambda: 0.0, lasting=True, untouched=True)
     assert refused.state is RotationState.FAILED
-    second = replace(first, attempt=2)
-    refused = failed(second, 5, Failure(Stage.SET, "R", "t", 5), LIMITS, lambda: 0.0, lasting=True, untouched=True)
+    died = about_to_set(replace(first, attempt=2))
+    refused = failed(died, 5, Failure(Stage.SET, "R", "t", 5), LIMITS, lambda: 0.0, lasting=True, untouched=True)
     assert refused.state is RotationState.ROLLING_BACK
 
 

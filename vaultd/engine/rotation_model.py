@@ -98,9 +98,10 @@ class Rotation:
     """A secret's rotation.
 
     run: number of the newest run.  attempt: attempts of the stage that began.  failures: runs in a row that were undone.
-    wait_us: nothing is done before, whoever looks.  owner, lease_us: the process whose turn it is, and until when.  touched:
-    whether the target may know the new payload.  old, new: versions of the secret, 0 for none.  noticed_us: for which time notice
-    was given.  content_type, metadata: of the new payload.
+    wait_us: nothing is done before, whoever looks.  owner, lease_us: the process whose turn it is, and until when.
+    touched: whether the target may know the new payload; trying: whether the attempt under way may tell it.
+    old, new: versions of the secret, 0 for none.  noticed_us: for which time notice was given.
+    content_type, metadata: of the new payload.
     """
 
     vault: str
@@ -119,6 +120,7 @@ class Rotation:
     owner: str = ""
     lease_us: int | None = None
     touched: bool = False
+    trying: bool = False
     cancelled: bool = False
     old: int = 0
     new: int = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -55,17 +56,11 @@ INTENTS: Final = {
     RotationState.ROLLING_BACK: "roll_back_rotation",
     RotationState.OVERLAP: "retire_secret_version",
 }
-EVENTS: Final = {
-    Stage.CREATE: "",
-    Stage.SET: "",
-    Stage.TEST: "",
-    Stage.PROMOTE: "secret_rotated",
-    Stage.RETIRE: "secret_version_retired",
-    Stage.ROLL_BACK: "rotation_rolled_back",
-}
+EVENTS: Final = {Stage.RETIRE: "secret_version_retired", Stage.ROLL_BACK: "rotation_rolled_back"}
 _WORDS: Final = {
     CANCELLED: "the rotation was cancelled",
     INTERRUPTED: "the server stopped in each attempt of this stage",
+    "SECRET_CHANGED": "another version was put in service meanwhile; nothing was retired",
     "OLD_VERSION_IN_SERVICE": "`current` names the old version again: it was not retired; rotate again for another one",
 }
 
@@ -168,7 +163,8 @@ class RotationRunner:
                         await self._do(key, work)
         except VaultdError as error:
             # The row says what is due; it is taken up when it can be read and written again.
-            self._on_event("rotation_waits", f"vaults/{key.scope}/secrets/{key.id}", error.reason)
+            with suppress(VaultdError):  # an audit log that cannot be written says so itself
+                self._on_event("rotation_waits", f"vaults/{key.scope}/secrets/{key.id}", error.reason)
         except Exception as error:  # a fault of ours must not vanish with its task
             self._on_fault(error)
 
@@ -227,9 +223,10 @@ class RotationRunner:
         rotation = unpaused(rotation)
         if rotation.state is RotationState.OVERLAP:
             late = rotation.failure is not None and rotation.next_us is not None and rotation.next_us <= now_us
-            if secret.current == rotation.old:
-                # Somebody took the old version back into service: it is the last thing to make worthless.
-                failure = Failure(Stage.RETIRE, "OLD_VERSION_IN_SERVICE", _WORDS["OLD_VERSION_IN_SERVICE"], now_us)
+            if secret.current != rotation.new:
+                # What is in service now is the last thing to make worthless: the old version, or what somebody put in by hand.
+                why = "OLD_VERSION_IN_SERVICE" if secret.current == rotation.old else "SECRET_CHANGED"
+                failure = Failure(Stage.RETIRE, why, _WORDS[why], now_us)
                 await put_rotation(changes, replace(retired(rotation), failure=failure))
                 return None
             rotation = retired(rotation) if late else rotation  # the next run sets what could not be retired
@@ -282,14 +279,12 @@ class RotationRunner:
         try:
             value = await self._act(work)
             failpoints.hit(f"rotation.{stage}.acted")
-            after = await self._succeed(key, work, value)
-            event, reason = EVENTS[work.stage], ""
+            event, reason = await self._succeed(key, work, value), ""
         except RotatorFailed as failure:
             failpoints.hit(f"rotation.{stage}.acted")
-            after = await self._fail(key, work, failure)
-            event, reason = "rotation_failed", failure.reason
+            event, reason = await self._fail(key, work, failure), failure.reason
         failpoints.hit(f"rotation.{stage}.recorded")
-        if after and event:
+        if event:
             self._on_event(event, work.rotation.secret_name, reason)
 
     async def _act(self, work: Work) -> Value | None:
@@ -323,16 +318,20 @@ class RotationRunner:
         except TimeoutError:
             raise RotatorFailed("TIMED_OUT", "the stage took longer than the target's timeout_s") from None
 
-    async def _succeed(self, key: RowKey, work: Work, value: Value | None) -> bool:
-        """Write down that a stage is done; False when it is not this process's turn any more.  Raises RotatorFailed."""
+    async def _succeed(self, key: RowKey, work: Work, value: Value | None) -> str:
+        """Write down that a stage is done, if it still is this process's turn; gives the event, if it is one.
+
+        Raises RotatorFailed.
+        """
         stage = work.stage
         try:
             async with self._ledger.change() as changes:
                 rotation = await self._mine(changes, key, work)
                 if rotation is None:
-                    return False
+                    return ""
                 secret = await self._secret_in(changes, key)
-                if stage is Stage.PROMOTE or (stage is Stage.CREATE and not rotation.policy.target):
+                promotes = stage is Stage.PROMOTE or (stage is Stage.CREATE and not rotation.policy.target)
+                if promotes:
                     await self._promote_in(changes, rotation, secret, value)
                 elif stage is Stage.RETIRE:
                     await self._rotations.retire_in(changes, rotation, secret)
@@ -342,7 +341,7 @@ class RotationRunner:
                     await put_rotation(changes, done(rotation, changes.now_us), value=value, keep=True)
         except FailedPrecondition as error:
             raise RotatorFailed(error.reason, error.text, lasting=True) from None
-        return True
+        return "secret_rotated" if promotes else EVENTS.get(stage, "")
 
     async def _promote_in(
         self, changes: Changes, rotation: Rotation, secret: StoredSecret | None, value: Value | None
@@ -358,12 +357,12 @@ class RotationRunner:
             raise RotatorFailed("SECRET_CHANGED", "another version was put in service meanwhile", lasting=True)
         await self._rotations.replace_in(changes, secret, rotation, value)
 
-    async def _fail(self, key: RowKey, work: Work, failure: RotatorFailed) -> bool:
-        """Write down that an attempt failed; False when it is not this process's turn any more."""
+    async def _fail(self, key: RowKey, work: Work, failure: RotatorFailed) -> str:
+        """Write down that an attempt failed, if it still is this process's turn; gives the event: of the run, or of the attempt."""
         async with self._ledger.change() as changes:
             rotation = await self._mine(changes, key, work)
             if rotation is None:
-                return False
+                return ""
             after = failed(
                 rotation,
                 changes.now_us,
@@ -374,7 +373,9 @@ class RotationRunner:
                 untouched=failure.untouched,
             )
             await put_rotation(changes, after, keep=after.state in UNDER_WAY)
-        return True
+        if after.state is rotation.state:
+            return "rotation_attempt_failed"
+        return "rotation_failed" if rotation.state is RotationState.RUNNING else "rotation_roll_back_failed"
 
     async def _mine(self, changes: Changes, key: RowKey, work: Work) -> Rotation | None:
         """The stored rotation, if it still is this process's turn with this very attempt."""

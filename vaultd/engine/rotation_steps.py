@@ -67,6 +67,7 @@ def begin(rotation: Rotation, now_us: int, old: int) -> Rotation:
         owner="",
         lease_us=None,
         touched=False,
+        trying=False,
         cancelled=False,
         old=old,
         new=0,
@@ -96,14 +97,19 @@ def exhausted(rotation: Rotation, limits: RotationLimits) -> str:
 
 
 def about_to_set(rotation: Rotation) -> Rotation:
-    """From here on the target may know the new payload, whatever is heard of it."""
-    return replace(rotation, touched=True)
+    """The target may know the new payload from here on, unless this attempt is heard to have left it alone."""
+    return replace(tried(rotation), trying=True)
+
+
+def tried(rotation: Rotation) -> Rotation:
+    """The attempt before may have told the target."""
+    return replace(rotation, touched=rotation.touched or rotation.trying, trying=False)
 
 
 def done(rotation: Rotation, now_us: int) -> Rotation:
     """CREATE, SET or TEST is done; the next stage may begin."""
     stage = NEXT[_stage(rotation)]
-    return replace(rotation, stage=stage, attempt=0, owner="", lease_us=None, wait_us=now_us)
+    return replace(tried(rotation), stage=stage, attempt=0, owner="", lease_us=None, wait_us=now_us)
 
 
 def promoted(rotation: Rotation, now_us: int, new: int) -> Rotation:
@@ -141,6 +147,7 @@ def retired(rotation: Rotation) -> Rotation:
         lease_us=None,
         wait_us=None,
         touched=False,
+        trying=False,
         failure=None,
     )
 
@@ -156,8 +163,7 @@ def failed(
     untouched: bool = False,
 ) -> Rotation:
     """An attempt failed: it waits for the next one, or what was done is undone, or that is given up."""
-    if rotation.stage is Stage.SET and untouched and rotation.attempt <= 1:
-        rotation = replace(rotation, touched=False)
+    rotation = replace(rotation, trying=False) if untouched else tried(rotation)
     # Of a roll back that fails, too, it is the failure that led to it that people need to see first.
     shown = (
         failure if rotation.state is not RotationState.ROLLING_BACK or rotation.failure is None else rotation.failure

@@ -73,24 +73,31 @@ class SecretAccess:
         sealing: list[tuple[int, Handle, Operation]] = []
         handles: dict[bytes, Handle] = {}
         self._catalog.lookups += len(items)
-        cached, give, now_us = self._catalog.cached, self._give, self._clock.now_us()
+        # The time and the seal are looked at after each await, and not for each item.
+        ledger, cached, now_us = self._ledger, self._catalog.cached, self._clock.now_us()
         next_turn = FAIRNESS_ITEMS
+        ledger.require_unsealed()
         for at, (name, unless, recipient, context) in enumerate(items):
             if at == next_turn:
                 next_turn += FAIRNESS_ITEMS
                 await asyncio.sleep(0)
                 now_us = self._clock.now_us()
+                ledger.require_unsealed()
             try:
                 version = cached.get(name)
                 if version is None:
                     version = await self._catalog.load(parse_secret_or_version_name(name))
                     now_us = self._clock.now_us()
+                    ledger.require_unsealed()
                 if room < version.length:
                     raise ResourceExhausted("ANSWER_TOO_LARGE", "ANSWER_TOO_LARGE")
-                payload = give(version, unless, now_us)
-                answers[at] = (version, payload, None)
-                if payload is None:
+                if not version.enabled or now_us >= version.expire_us:
+                    version.require_given_out(now_us)
+                if unless and unless == version.name:
+                    answers[at] = (version, None, None)
                     continue
+                payload = Secret(version.open())
+                answers[at] = (version, payload, None)
                 room -= version.length
                 if recipient:
                     handle = handles.get(recipient)
@@ -123,10 +130,7 @@ class SecretAccess:
 
         No await comes between the decision and the payload, and nothing is opened once the vault is sealed.
         """
-        if not version.enabled or now_us >= version.expire_us:
-            refusal = version.refusal(now_us)
-            if refusal is not None:
-                raise refusal
+        version.require_given_out(now_us)
         self._ledger.require_unsealed()
         return Secret(version.open()) if unless != version.name else None
 

@@ -68,7 +68,19 @@ class MemorySealer:
 class HeldVersion:
     """A version with everything that an access to it needs, computed once per revision.  Its payload is sealed."""
 
-    __slots__ = ("_blob", "_bound", "_nonce", "_open", "bytes", "enabled", "expire_us", "length", "name", "version")
+    __slots__ = (
+        "_blob",
+        "_bound",
+        "_nonce",
+        "_open",
+        "bytes",
+        "enabled",
+        "expire_us",
+        "length",
+        "name",
+        "plain",
+        "version",
+    )
 
     def __init__(self, found: OpenRow, payload: bytes, sealer: MemorySealer) -> None:
         version: SecretVersion = found.resource()
@@ -78,6 +90,8 @@ class HeldVersion:
         self._open = sealer.open
         self._nonce, self._blob = sealer.seal(payload, self._bound)
         self.length = len(payload)
+        self.plain = not (version.content_type or version.metadata or version.expire_us is not None)
+        """Whether there is nothing to say of it but its name and payload."""
         self.enabled = version.state is SecretVersionState.ENABLED
         self.expire_us = NEVER_US if version.expire_us is None else version.expire_us
         self.bytes = len(self._blob) + len(found.row.sealed) + OVERHEAD_BYTES
@@ -85,6 +99,12 @@ class HeldVersion:
     def open(self) -> bytes:
         """The payload.  Only of a version that was just asked for its refusal."""
         return self._open(self._nonce, self._blob, self._bound)
+
+    def require_given_out(self, now_us: int) -> None:
+        """Raise FailedPrecondition for the state of this version, or its expiry."""
+        refusal = self.refusal(now_us)
+        if refusal is not None:
+            raise refusal
 
     def refusal(self, now_us: int) -> VaultdError | None:
         """Why this version is not given out, or None."""

@@ -33,7 +33,7 @@ PAGE: Final = 1_000
 RING_EVENTS: Final = 16_384
 """How far a watcher may fall behind, in changes that somebody may see."""
 EVENTS_PER_DELIVERY: Final = 4_000
-LONGEST_REST_S: Final = 0.02
+LONGEST_REST_S: Final = 0.05
 WATCHERS_PER_TURN: Final = 32
 """Watchers that are woken between two turns of the event loop."""
 SHARED_BATCHES: Final = 64

@@ -303,7 +303,10 @@ class Chain:
             name = name_of(item)
             verdict = verdicts.get(name, _UNDECIDED)
             if verdict is _UNDECIDED:
-                verdict = verdicts[name] = await self._verdict(route, caller, item, name, decided)
+                verdict = self._verdict_now(route, caller, item, name, decided)
+                if verdict is _UNDECIDED:
+                    verdict = await self._verdict(route, caller, item, name, decided)
+                verdicts[name] = verdict
             if verdict is not None and type(verdict) is not Granted:
                 errors[at] = verdict
                 continue
@@ -388,16 +391,23 @@ class Chain:
             error = errors.get(at)
             self._audit.item(entry, at, name if allowed else None, versions.get(at, "") if error is None else "", error)
 
+    def _verdict_now(self, route: Route, caller: Caller, item: Any, name: Any, decided: dict[Any, str]) -> Any:
+        """What `_verdict` says where nothing has to be waited for, else _UNDECIDED: a batch may name thousands of resources."""
+        try:
+            route.validate.names(item)
+            binding = self._policy.permits(caller, route.rule, item)
+        except VaultdError as error:
+            return error
+        if binding is None:
+            return _UNDECIDED
+        decided[name] = binding
+        return None
+
     async def _verdict(
         self, route: Route, caller: Caller, item: Any, name: Any, decided: dict[Any, str]
     ) -> VaultdError | Granted | None:
         """Why items with these names are refused, or the grants that each of them uses, or None.  Notes what allows them."""
         try:
-            route.validate.names(item)
-            binding = self._policy.permits(caller, route.rule, item)
-            if binding is not None:
-                decided[name] = binding
-                return None
             try:
                 decided[name] = await self._policy.require(caller, route.rule, item)
             except PermissionDenied as refused:

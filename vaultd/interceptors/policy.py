@@ -73,17 +73,16 @@ class PolicyStep:
 
     def permits(self, caller: Caller, rule: Rule, request: Any) -> str | None:
         """What allows the call, where the policy can say so at once; else `require` finds out."""
-        look_up = self._authority.engine.look_up
-        principal = caller.principal
-        decided = ""
+        engine, principal, decided = self._authority.engine, caller.principal, ""
         for access in rule.access:
             if access.when is not None:
                 return None
-            found = look_up(principal, access.permission, access.resource(request))
-            if not isinstance(found, Decision) or not found.allowed:
+            permission = access.permission
+            found = engine.look_up(principal, permission, access.resource(request))
+            if type(found) is not Decision or not found.allowed:
                 return None
             decided = f"{decided}; {found.reason}" if decided and decided != found.reason else found.reason
-            self._access.note(principal, access.permission, found.bound_on)
+            self._access.note(principal, permission, found.bound_on)
         return decided if rule.access and not rule.operator_only else None
 
     async def disguise(self, error: VaultdError, caller: Caller, rule: Rule, request: Any) -> VaultdError:

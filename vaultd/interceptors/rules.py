@@ -211,6 +211,7 @@ HIGH_IMPACT: Final[Mapping[str, Impact]] = MappingProxyType(
         "/vaultd.v1.SecretsService/DeleteSecret": Impact(4, ("name", "etag")),
         "/vaultd.v1.SecretsService/DestroySecretVersion": Impact(4, ("name", "etag")),
         "/vaultd.v1.SecretsService/PurgeSecret": Impact(4, ("name", "etag")),
+        "/vaultd.v1.SecretsService/UpdateSecret": Impact(4, ("secret", "update_mask", "etag")),
         "/vaultd.v1.KeysService/ImportKeyVersion": Impact(
             4, ("parent", "import_job", "algorithm", "keep_primary", "prior_messages", "etag")
         ),

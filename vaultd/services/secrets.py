@@ -169,6 +169,8 @@ def _fill(answer: Accessed, response: pb.AccessSecretVersionResponse) -> str:
         response.sealed_payload_crc32c = google_crc32c.value(sealed)
     else:
         response.not_modified = True
+    if held.plain:
+        return name
     if version.content_type:
         response.content_type = version.content_type
     if version.metadata:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 POLL_S: Final = 0.1
 """How often a sink that has everything looks for more; who waits for a record wakes it at once."""
+SOON_S: Final = 0.005
+"""How soon it looks again for a record that is waited for and cannot be read yet."""
 SAVE_S: Final = 1.0
 """How often the cursor is written, and so how much is delivered again after a crash."""
 FIRST_RETRY_S: Final = 0.1
@@ -82,7 +84,8 @@ class SinkFigures:
 class SinkWorker:
     """Use from the event loop that runs `run`.
 
-    A sink is serving once it has everything, and no longer when an attempt fails, or when a call waited in vain.
+    A sink is serving once it has everything, and no longer when an attempt fails (a broken connection: the second in a row),
+    or when a call waited in vain.
     """
 
     def __init__(
@@ -107,9 +110,8 @@ class SinkWorker:
         self._clock = clock
         self._on_change = on_change
         self._on_incident = on_incident
-        self._thread = ThreadPoolExecutor(
-            2, f"vaultd-audit-{settings.name}"
-        )  # one reads and encodes, one writes the cursor
+        # One reads and encodes, one writes the cursor.
+        self._threads = ThreadPoolExecutor(2, f"vaultd-audit-{settings.name}")
         self._wake = asyncio.Event()
         self._stopping = False
         self._reader: AuditReader | None = None
@@ -129,6 +131,7 @@ class SinkWorker:
         """Records that the sink passed and does not have: rejected, or gone before they were delivered."""
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
+        self._failed_in_a_row = 0
         self._retry_s = FIRST_RETRY_S
         self._saved = 0
         self._saved_at_s = 0.0
@@ -205,7 +208,7 @@ class SinkWorker:
                     began = True
                 delivered = await self._deliver_next()
                 if delivered:
-                    self._retry_s = FIRST_RETRY_S
+                    self._failed_in_a_row, self._retry_s = 0, FIRST_RETRY_S
             except DeliveryFailed as failure:
                 failed = True
                 self._failed(failure)
@@ -215,11 +218,13 @@ class SinkWorker:
                 self._failed(DeliveryFailed("internal", "internal error; the server's log has it as an incident"))
             if self._stopping and (failed or not delivered):
                 return
-            if failed:
+            if failed and self._state is False:
                 # Not all nodes at once, when what they share comes back.
                 await self._pause(self._retry_s * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
                 self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)
-            elif not self._waiting and not (delivered and self._full):
+            elif not failed and not delivered:
+                await self._pause(SOON_S if self._waiting else POLL_S)
+            elif not failed and not self._waiting and not self._full:
                 await self._pause(POLL_S)  # a batch costs as much with one record as with many
 
     def stop(self) -> None:
@@ -238,7 +243,7 @@ class SinkWorker:
                     await self._saving
                 if self._saved != self._position:
                     await self._save()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _begin(self) -> None:
         newest = self._newest()
@@ -368,8 +373,11 @@ class SinkWorker:
 
     def _failed(self, failure: DeliveryFailed) -> None:
         self._failures[failure.kind] += 1
+        self._failed_in_a_row += 1
         if failure.doubtful:
             self._go_back()
+        if failure.kind == "connection" and self._failed_in_a_row == 1 and self._state is not False:
+            return  # receivers end connections that were idle: another one is tried before anybody is refused
         self._fail(failure.text)
 
     def _go_back(self) -> None:
@@ -418,7 +426,7 @@ class SinkWorker:
             return
 
     async def _on_thread(self, function: Callable[..., Any], *arguments: object) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
 
 def leaf_hash(line: bytes) -> str:

@@ -1,8 +1,0 @@
-"""Makes what tests of other folders share importable here, too."""
-
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-sys.path.append(str(Path(__file__).parents[1] / "api"))
