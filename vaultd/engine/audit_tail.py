@@ -85,13 +85,13 @@ class AuditTail:
         if start_us is not None:
             after = max(0, await asyncio.to_thread(sequence_at, log.directory, start_us) - 1)
         begin = end if after is None else after
-        reader = AuditReader(log.directory, begin, newest=lambda: log.sequence)
+        reading = _Reading(AuditReader(log.directory, begin, newest=lambda: log.sequence))
         loop = asyncio.get_running_loop()
         told_s = loop.time()
         yield [], begin
         try:
-            while not (to_end and reader.last >= end):
-                records = await self._read(reader)
+            while not (to_end and reading.last >= end):
+                records = await reading.more()
                 found: list[AuditRecord] = []
                 size = 0
                 for record in records:
@@ -102,16 +102,38 @@ class AuditTail:
                         found.append(record)
                         size += len(record.line)
                 if found or loop.time() - told_s >= heartbeat_s:
-                    yield found, reader.last
+                    yield found, reading.last
                     told_s = loop.time()
                 if not records:
-                    await self._more(reader.last, told_s + heartbeat_s)
+                    await self._more(reading.last, told_s + heartbeat_s)
         finally:
-            reader.close()
+            reading.close()
 
-    async def _read(self, reader: AuditReader) -> list[AuditRecord]:
+    async def _more(self, last: int, until_s: float) -> None:
+        """Wait for a record after the last, or for the time of a heartbeat."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(POLL_S)  # also where there is one that cannot be read yet: its segment is being put back
+        while self._log.sequence <= last and loop.time() < until_s:  # noqa: ASYNC110  # the path of a call signals nobody
+            await asyncio.sleep(POLL_S)
+
+
+class _Reading:
+    """A reader that is used on threads, by a task that may be cancelled while one of them reads."""
+
+    def __init__(self, reader: AuditReader) -> None:
+        self._reader = reader
+        self._read: asyncio.Future[list[AuditRecord]] | None = None
+
+    @property
+    def last(self) -> int:
+        """The number of the last record that was read."""
+        return self._reader.last
+
+    async def more(self) -> list[AuditRecord]:
+        """The next records; raises OutOfRange and Unavailable."""
+        self._read = asyncio.get_running_loop().run_in_executor(None, self._reader.read, READ_RECORDS)
         try:
-            return await asyncio.to_thread(reader.read, READ_RECORDS)
+            return await asyncio.shield(self._read)
         except RecordsMissing as gap:
             raise OutOfRange(
                 "AUDIT_PRUNED",
@@ -121,8 +143,14 @@ class AuditTail:
         except OSError as error:
             raise Unavailable("AUDIT_UNAVAILABLE", "the audit log cannot be read", retry_after_s=1) from error
 
-    async def _more(self, last: int, until_s: float) -> None:
-        """Wait for a record after the last, or for the time of a heartbeat."""
-        loop = asyncio.get_running_loop()
-        while self._log.sequence <= last and loop.time() < until_s:  # noqa: ASYNC110  # the path of a call signals nobody
-            await asyncio.sleep(POLL_S)
+    def close(self) -> None:
+        """Give the segment free, once no thread reads it."""
+        if self._read is None or self._read.done():
+            self._reader.close()
+        else:
+            self._read.add_done_callback(self._close)
+
+    def _close(self, read: asyncio.Future[list[AuditRecord]]) -> None:
+        if not read.cancelled():
+            read.exception()  # of a reader whom nobody waits for
+        self._reader.close()
