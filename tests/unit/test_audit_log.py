@@ -793,6 +793,23 @@ async def test_a_full_segment_that_fails_to_sync_takes_the_next_one_with_it(tmp_
     assert_gapless(tmp_path / "audit")
 
 
+async def test_a_segment_whose_descriptor_is_closed_is_never_put_back_from_it(tmp_path, monkeypatch):
+    """The number of the descriptor may be another file's by then, which would be written in its place."""
+    rescued = []
+    monkeypatch.setattr("vaultd.audit.log.segments.rescue", lambda path, fd, size: rescued.append(path.name))
+    disk = Disk()
+    async with audit_log(tmp_path / "audit", max_segment_bytes=1, fdatasync=disk.fdatasync) as log:
+        log.append({})
+        disk.error = errno.EIO
+        with pytest.raises(Unavailable):
+            await log.append_durable({})
+        disk.error = None
+        log.append({})
+    full, open_then, _ = segment_paths(tmp_path / "audit")
+    assert full.name not in rescued
+    assert rescued == [open_then.name]
+
+
 async def test_a_full_segment_goes_on_when_no_other_can_be_made(tmp_path):
     directory = tmp_path / "audit"
     async with audit_log(directory, max_segment_bytes=200) as log:

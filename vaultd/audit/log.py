@@ -392,7 +392,8 @@ class AuditLog:
             if self._segment is segment:
                 self._segment = None
             self._thread.fail_waiters(segment)
-            self._thread.put(partial(self._rescue, segment, segment.size))
+            if not segment.closing:  # else its descriptor may be another file's by now
+                self._thread.put(partial(self._rescue, segment, segment.size))
             self._close_segment(segment)
         return unavailable()
 
