@@ -99,7 +99,7 @@ from vaultd.services.keys import KeysService
 from vaultd.services.policy import PolicyCalls
 from vaultd.services.reflection import ReflectionService
 from vaultd.services.rotations import RotationCalls
-from vaultd.services.secrets import SecretsService
+from vaultd.services.secrets import SecretsService, describe_version
 from vaultd.services.watch import WatchCalls
 from vaultd.sinks import make_workers, sinks_every_call_needs, sinks_mutations_need
 from vaultd.store.sqlite import SqliteStore
@@ -323,7 +323,7 @@ def build_engine(
     scrubber = Scrubber(store)
     lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits, scrubber)
     secrets = Secrets(ledger, clock, limits.deletion_retention_us, scrubber)
-    secret_catalog = SecretCatalog(ledger, settings.secrets.max_cached_mib * 1024 * 1024)
+    secret_catalog = SecretCatalog(ledger, describe_version, settings.secrets.max_cached_mib * 1024 * 1024)
     secret_access = SecretAccess(secret_catalog, ledger, clock, software)
 
     async def read_secret(name: str) -> Secret:

@@ -9,8 +9,9 @@ import pytest
 
 from engine.engines import DAY_US, HOUR_US, edit, intent, move_to, move_us, open_engine, query
 from harness import FakeClock
+from vaultd.engine.algorithms import ProtectionLevel
 from vaultd.engine.model import SecretVersionState
-from vaultd.engine.secret_access import AccessItem
+from vaultd.engine.secret_access import AccessItem, SecretAccess
 from vaultd.engine.secret_catalog import SecretCatalog
 from vaultd.engine.secret_payloads import pad_payload, padded_length, unpad_payload
 from vaultd.engine.secrets import NewVersion, SecretSpec
@@ -398,7 +399,7 @@ async def test_no_payload_lies_open_in_what_is_held(box):
 
 
 async def test_what_is_held_is_bounded_in_bytes(box):
-    catalog = SecretCatalog(box.opened.ledger, 300_000)
+    catalog = SecretCatalog(box.opened.ledger, lambda version: b"", 300_000)
     refs = [SecretRef("default", f"s{number}") for number in range(8)]
     for ref in refs:
         await box.create(bytes(60_000), ref)
@@ -406,6 +407,20 @@ async def test_what_is_held_is_bounded_in_bytes(box):
         assert catalog.bytes <= 300_000
     assert len(catalog.cached) == 4
     assert str(refs[-1]) in catalog.cached
+
+
+async def test_a_version_is_described_once_and_what_it_says_counts_in_what_an_answer_holds(box):
+    described = []
+    catalog = SecretCatalog(box.opened.ledger, lambda version: described.append(version.number) or bytes(1000))
+    access = SecretAccess(
+        catalog, box.opened.ledger, box.opened.clock, box.opened.engine.backends[ProtectionLevel.SOFTWARE]
+    )
+    await box.create(b"one")
+    has = AccessItem(NAME, f"{NAME}/versions/1")
+    answers = await access.access_many([AccessItem(NAME), has, *[AccessItem(NAME)] * 3], None, room=3_500)
+    assert described == [1]
+    assert [getattr(answer, "reason", "given") for answer in answers] == ["given"] * 3 + ["ANSWER_TOO_LARGE"] * 2
+    assert answers[0][0].bytes > 1000
 
 
 async def test_a_change_is_seen_by_the_next_access(box):

@@ -89,16 +89,17 @@ class SecretAccess:
                     version = await self._catalog.load(parse_secret_or_version_name(name))
                     now_us = self._clock.now_us()
                     ledger.require_unsealed()
-                if room < version.length:
+                if room < version.answer_bytes:
                     raise ResourceExhausted("ANSWER_TOO_LARGE", "ANSWER_TOO_LARGE")
                 if not version.enabled or now_us >= version.expire_us:
                     version.require_given_out(now_us)
                 if unless and unless == version.name:
                     answers[at] = (version, None, None)
+                    room -= len(version.description)
                     continue
                 payload = Secret(version.open())
                 answers[at] = (version, payload, None)
-                room -= version.length
+                room -= version.answer_bytes
                 if recipient:
                     handle = handles.get(recipient)
                     if handle is None:

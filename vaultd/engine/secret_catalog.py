@@ -28,7 +28,7 @@ from vaultd.engine.secrets import (
 from vaultd.store.base import RowKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from vaultd.engine.ledger import Ledger, OpenRow
     from vaultd.errors import VaultdError
@@ -73,16 +73,19 @@ class HeldVersion:
         "_bound",
         "_nonce",
         "_open",
+        "answer_bytes",
         "bytes",
+        "description",
         "enabled",
         "expire_us",
         "length",
         "name",
-        "plain",
         "version",
     )
 
-    def __init__(self, found: OpenRow, payload: bytes, sealer: MemorySealer) -> None:
+    def __init__(
+        self, found: OpenRow, payload: bytes, sealer: MemorySealer, describe: Callable[[SecretVersion], bytes]
+    ) -> None:
         version: SecretVersion = found.resource()
         self.version = version
         self.name = version.name
@@ -90,11 +93,12 @@ class HeldVersion:
         self._open = sealer.open
         self._nonce, self._blob = sealer.seal(payload, self._bound)
         self.length = len(payload)
-        self.plain = not (version.content_type or version.metadata or version.expire_us is not None)
-        """Whether there is nothing to say of it but its name and payload."""
+        self.description = describe(version)
+        """What an answer says of it beside its name and payload, in the words of the wire; most often nothing."""
+        self.answer_bytes = self.length + len(self.description)
         self.enabled = version.state is SecretVersionState.ENABLED
         self.expire_us = NEVER_US if version.expire_us is None else version.expire_us
-        self.bytes = len(self._blob) + len(found.row.sealed) + OVERHEAD_BYTES
+        self.bytes = len(self._blob) + len(self.description) + len(found.row.sealed) + OVERHEAD_BYTES
 
     def open(self) -> bytes:
         """The payload.  Only of a version that was just asked for its refusal."""
@@ -148,10 +152,17 @@ Place = tuple[str, str]
 
 
 class SecretCatalog:
-    """Read-through cache of sealed secrets."""
+    """Read-through cache of sealed secrets.
 
-    def __init__(self, ledger: Ledger, max_bytes: int = DEFAULT_CACHED_BYTES) -> None:
+    `describe` says what an answer tells of a version beside its name and payload, encoded: called once for each version that is
+    held, and not for each access.
+    """
+
+    def __init__(
+        self, ledger: Ledger, describe: Callable[[SecretVersion], bytes], max_bytes: int = DEFAULT_CACHED_BYTES
+    ) -> None:
         self._ledger = ledger
+        self._describe = describe
         self._max_bytes = max_bytes
         self._held: dict[Place, HeldSecret] = {}
         self._changes = 0
@@ -213,7 +224,7 @@ class SecretCatalog:
         payload = b""
         if found.row.state == SecretVersionState.ENABLED.value:
             payload = unpad_payload(self._ledger.sealer.open_secret(found.row).expose("sealed again, for memory"))
-        version = HeldVersion(found, payload, self._sealer)
+        version = HeldVersion(found, payload, self._sealer, self._describe)
         if changes == self._changes and self._held.get(at) is held and number not in held.versions:
             held.versions[number] = version
             held.bytes += version.bytes
