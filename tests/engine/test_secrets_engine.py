@@ -343,6 +343,68 @@ async def test_a_purged_name_is_never_reborn(box):
     assert (tombstone.values["labels"], tombstone.values["owner"]) == ({}, "")
 
 
+async def version_rows(box):
+    return await box.opened.store.versions("secret_version", "default", "db")
+
+
+async def test_a_purge_of_many_versions_goes_in_steps(box, monkeypatch):
+    monkeypatch.setattr("vaultd.engine.secrets.ERASED_AT_ONCE", 2)
+    await box.create()
+    for payload in (b"two", b"three", b"four", b"five"):
+        await box.add(payload)
+    await box.secrets.delete(intent(), REF)
+    before, left = box.opened.ledger.revision, []
+    monkeypatch.setattr("vaultd.failpoints.hit", lambda name: left.append(name))
+    await box.secrets.purge(intent(), REF)
+    assert left.count("secret.erased_some") == 2
+    assert box.opened.ledger.revision == before + 3
+    assert await version_rows(box) == []
+    assert (await box.opened.store.get(RowKey("secret", "default", "db", 0))).due_at is None
+    await refused("SECRET_NOT_FOUND", box.secrets.purge(intent(), REF))
+
+
+class Died(BaseException):
+    """A process that died."""
+
+
+@pytest.mark.parametrize("how", ["repeat", "replay", "scheduler", "jumped"])
+async def test_a_purge_that_was_cut_short_shows_nothing_and_goes_on(box, clock, monkeypatch, how):
+    monkeypatch.setattr("vaultd.engine.secrets.ERASED_AT_ONCE", 2)
+    await box.create()
+    for payload in (b"two", b"three", b"four", b"five"):
+        await box.add(payload)
+    await box.secrets.delete(intent(), REF)
+    asked = intent("purge-once")
+
+    def die(name):
+        if name == "ledger.committed":
+            raise Died
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vaultd.failpoints.hit", die)
+        with pytest.raises(Died):
+            await box.secrets.purge(asked, REF)
+    box.catalog.forget_all()  # with the process
+    assert len(await version_rows(box)) == 3
+    for call in (
+        box.secrets.get(REF),
+        box.secrets.undelete(intent(), REF),
+        box.read(5),
+        box.secrets.list_versions(REF),
+    ):
+        await refused("SECRET_NOT_FOUND", call)
+    assert await box.secrets.list_secrets("default", "", 10, deleted=True) == []
+    if how == "jumped":
+        clock.jump_wall(86_400)
+    if how in {"scheduler", "jumped"}:
+        await box.opened.tick()
+    else:
+        await box.secrets.purge(asked if how == "replay" else intent(), REF)
+    assert await version_rows(box) == []
+    assert (await box.opened.store.get(RowKey("secret", "default", "db", 0))).due_at is None
+    assert await box.opened.ledger.check(deep=True) > 0
+
+
 async def test_purge_protection_waits_for_the_purge_time(box, clock):
     await box.create(purge_protection=True)
     await refused("PURGE_PROTECTION_STAYS", box.secrets.update(intent(), REF, {"purge_protection": False}))

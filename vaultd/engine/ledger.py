@@ -79,9 +79,9 @@ class Changes:
         row = self._before[key]
         return self._open(row) if row is not None else None
 
-    async def versions(self, kind: str, scope: str, id: str) -> list[OpenRow]:
-        """Read all versions of a row id, ascending."""
-        rows = await self._transaction.versions(kind, scope, id)
+    async def versions(self, kind: str, scope: str, id: str, limit: int | None = None) -> list[OpenRow]:
+        """Read versions of a row id, ascending: all, or the first `limit` of them."""
+        rows = await self._transaction.versions(kind, scope, id, limit)
         self._before.update((row.key, row) for row in rows)
         opened = []
         for at, row in enumerate(rows, start=1):

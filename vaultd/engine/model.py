@@ -358,7 +358,10 @@ class RevokedIdentity:
 
 
 class SecretState(Enum):
-    """Life of a secret.  PURGED is a tombstone that keeps the name taken; callers never see it."""
+    """Life of a secret.  PURGED is a tombstone that keeps the name taken; callers never see it.
+
+    A tombstone with a purge_us has versions that are still to be erased.
+    """
 
     ACTIVE = "ACTIVE"
     DELETED = "DELETED"
@@ -420,7 +423,7 @@ class StoredSecret:
     @property
     def due_us(self) -> int | None:
         """When the scheduler must look at this secret again."""
-        return self.purge_us if self.state is SecretState.DELETED else self.retention_due_us
+        return self.retention_due_us if self.state is SecretState.ACTIVE else self.purge_us
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,14 @@ Every mutation is atomic and durable when it returns, and safe to retry with a r
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import google_crc32c
 
+from vaultd import failpoints
 from vaultd.engine.lifecycle import check_etag
 from vaultd.engine.model import SecretState, SecretVersion, SecretVersionState, StoredSecret
 from vaultd.engine.rotation_model import drop_rotation
@@ -45,8 +47,10 @@ PREVIOUS: Final = "previous"
 DEFAULT_KEPT: Final = 100
 MAX_KEPT: Final = 256
 MAX_ALIASES: Final = 32
-MAX_VERSIONS: Final = 100_000
+MAX_VERSIONS: Final = 10_000
 """Numbers that a secret can give out; rows of destroyed versions stay until the secret is purged."""
+ERASED_AT_ONCE: Final = 250
+"""Versions that a purge erases in one transaction: some ten milliseconds in which nothing else is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,9 +367,15 @@ class Secrets:
         return await self._ledger.mutate(intent, body)
 
     async def purge(self, intent: Intent, ref: SecretRef, etag: str = "") -> None:
-        """Erase a soft-deleted secret and its payloads; the name stays taken."""
+        """Erase a soft-deleted secret and its payloads; the name stays taken.
+
+        The secret is gone, durably and for all, before the first payload is, and all payloads are when this returns.  Many take
+        several transactions: what a crash left is erased by a repeated call or by the scheduler.
+        """
 
         async def body(changes: Changes) -> None:
+            if await self._half_purged_in(changes, ref) is not None:
+                return
             secret = await self.secret_in(changes, ref)
             check_etag(etag, secret.etag)
             if secret.state is not SecretState.DELETED:
@@ -379,11 +389,12 @@ class Secrets:
             await self._purge(changes, secret)
 
         await self._ledger.mutate(intent, body)
+        await self._erase_rest(ref)
         await self._scrubber.run()
 
     async def _purge(self, changes: Changes, secret: StoredSecret) -> None:
-        for row in await changes.versions(VERSION_KIND, secret.vault, secret.id):
-            await changes.delete(row.row.key)
+        """Leave a tombstone: nothing but the erasure of versions can come after it."""
+        rest = await self._erase_some(changes, secret)
         tombstone = replace(
             secret,
             labels={},
@@ -395,11 +406,40 @@ class Secrets:
             previous=0,
             aliases={},
             live=(),
-            purge_us=None,
+            purge_us=changes.now_us if rest else None,
         )
         await changes.put_resource(KIND, tombstone)
         await drop_rotation(changes, secret.vault, secret.id)
+
+    async def _erase_some(self, changes: Changes, secret: StoredSecret) -> bool:
+        """Erase the first versions that are left; whether there may be more of them."""
+        rows = await changes.versions(VERSION_KIND, secret.vault, secret.id, ERASED_AT_ONCE)
+        for row in rows:
+            await changes.delete(row.row.key)
         self._scrubber.note()
+        return len(rows) == ERASED_AT_ONCE
+
+    async def _erase_rest(self, ref: SecretRef) -> None:
+        """Erase, step by step, what a purge left of the versions.  Two who do this at once share the work."""
+        rest = True
+        while rest:
+            await asyncio.sleep(0)
+            async with self._ledger.change() as changes:
+                tombstone = await self._half_purged_in(changes, ref)
+                if tombstone is None:
+                    return
+                rest = await self._erase_some(changes, tombstone)
+                if not rest:
+                    await changes.keep_books(KIND, replace(tombstone, purge_us=None))
+            failpoints.hit("secret.erased_some")
+
+    @staticmethod
+    async def _half_purged_in(changes: Changes, ref: SecretRef) -> StoredSecret | None:
+        """The tombstone of a secret that has versions left to erase, or None."""
+        found = await changes.get(RowKey(KIND, ref.vault, ref.secret, 0))
+        if found is None or found.row.state != SecretState.PURGED.value or found.row.due_at is None:
+            return None
+        return found.resource()  # type: ignore[no-any-return]  # a row of kind `secret` holds a StoredSecret
 
     # -- versions -------------------------------------------------------------------------------------------------------
 
@@ -479,14 +519,17 @@ class Secrets:
         return old
 
     async def purge_if_due(self, intent: Intent, ref: SecretRef, now_us: int) -> None:
-        """Purge a soft-deleted secret at its purge_time."""
+        """Purge a soft-deleted secret at its purge_time, or go on with a purge that a crash cut short."""
 
         async def body(changes: Changes) -> None:
+            if await self._half_purged_in(changes, ref) is not None:
+                return
             secret = await self.secret_in(changes, ref)
             if secret.state is SecretState.DELETED and secret.purge_us is not None and secret.purge_us <= now_us:
                 await self._purge(changes, secret)
 
         await self._ledger.mutate(intent, body)
+        await self._erase_rest(ref)
 
 
 def moved_to(secret: StoredSecret, number: int) -> StoredSecret:

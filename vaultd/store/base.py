@@ -114,8 +114,8 @@ class Transaction(Protocol):
         """Read a row."""
         ...
 
-    async def versions(self, kind: str, scope: str, id: str) -> list[Row]:
-        """Read all versions of a row id, ascending."""
+    async def versions(self, kind: str, scope: str, id: str, limit: int | None = None) -> list[Row]:
+        """Read versions of a row id, ascending: all, or the first `limit` of them."""
         ...
 
     async def any_row(self, kind: str, scope: str, state: str) -> bool:

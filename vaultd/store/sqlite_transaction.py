@@ -32,8 +32,8 @@ class SqliteTransaction:
     async def get(self, key: RowKey) -> Row | None:
         return await self._run(queries.get, key)
 
-    async def versions(self, kind: str, scope: str, id: str) -> list[Row]:
-        return await self._run(queries.versions, kind, scope, id)
+    async def versions(self, kind: str, scope: str, id: str, limit: int | None = None) -> list[Row]:
+        return await self._run(queries.versions, kind, scope, id, -1, limit)
 
     async def any_row(self, kind: str, scope: str, state: str) -> bool:
         return await self._run(queries.any_row, kind, scope, state)
