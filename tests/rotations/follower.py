@@ -70,12 +70,12 @@ class Follower:
                 self.failures.append(f"{user}: {type(error).__name__} {error}, {took_s:.3f} s after it was asked for")
 
     async def rotated(self, run: int) -> Any:
-        """Wait until a run is over; the watch says when it is worth another look."""
+        """Wait until a run, each of which adds one version, is over; the watch says when it is worth another look."""
         until = time.monotonic() + PATIENCE_S
         while True:
             self._changed.clear()
             rotation = await self._client.secrets.GetRotation(rotation_pb2.GetRotationRequest(name=NAME))
-            if rotation.run.endswith(f"-{run}") and rotation.state == IDLE:
+            if rotation.new_version == f"{NAME}/versions/{run}" and rotation.state == IDLE:
                 return rotation
             assert time.monotonic() < until, rotation
             await asyncio.wait_for(self._changed.wait(), PATIENCE_S)

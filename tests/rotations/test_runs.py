@@ -55,6 +55,16 @@ async def test_a_webhook_is_asked_for_each_stage_in_order(hook, vault):
     assert hook.headers[0]["Vaultd-Timestamp"] == str(vault.clock.us // S)
 
 
+async def test_no_run_has_the_name_of_another_not_even_after_a_new_policy(hook, vault):
+    names = [(await vault.rotate()).run_name]
+    await vault.rotations.remove_policy(intent(), vault.ref)
+    await vault.set_policy("legacy")
+    assert (await vault.rotations.get(vault.ref)).run_name == ""
+    names += [(await vault.rotate()).run_name, (await vault.rotate()).run_name]
+    assert len(set(names)) == 3
+    assert {asked["run"] for asked in hook.asked} == set(names)
+
+
 async def test_a_webhook_may_make_the_value_itself(hook, vault):
     hook.answers["create"] = [(200, b'{"payload": "bWFkZSBlbHNld2hlcmU="}')]
     await vault.rotate()

@@ -31,7 +31,6 @@ async def test_no_login_fails_while_passwords_rotate(postgres, server):
         for run in (2, 3, 4):
             await rotate(server.admin)
             rotation = await follower.rotated(run)
-            assert rotation.new_version == f"{NAME}/versions/{run}"
             assert rotation.old_version == f"{NAME}/versions/{run - 1}"
     assert follower.failures == []
     assert follower.logins > 3

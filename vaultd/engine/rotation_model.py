@@ -97,7 +97,8 @@ class RotationPolicy:
 class Rotation:
     """A secret's rotation.
 
-    run: number of the newest run.  attempt: attempts of the stage that began.  failures: runs in a row that were undone.
+    run: number of the newest run.  run_name: its name, random: not used again, not even for another policy or after a restore.
+    attempt: attempts of the stage that began.  failures: runs in a row that were undone.
     wait_us: nothing is done before, whoever looks.  owner, lease_us: the process whose turn it is, and until when.
     touched: whether the target may know the new payload; trying: whether the attempt under way may tell it.
     old, new: versions of the secret, 0 for none.  noticed_us: for which time notice was given.
@@ -113,6 +114,7 @@ class Rotation:
     state: RotationState = RotationState.IDLE
     stage: Stage | None = None
     run: int = 0
+    run_name: str = ""
     attempt: int = 0
     failures: int = 0
     next_us: int | None = None
@@ -145,11 +147,6 @@ class Rotation:
     def etag(self) -> str:
         """Changes with the policy only: what a run does is no conflict."""
         return f'"{self.policy_revision}"'
-
-    @property
-    def run_name(self) -> str:
-        """Names the newest run, for ever and everywhere."""
-        return f"{self.uid.hex()}-{self.run}"
 
     @property
     def notice_due_us(self) -> int | None:

@@ -383,5 +383,5 @@ class RotationRunner:
         claimed = work.rotation
         if rotation is None or rotation.owner != self.owner:
             return None
-        same = (rotation.run, rotation.stage, rotation.attempt) == (claimed.run, claimed.stage, claimed.attempt)
-        return rotation if same else None
+        at, claimed_at = ((r.run_name, r.stage, r.attempt) for r in (rotation, claimed))
+        return rotation if at == claimed_at else None

@@ -1,4 +1,4 @@
-"""The stage machine of a rotation, as pure functions of the stored record and the time.
+"""The stage machine of a rotation, as pure functions of the stored record and the time; but for the name of a run, which is random.
 
     IDLE, FAILED -> RUNNING (CREATE -> SET -> TEST -> PROMOTE) -> OVERLAP (RETIRE) -> IDLE
                     RUNNING -> ROLLING_BACK -> FAILED, or IDLE when it was cancelled
@@ -10,6 +10,7 @@ undone, after it what is left is tried until it works.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -62,6 +63,7 @@ def begin(rotation: Rotation, now_us: int, old: int) -> Rotation:
         state=RotationState.RUNNING,
         stage=Stage.CREATE,
         run=rotation.run + 1,
+        run_name=os.urandom(16).hex(),
         attempt=0,
         wait_us=now_us,
         owner="",

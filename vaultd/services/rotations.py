@@ -123,7 +123,7 @@ def rotation_message(rotation: Rotation, now_us: int) -> pb.Rotation:
         secret=rotation.secret_name,
         policy=_policy_message(rotation),
         state=STATE_NUMBERS[state_of(rotation, now_us)],
-        run=rotation.run_name if rotation.run else "",
+        run=rotation.run_name,
         attempt=rotation.attempt,
         failed_runs=rotation.failures,
         owner=rotation.owner,
