@@ -92,6 +92,15 @@ async def test_a_secret_rotates_when_its_time_has_come(server, vault):
     await only_the_served_one_works(server, vault)
 
 
+async def test_the_role_in_use_is_left_alone_when_the_version_in_service_was_destroyed(server, vault):
+    await vault.rotate()
+    first = await vault.login()
+    await vault.engine.secrets.destroy_version(intent(), SecretRef(REF.vault, REF.secret, 1))
+    rotation = await vault.rotate()
+    assert (rotation.state, rotation.failure.reason) == (RotationState.FAILED, "PAYLOAD_UNKNOWN")
+    assert await server.logs_in(*first)
+
+
 async def test_a_target_that_is_away_is_tried_again_and_the_run_goes_on(server, vault):
     await vault.rotate()
     server.stop()

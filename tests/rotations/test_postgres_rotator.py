@@ -141,6 +141,14 @@ async def test_a_payload_that_does_not_say_who_is_in_use_stops_everything(rotato
     assert (error.reason, error.lasting) == ("PAYLOAD_UNKNOWN", True)
 
 
+async def test_a_payload_that_was_destroyed_does_not_say_who_is_in_use_either(rotator):
+    step = Step(NAME, "run", None, None, old_lost=True)
+    new = Secret(orjson.dumps({"username": USERS[0], "password": "x"}))
+    for call in (rotator.create(step, generator("x")), rotator.set(replace(step, new=new))):
+        error = await refused(call)
+        assert (error.reason, error.lasting, error.untouched) == ("PAYLOAD_UNKNOWN", True, True)
+
+
 @pytest.mark.parametrize("password", ["", "with\nnewline", "p\u00e4ss"])
 async def test_a_password_that_saslprep_would_change_is_refused(rotator, password):
     error = await refused(created(rotator, password))

@@ -209,7 +209,7 @@ class RotationRunner:
         old = await self._version(claimed, claimed.old)
         retires = claimed.stage is Stage.RETIRE
         new = await self._version(claimed, claimed.new) if retires else await self._open(key)
-        step = Step(claimed.secret_name, claimed.run_name, old, new)
+        step = Step(claimed.secret_name, claimed.run_name, old, new, old_lost=bool(claimed.old) and old is None)
         # A stage ends at half of the lease: targets' timeouts are at most that.
         return Work(claimed, claimed.stage, step, begun_s + self._limits.lease_us / SECOND_US / 2)
 

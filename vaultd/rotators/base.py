@@ -48,14 +48,15 @@ class Step:
     """One call of a rotator.
 
     secret: full name of the secret.  run: names the rotation, the same in all its stages and attempts, never used again.
-    old: what the vault served when the rotation began; None when the secret had nothing yet.  new: what it will serve; None in
-    `create` only.
+    old: what the vault served when the rotation began; None when the secret had nothing yet, or with `old_lost` when that was
+    destroyed.  new: what it will serve; None in `create` only.
     """
 
     secret: str
     run: str
     old: Secret | None
     new: Secret | None
+    old_lost: bool = False
 
 
 class Rotator(Protocol):

@@ -76,7 +76,7 @@ class PostgresRotator:
 
     async def create(self, step: Step, generate: Callable[[], Awaitable[Value]]) -> Value:
         """Say who is next, with which password.  Asks nobody."""
-        old = self._members(step.old) if step.old is not None else {}
+        old = self._members_in_use(step)
         user = self._other(old["username"]) if old else self._settings.users[0]
         password = (await generate()).payload.expose("the new password, in a payload that the vault seals")
         if not is_plain(password):
@@ -100,7 +100,7 @@ class PostgresRotator:
 
     async def set(self, step: Step) -> None:
         login = self._login(step.new)
-        self._require_not_in_use(login.username, step)
+        self._require_not_in_use(login.username, self._members_in_use(step))
         # A thread: many iterations take their time, and the digests let go of the interpreter.
         verifier = await asyncio.to_thread(scram_verifier, login.password, self._settings.scram_iterations)
         await self._alter(login.username, f"'{verifier}'")
@@ -120,7 +120,8 @@ class PostgresRotator:
 
     async def roll_back(self, step: Step) -> None:
         login = self._login(step.new)
-        self._require_not_in_use(login.username, step)
+        if not step.old_lost:  # else `create` saw to it: a run whose old payload was lost before does not get here
+            self._require_not_in_use(login.username, self._members_in_use(step))
         await self._alter(login.username, "NULL")
 
     # -- payloads -------------------------------------------------------------------------------------------------------
@@ -141,6 +142,18 @@ class PostgresRotator:
             )
         return members
 
+    def _members_in_use(self, step: Step) -> dict[str, Any]:
+        """Those of the payload in service; none when the secret had nothing yet."""
+        if step.old_lost:
+            raise RotatorFailed(
+                "PAYLOAD_UNKNOWN",
+                "the version in service was destroyed, and with it which role is in use; call AddSecretVersion with a payload "
+                "whose username says it, and rotate again",
+                lasting=True,
+                untouched=True,
+            )
+        return self._members(step.old) if step.old is not None else {}
+
     def _other(self, user: str) -> str:
         first, second = self._settings.users
         return second if user == first else first
@@ -149,8 +162,9 @@ class PostgresRotator:
         members = self._members(payload)
         return Login(members["username"], Secret(str(members.get("password", "")).encode()))
 
-    def _require_not_in_use(self, user: str, step: Step) -> None:
-        if step.old is not None and self._members(step.old)["username"] == user:
+    @staticmethod
+    def _require_not_in_use(user: str, in_use: dict[str, Any]) -> None:
+        if in_use.get("username") == user:
             raise RotatorFailed(
                 "ROLE_IN_USE", "the role that clients log in as is never changed", lasting=True, untouched=True
             )
