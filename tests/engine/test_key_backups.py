@@ -122,6 +122,26 @@ async def test_a_repeated_export_gives_the_same_wrapping_and_a_new_one_another(v
     assert first.wrapped != other.wrapped
 
 
+async def test_an_export_is_not_repeated_once_its_version_may_not_be_exported(vault):
+    ref = await fresh(vault, exportable=True)
+    public = client.Recipient().public_key_raw
+
+    def export():
+        return vault.engine.exports.export(intent(f"again-{ref}"), ref, HYBRID, public)
+
+    first = await export()
+    await vault.lifecycle.rotate_key(intent(), ref)
+    assert await export() == first
+    await vault.lifecycle.disable_version(intent(), version(ref, 1), "")
+    assert await refused(export()) == "KEY_VERSION_DISABLED"
+    await vault.lifecycle.enable_version(intent(), version(ref, 1), "")
+    assert await export() == first
+    await vault.lifecycle.delete_key(intent(), ref, "")
+    assert await refused(export()) == "KEY_DELETED"
+    await vault.lifecycle.purge_key(intent(), ref, "")
+    assert await refused(export()) == "KEY_NOT_FOUND"
+
+
 async def test_a_recipients_key_must_be_one_of_the_method(vault):
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat

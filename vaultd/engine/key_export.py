@@ -16,6 +16,7 @@ from vaultd.engine.key_wrapping import KeyWrapping, WrappingMethod
 from vaultd.engine.lifecycle import key_deleted
 from vaultd.engine.model import ExportedKey, Key, KeyState, KeyVersion, VersionState
 from vaultd.errors import FailedPrecondition, InvalidArgument
+from vaultd.names import parse_version_name
 from vaultd.store.base import RowKey
 
 if TYPE_CHECKING:
@@ -67,14 +68,16 @@ class KeyExport:
         self._wrapping = wrapping
 
     async def export(self, intent: Intent, ref: KeyRef, method: WrappingMethod, recipient: bytes) -> ExportedKey:
-        """The material of a version (of a key: its primary one), wrapped.  With a request id the answer is kept, sealed.
+        """The material of a version (of a key: its primary one), wrapped.
+
+        With a request id the answer is kept, sealed, and given again as long as that version may be exported.
 
         Raises NotFound; FailedPrecondition: HSM_KEY_NOT_EXPORTABLE, KEY_NOT_EXPORTABLE, and what a use of the version would
         raise; InvalidArgument, PUBLIC_KEY_MISMATCH.
         """
         known, answer = await self._ledger.answered(intent)
         if known:
-            return answer  # type: ignore[no-any-return]  # what export stored
+            return await self._given_again(answer)
         key = _key_in(await self._ledger.read(RowKey("key", ref.vault, ref.key, 0)))
         at = RowKey("key_version", ref.vault, ref.key, ref.version or key.primary)
         version, row = _version_in(await self._ledger.read(at))
@@ -90,13 +93,26 @@ class KeyExport:
         revealed = await backend.reveal(key.algorithm.name, material)
         wrapped = await self._wrapping.wrap(method, recipient, revealed.secret, export_info(version.name))
 
+        fresh = False
+
         async def body(changes: Changes) -> ExportedKey:
+            nonlocal fresh
             # Once more, in the order of all changes: nothing leaves after a DisableKeyVersion that was acknowledged.
             now = _key_in(await changes.get(RowKey("key", ref.vault, ref.key, 0)))
             _require_exportable(now, _version_in(await changes.get(at))[0])
+            fresh = True
             return ExportedKey(version.name, version.algorithm, method.value, wrapped)
 
-        return await self._ledger.mutate(intent, body)
+        exported = await self._ledger.mutate(intent, body)
+        return exported if fresh else await self._given_again(exported)
+
+    async def _given_again(self, stored: ExportedKey) -> ExportedKey:
+        """A stored answer, unless its version may not be exported any more; raises as `export` does."""
+        ref = parse_version_name(stored.version_name)
+        key = _key_in(await self._ledger.read(RowKey("key", ref.vault, ref.key, 0)))
+        found = await self._ledger.read(RowKey("key_version", ref.vault, ref.key, ref.version))
+        _require_exportable(key, _version_in(found)[0])
+        return stored
 
 
 def _key_in(found: OpenRow | None) -> Key:

@@ -1359,8 +1359,8 @@ class AsyncMethods(AsyncCalls):
         """Returns the material of a version, wrapped to the recipient's public key.
 
         Caller needs `keys.export` on the key, which must be `exportable`. Idempotent, though each wrapping is another
-        one; with request_id the same answer is given again. A key in a token is refused with reason
-        HSM_KEY_NOT_EXPORTABLE.
+        one; with request_id the same answer is given again, as long as the version may be exported. A key in a token is
+        refused with reason HSM_KEY_NOT_EXPORTABLE.
         """
         request = key_transfer_pb2.ExportKeyVersionRequest(
             name=name,

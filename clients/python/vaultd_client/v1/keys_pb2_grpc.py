@@ -410,8 +410,8 @@ class KeysServiceServicer(object):
 
     def ExportKeyVersion(self, request, context):
         """Returns the material of a version, wrapped to the recipient's public key. Caller needs `keys.export` on the key, which must be
-        `exportable`. Idempotent, though each wrapping is another one; with request_id the same answer is given again. A key in a token is
-        refused with reason HSM_KEY_NOT_EXPORTABLE.
+        `exportable`. Idempotent, though each wrapping is another one; with request_id the same answer is given again, as long as the
+        version may be exported. A key in a token is refused with reason HSM_KEY_NOT_EXPORTABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
