@@ -15,6 +15,7 @@ from vaultd.engine.secret_access import AccessItem, SecretAccess
 from vaultd.engine.secret_catalog import SecretCatalog
 from vaultd.engine.secret_payloads import pad_payload, padded_length, unpad_payload
 from vaultd.engine.secrets import NewVersion, SecretSpec
+from vaultd.engine.watched import event_of
 from vaultd.errors import (
     Aborted,
     AlreadyExists,
@@ -212,6 +213,23 @@ async def test_what_the_scheduler_destroys_disturbs_nobodys_compare_and_set(box,
     await box.opened.tick()
     assert await box.numbers("DESTROYED") == [1]
     await box.add(b"four", etag)
+
+
+async def test_watchers_are_told_no_etag_that_a_secret_does_not_have(box, clock):
+    await box.create(version_ttl_us=HOUR_US)
+    for payload in (b"two", b"three"):
+        await box.add(payload)
+    assert await box.read() == b"three"
+    told = []
+    box.opened.ledger.subscribe(lambda changes: told.extend(e for e in map(event_of, changes) if e is not None))
+    move_us(clock, HOUR_US)
+    await box.opened.tick()
+    gone = await box.secrets.destroy_version(intent(), version(2))
+    assert [(e.name, e.etag) for e in told] == [
+        (f"{NAME}/versions/1", (await box.secrets.get_version(version(1))).etag),
+        (f"{NAME}/versions/2", gone.etag),
+    ]
+    assert box.catalog.cached == {}  # caches are told
 
 
 # -- expiry -------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 from engine.engines import DAY_US, HOUR_US, intent, move_us, open_engine
 from vaultd.engine.algorithms import Purpose
 from vaultd.engine.lifecycle import KeySpec, KeyUpdate
+from vaultd.engine.watched import event_of
 from vaultd.errors import InvalidArgument
 
 NAME = "vaults/default/keys/k"
@@ -22,6 +23,15 @@ def notices(vault) -> list[str]:
     return [event for event, resource, _ in vault.events if event.endswith("_notice") and resource == NAME]
 
 
+def told(vault) -> list[tuple[str, str, str]]:
+    """What watchers hear of from now on."""
+    heard: list[tuple[str, str, str]] = []
+    vault.ledger.subscribe(
+        lambda changes: heard.extend((e.name, e.event, e.etag) for e in map(event_of, changes) if e is not None)
+    )
+    return heard
+
+
 async def after(vault, us: int) -> list[str]:
     move_us(vault.clock, us)
     await vault.tick()
@@ -31,9 +41,11 @@ async def after(vault, us: int) -> list[str]:
 async def test_a_rotation_is_announced_once_and_so_is_the_next(vault):
     ref = await vault.create(rotation_period_us=DAY_US, notice_us=HOUR_US)
     etag = (await vault.lifecycle.get_key(ref)).etag
+    shown = told(vault)
     assert await after(vault, 23 * HOUR_US - 1) == []
     assert await after(vault, 1) == ["key_rotation_notice"]
     assert (await vault.lifecycle.get_key(ref)).etag == etag
+    assert shown[-1] == (NAME, "update", "")
     assert await after(vault, HOUR_US - 1) == ["key_rotation_notice"]
     assert await vault.primary(ref) == 1
     await after(vault, 1)

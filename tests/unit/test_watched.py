@@ -52,6 +52,12 @@ def test_a_row_has_the_name_of_its_resource_and_is_decided_on_what_get_is(key, n
     assert (event.name, event.on, event.revision) == (name, on, 7)
 
 
+def test_a_notice_is_an_update_without_an_etag():
+    event = event_of(Change(7, RowKey("key", "a", "k", 0), "notice", 1))
+    assert event is not None
+    assert (event.event, event.etag) == ("update", "")
+
+
 def test_rows_that_only_moved_to_another_term_and_internal_ones_are_not_shown():
     assert event_of(Change(7, RowKey("key", "a", "k", 0), "reseal", 1)) is None
     assert event_of(Change(7, RowKey("budget", "a", "k", 1), "update", 1)) is None

@@ -135,16 +135,18 @@ class Changes:
         result: R = written
         return result
 
-    async def keep_books(self, kind: str, resource: Any) -> None:
-        """Write a resource whose change is of no concern to callers: its etag stays what it was."""
-        await self._put(kind, resource, secret=None, keep_secret=False)
+    async def keep_books(self, kind: str, resource: Any, event: str = "reseal") -> None:
+        """Write a resource whose change is of no concern to callers: its etag stays what it was.
 
-    async def _put(self, kind: str, written: Any, *, secret: Secret | None, keep_secret: bool) -> None:
+        Caches hear of it, watchers do not; unless the event is `notice`, which they hear of as of an update, without an etag.
+        """
+        await self._put(kind, resource, secret=None, keep_secret=False, event=event)
+
+    async def _put(self, kind: str, written: Any, *, secret: Secret | None, keep_secret: bool, event: str = "") -> None:
         scope, id, version, state, due = _columns(kind, written)
         values = encode_resource(written)
-        await self.put(
-            RowKey(kind, scope, id, version), written.uid, state, due, values, secret=secret, keep_secret=keep_secret
-        )
+        key = RowKey(kind, scope, id, version)
+        await self.put(key, written.uid, state, due, values, secret=secret, keep_secret=keep_secret, event=event)
 
     async def delete(self, key: RowKey) -> None:
         """Delete a row that exists."""

@@ -480,7 +480,7 @@ class KeyLifecycle:
             if key.state is not KeyState.ACTIVE or due_us is None or due_us > now_us or key.notice_us is None:
                 return ""
             at_us = due_us + key.notice_us
-            await changes.keep_books("key", replace(key, noticed_us=at_us))
+            await changes.keep_books("key", replace(key, noticed_us=at_us), "notice")
         return "expiry" if at_us == key.expire_us else "rotation"
 
     async def _rotate(

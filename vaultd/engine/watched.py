@@ -148,11 +148,12 @@ SHOWING: Final = tuple(dict.fromkeys(watched.permission for watched in WATCHED.v
 
 
 def event_of(change: Change) -> Event | None:
-    """What watchers hear of a change; nothing when a row only moved to another term, or is no resource."""
+    """What watchers hear of a change; nothing when the resource is the same as before, or the row is no resource."""
     watched = WATCHED.get(change.key.kind)
     if watched is None or change.event == "reseal":
         return None
     key = change.key
-    etag = etag_of(change.revision) if watched.tagged and change.event != "delete" else ""
+    event = "update" if change.event == "notice" else change.event
+    etag = etag_of(change.revision) if watched.tagged and change.event in {"create", "update"} else ""
     name, on = watched.name(key), watched.on(key)
-    return Event(change.revision, watched.kind, name, change.event, etag, change.at, watched.permission, on)
+    return Event(change.revision, watched.kind, name, event, etag, change.at, watched.permission, on)
