@@ -175,6 +175,9 @@ class StoreContract:
         assert [item.key.id for item in await store.due(NOW, 10)] == ["b", "e", "c"]
         assert [item.key.id for item in await store.due(NOW, 2)] == ["b", "e"]
         assert await store.due(NOW - 6, 10) == []
+        assert [item.key.id for item in await store.due(NOW, 10, (NOW - 5, key("b")))] == ["e", "c"]
+        assert [item.key.id for item in await store.due(NOW, 1, (NOW - 5, key("e")))] == ["c"]
+        assert await store.due(NOW, 10, (NOW, key("c"))) == []
         await put(store, row(key("b"), 0, due_at=None))
         assert [item.key.id for item in await store.due(NOW, 10)] == ["e", "c"]
 

@@ -322,6 +322,25 @@ async def test_nothing_is_destroyed_on_the_word_of_a_clock_that_jumped(box, cloc
     assert await box.numbers() == [1, 2, 3]
 
 
+async def test_rows_that_stay_due_are_read_once_in_a_tick(box, clock, monkeypatch):
+    monkeypatch.setattr("vaultd.engine.scheduler.DUE_ROWS", 3)
+    refs = [SecretRef("default", f"s{number}") for number in range(10)]
+    for ref in refs:
+        await box.create(b"one", ref)
+        await box.secrets.delete(intent(), ref)
+    clock.jump_wall(31 * 86_400)
+    read, due = [], box.opened.store.due
+
+    async def counted(*args):
+        rows = await due(*args)
+        read.extend(row.key.id for row in rows)
+        return rows
+
+    monkeypatch.setattr(box.opened.store, "due", counted)
+    await box.opened.tick()
+    assert [id for id in read if id.startswith("s")] == [ref.secret for ref in refs]
+
+
 async def test_a_destroyed_payload_is_nowhere_in_the_files(tmp_path, box):
     await box.create(b"one")
     row = await box.opened.store.get(RowKey("secret_version", "default", "db", 1))

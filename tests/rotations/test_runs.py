@@ -394,6 +394,25 @@ async def test_many_rotations_that_two_nodes_want_are_each_done_once(hook, nodes
         assert (rotation.run, rotation.new, rotation.state) == (1, 2, RotationState.IDLE)
 
 
+async def test_a_runner_takes_no_more_than_it_may_hold_and_the_rest_has_its_turn_later(hook, vault, monkeypatch):
+    monkeypatch.setattr("vaultd.engine.rotation_runner.MAX_OFFERED", 2)
+    refs = [SecretRef("default", f"s{number}") for number in range(5)]
+    for ref in refs:
+        await vault.make_secret(b"first", ref)
+        await vault.set_policy("legacy", ref, period_us=3600 * S)
+    await vault.settled()
+    hook.let_go.clear()
+    vault.clock.advance(3600)
+    await vault.tick()
+    assert len(vault.engine.rotation_runner) == 2
+    hook.let_go.set()
+    for _ in refs:
+        await vault.settled()
+        await vault.tick()
+    await vault.settled()
+    assert [(await vault.rotations.get(ref)).new for ref in refs] == [2] * 5
+
+
 async def test_another_node_takes_over_when_the_lease_ends_and_the_first_writes_nothing_more(hook, nodes):
     one, two = nodes
     hook.let_go.clear()

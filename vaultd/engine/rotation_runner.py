@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 PAUSE_US: Final = 600 * SECOND_US
 """How often somebody looks whether a deleted secret is back."""
+MAX_OFFERED: Final = 256
+"""Rotations that are worked on, or wait for a place, at once."""
 INTENTS: Final = {
     RotationState.ROLLING_BACK: "roll_back_rotation",
     RotationState.OVERLAP: "retire_secret_version",
@@ -111,6 +113,10 @@ class RotationRunner:
         self.owner = os.urandom(8).hex()
         ledger.subscribe(self._hear)
 
+    def __len__(self) -> int:
+        """Return the number of rotations that are worked on, or wait for a place."""
+        return len(self._tasks)
+
     # -- coming and going -----------------------------------------------------------------------------------------------
 
     def _hear(self, changes: Iterable[Change]) -> None:
@@ -119,8 +125,11 @@ class RotationRunner:
                 self.offer(change.key)
 
     def offer(self, key: RowKey) -> None:
-        """Look at a rotation soon, and do what is due of it.  One that is being looked at already is left alone."""
-        if self._closed or key in self._tasks or not self._ledger.unsealed:
+        """Look at a rotation soon, and do what is due of it.  One that is being looked at already is left alone.
+
+        Where too many wait for a place already nothing happens: the row stays due, and is offered again.
+        """
+        if self._closed or key in self._tasks or len(self._tasks) >= MAX_OFFERED or not self._ledger.unsealed:
             return
         task = asyncio.get_running_loop().create_task(self._take(key))
         self._tasks[key] = task

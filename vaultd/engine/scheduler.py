@@ -132,14 +132,15 @@ class Scheduler:
     async def _do_due(self, now_us: int) -> None:
         """Attempt every due row once.  Rows that stay due (a clock not trusted, a failure) do not hide those behind them."""
         attempted: set[RowKey] = set()
+        after: tuple[int, RowKey] | None = None
         while True:
-            limit = len(attempted) + DUE_ROWS
-            rows = await self._ledger.store.due(now_us, limit)
+            rows = await self._ledger.store.due(now_us, DUE_ROWS, after)
             for row in rows:
                 if row.key not in attempted and self._retry_at.get(row.key, 0) <= now_us:
                     await self._attempt(row, now_us)
                 attempted.add(row.key)
-            if len(rows) < limit:
+                after = (now_us if row.due_at is None else row.due_at, row.key)
+            if len(rows) < DUE_ROWS:
                 return
 
     def _check_clock(self) -> None:

@@ -184,8 +184,8 @@ class Store(Protocol):
         """Read rows of a kind in a scope with id > after_id, by id; only of `states` when given.  Version 0 rows only."""
         ...
 
-    async def due(self, now: int, limit: int) -> builtins.list[Row]:
-        """Read rows whose due_at is at or before now, oldest first."""
+    async def due(self, now: int, limit: int, after: tuple[int, RowKey] | None = None) -> builtins.list[Row]:
+        """Read rows whose due_at is at or before now, oldest first, and by key; those after a due_at and key, when given."""
         ...
 
     def snapshot(self, batch: int = 1000) -> AbstractAsyncContextManager[Snapshot]:

@@ -129,8 +129,8 @@ class SqliteStore:
     ) -> builtins.list[Row]:
         return await self._reader.run(queries.page, kind, scope, after_id, limit, states)
 
-    async def due(self, now: int, limit: int) -> builtins.list[Row]:
-        return await self._reader.run(queries.due, now, limit)
+    async def due(self, now: int, limit: int, after: tuple[int, RowKey] | None = None) -> builtins.list[Row]:
+        return await self._reader.run(queries.due, now, limit, after)
 
     @asynccontextmanager
     async def snapshot(self, batch: int = 1000) -> AsyncIterator[Snapshot]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vaultd.errors import DataLoss
 from vaultd.store.base import Change, Digest, Replay, RingRow, Row, RowKey, Usage
@@ -11,6 +11,9 @@ from vaultd.store.base import Change, Digest, Replay, RingRow, Row, RowKey, Usag
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
+
+
+_FIRST_DUE: Final = -(2**63)
 
 
 def _row(columns: tuple[str, str, str, int, bytes, str, int | None, int, int, bytes, bytes | None]) -> Row:
@@ -64,12 +67,14 @@ def page(
     return [_row(columns) for columns in found]
 
 
-def due(connection: sqlite3.Connection, now: int, limit: int) -> list[Row]:
+def due(connection: sqlite3.Connection, now: int, limit: int, after: tuple[int, RowKey] | None) -> list[Row]:
+    due_at, key = after if after is not None else (_FIRST_DUE, RowKey("", "", "", 0))
     found = connection.execute(
         "SELECT kind, scope, records.id, version, uid, state, due_at, revision, term, sealed, secret "
         "FROM records LEFT JOIN secrets ON secrets.id = secret_id "
-        "WHERE due_at <= ? ORDER BY due_at, kind, scope, records.id, version LIMIT ?",
-        (now, limit),
+        "WHERE due_at <= ? AND (due_at, kind, scope, records.id, version) > (?, ?, ?, ?, ?) "
+        "ORDER BY due_at, kind, scope, records.id, version LIMIT ?",
+        (now, due_at, *key, limit),
     ).fetchall()
     return [_row(columns) for columns in found]
 
