@@ -481,3 +481,16 @@ async def test_a_stream_of_ciphertexts_needs_a_key_and_both_permissions(world):
     with pytest.raises(grpc.aio.AioRpcError) as ended:
         await call.read()
     assert reason_of(ended.value) == "SOURCE_MISSING"
+
+
+@pytest.mark.parametrize("field", ["source_name", "destination_name"])
+async def test_a_name_that_is_none_ends_the_stream_before_it_is_copied_into_every_item(world, field):
+    items = [pb.ReEncryptStreamItem(id=id, ciphertext=b"?") for id in range(1_000)]
+    names = {"source_name": ENC, field: "n" * 1_000_000}
+    recorded = len(records_of(world))
+    call = world.admin.crypto.ReEncryptStream()
+    await call.write(pb.ReEncryptStreamRequest(items=items, **names))
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await call.read()
+    assert reason_of(ended.value) == "INVALID_NAME"
+    assert len(records_of(world)) == recorded
