@@ -16,7 +16,7 @@ from harness import error_info, reason_of, running_server
 from vaultd.interceptors.routes import RouteMissing, build_routes
 from vaultd.interceptors.rules import RULES
 from vaultd.services.crypto import CryptoService
-from vaultd.services.crypto_stream import CryptoSession
+from vaultd.services.crypto_stream import CryptoSession, answer_bytes
 from vaultd_client.v1 import crypto_pb2 as pb
 from vaultd_client.v1 import identity_pb2, policy_pb2
 
@@ -309,6 +309,47 @@ async def test_who_does_not_read_answers_is_not_read_from(world):
         call.cancel()
         await asyncio.gather(flooding, return_exceptions=True)
         assert received > 0
+
+
+def random_bytes(id: int) -> pb.CryptoOperation:
+    request = pb.GenerateRandomBytesRequest(parent="vaults/default", length_bytes=65_536)
+    return operation(id, generate_random_bytes=request)
+
+
+async def test_answers_that_fit_into_no_message_come_in_several(world):
+    results = await ask(world.server.app, *(random_bytes(id) for id in range(250)))
+    assert {len(result.generate_random_bytes.data) for result in results} == {65_536}
+
+
+async def test_nothing_is_begun_for_who_does_not_take_its_answers(world):
+    before = len(records_of(world))
+    call = world.server.app.channel.stream_stream(CRYPTO + "CryptoStream")()
+    await call.write(pb.CryptoStreamRequest(operations=map(random_bytes, range(1_000))).SerializeToString())
+    streams = world.server.server.chain._open_streams._streams
+    async with asyncio.timeout(10):
+        full = []
+        while not full or full[0].tasks:
+            await asyncio.sleep(0.01)
+            full = [one for one in streams if one.route.path.endswith("CryptoStream") and one.unanswered_bytes > 2**22]
+    assert sum(len(body) for body, _ in full[0].out) < 6 * 1024 * 1024
+    assert 0 < len(records_of(world)) - before < 300
+    call.cancel()
+
+
+@pytest.mark.parametrize(
+    ("request_", "at_least", "at_most"),
+    [
+        (pb.GenerateRandomBytesRequest(length_bytes=65_536), 65_536, 70_000),
+        (pb.GenerateRandomBytesRequest(length_bytes=-(2**31)), 0, 5_000),
+        (pb.GenerateRandomBytesRequest(length_bytes=2**31 - 1), 65_536, 70_000),
+        (pb.GenerateDataKeyRequest(count=100, length_bytes=1024), 200 * 1024, 250 * 1024),
+        (pb.GenerateDataKeyRequest(count=2**31 - 1, length_bytes=2**31 - 1), 200 * 1024, 250 * 1024),
+        (pb.GenerateDataKeyRequest(), 64, 5_000),
+        (pb.EncryptRequest(plaintext=bytes(65_536)), 65_536, 70_000),
+    ],
+)
+async def test_how_large_an_answer_can_be_is_known_before(request_, at_least, at_most):
+    assert at_least <= answer_bytes(request_, request_.ByteSize()) <= at_most
 
 
 async def test_a_revoked_identity_loses_its_stream(world):
