@@ -248,6 +248,16 @@ async def test_a_throttled_operation_fails_by_itself_and_the_stream_goes_on(tmp_
         stream.call.cancel()
 
 
+async def test_an_operation_that_asks_for_nothing_passes_the_throttle(tmp_path):
+    async with running_server(tmp_path, limits={"symmetric": {"per_second": 5, "burst": 5}}) as server:
+        stream = Stream(server.app)
+        await stream.send(*(operation(id) for id in range(10)))
+        results = await stream.results(10)
+        reasons = [reason_in(result.status) for _, result in sorted(results.items())]
+        assert reasons == ["OPERATION_MISSING"] * 4 + ["QUOTA_EXCEEDED"] * 6
+        stream.call.cancel()
+
+
 async def test_a_half_closed_stream_is_answered_to_the_end(world):
     stream = Stream(world.server.app)
     await stream.send(*(encrypt(id) for id in range(1_000)))

@@ -200,6 +200,7 @@ class ItemSteps:
             items.append(_Item(operation, entry, *session.slot(response, operation)))
         try:
             self._audit.require_room()
+            await self._admit(stream, route, items)
             if route is stream.route:
                 raise InvalidArgument(
                     "OPERATION_MISSING", "the operation asks for nothing that this server knows", field="request"
@@ -217,10 +218,9 @@ class ItemSteps:
         session.finish(response, [(item.slot, item.error) for item in items])
         stream.put(response.SerializeToString(), len(items), reserved)
 
-    async def _serve(self, stream: ItemStream, route: Route, items: list[_Item]) -> None:
-        """The steps, in the order of a batch: throttle, names, policy, fields, grants, quotas of the resource, service."""
-        caller, rule, throttle = stream.caller, route.rule, self._throttle
-        principal, method = caller.principal, rule.method
+    async def _admit(self, stream: ItemStream, route: Route, items: list[_Item]) -> None:
+        """Each operation is a message, also one that asks for nothing; what is refused has its error, and pauses the stream."""
+        throttle, principal, method = self._throttle, stream.caller.principal, route.rule.method
         for item in items:
             size = item.operation.size
             try:
@@ -230,6 +230,13 @@ class ItemSteps:
             except ResourceExhausted as error:
                 item.error = error
                 stream.pause_s = min(MAX_PAUSE_S, error.retry_after_s or MAX_PAUSE_S)
+
+    async def _serve(self, stream: ItemStream, route: Route, items: list[_Item]) -> None:
+        """The steps after the throttle, in the order of a batch: names, policy, fields, grants, quotas of the resource, sinks,
+        service.
+        """
+        caller, rule, throttle = stream.caller, route.rule, self._throttle
+        principal, method = caller.principal, rule.method
         items = [item for item in items if item.error is None]
         if not items:
             return
