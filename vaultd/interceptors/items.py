@@ -8,6 +8,7 @@ holds up no encryption; and what is ready when the transport can take more goes 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from vaultd.errors import DataLoss, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted, VaultdError
@@ -264,6 +265,8 @@ class ItemSteps:
                 item.error = error
         items = [item for item in items if item.error is None]
         if items:
+            if self._audit.holds_calls:
+                self._audit.require_sinks()
             await self._use(stream, route, items)
 
     async def _allow(self, route: Route, caller: Caller, items: list[_Item]) -> Granted | None:
@@ -348,7 +351,7 @@ class ItemSteps:
             await self._deliver(items)
 
     async def _deliver(self, items: list[_Item]) -> None:
-        """Withhold what the sinks that every call needs do not acknowledge."""
+        """Withhold what the sinks that every call needs do not acknowledge; the log then says both, as of single calls."""
         served = [item for item in items if item.error is None]
         if not served:
             return
@@ -356,9 +359,12 @@ class ItemSteps:
             await self._audit.delivered(served[-1].entry)
         except VaultdError as error:
             status = status_of(error)
+            self._remember(served[-1].entry, error)
             for item in served:
                 item.error = error
                 item.slot.status.CopyFrom(status)
+                with suppress(VaultdError):  # nothing more to withhold where the log fails as well
+                    self._audit.outcome(item.entry, error.code, error.reason, 0)
 
     def _record(self, item: _Item, code: str, reason: str, bytes_out: int) -> tuple[bytes | None, bool]:
         item.entry.outcome = (code, reason, bytes_out)
