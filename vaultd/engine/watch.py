@@ -260,7 +260,7 @@ class WatchHub:
                 mask = await self._mask(batch, watcher)
                 if mask or self._due(watcher):
                     yield Delivery([(batch, mask)], at)
-            number = self._first
+            number = self._first + sum(1 for batch in self._batches if batch.last <= at)
             held = at
             """Events up to here were sent: the first batch may have some of them."""
             while True:
@@ -270,8 +270,10 @@ class WatchHub:
                 at = max(at, reached)
                 seen = []
                 for batch in batches:
-                    known = self._known(batch, watcher, held)
-                    mask = await self._mask(batch, watcher, held) if known is None else known
+                    mask = self._known(batch, watcher, held)
+                    if mask is None:
+                        mask = await self._mask(batch, watcher, held)
+                        await asyncio.sleep(0)  # to decide about a whole ring takes as long as hundreds of calls
                     if mask:
                         seen.append((batch, mask))
                 if seen or self._due(watcher):
