@@ -39,6 +39,11 @@ WATCHERS_PER_TURN: Final = 32
 SHARED_BATCHES: Final = 64
 """Of so many newest batches it is kept who sees what, and how that is encoded; the rest of the ring is for stragglers."""
 
+SHARED_MASKS: Final = 128
+"""For so many views a batch keeps what they see of it, and how that is encoded; the others have it decided for each by itself."""
+SHARED_BYTES: Final = 1024 * 1024
+"""So much of what is encoded a batch keeps."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -58,30 +63,36 @@ class Scope:
 class Batch:
     """Changes that were read together, whole revisions of them."""
 
-    __slots__ = ("_encoded", "_masks", "events", "last")
+    __slots__ = ("_encoded", "_kept_bytes", "_masks", "events", "last")
 
     def __init__(self, changes: Sequence[Change]) -> None:
         self.events = tuple(event for event in map(event_of, changes) if event is not None)
         self.last = changes[-1].revision
         self._masks: dict[object, int] | None = {}
         self._encoded: dict[int, bytes] = {}
+        self._kept_bytes = 0
 
     def mask_of(self, view: object) -> int | None:
         """Which events a view sees, as bits; None when that was not decided."""
         return None if self._masks is None else self._masks.get(view)
 
     def keep(self, view: object, mask: int) -> None:
-        """Remember a decision, while the batch is new."""
-        if self._masks is not None:
+        """Remember a decision, while the batch is new and there are few of them."""
+        if self._masks is not None and len(self._masks) < SHARED_MASKS:
             self._masks[view] = mask
 
     def encoded(self, mask: int, encode: Callable[[Iterable[Event]], bytes]) -> bytes:
-        """Some of the events as bytes; made once for all who see the same ones, while the batch is new."""
+        """Some of the events as bytes; made once for all who see the same ones, while the batch is new.
+
+        Only what a kept decision lets see is kept: not what is left of it for one watcher that had a part before.
+        """
         found = self._encoded.get(mask)
         if found is None:
             found = encode(event for at, event in enumerate(self.events) if mask >> at & 1)
-            if self._masks is not None:
-                self._encoded[mask] = found
+            if self._masks is not None and mask in self._masks.values():
+                self._kept_bytes += len(found)
+                if self._kept_bytes <= SHARED_BYTES:
+                    self._encoded[mask] = found
         return found
 
     def settle(self) -> None:
