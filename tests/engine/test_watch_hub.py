@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
+import pytest
 from engines import open_engine
 
 from harness import ADMIN
+from vaultd.engine import watch
 from vaultd.engine.caller import Caller
 from vaultd.engine.watch import Batch, Scope
+from vaultd.errors import OutOfRange
 from vaultd.store.base import Change, RowKey
 
 EVERYTHING = Scope("/", frozenset())
@@ -67,3 +70,40 @@ async def test_others_have_a_turn_between_batches_that_are_decided(tmp_path, mon
             await anext(second)
             await anext(second)
         assert turns == [1, 2, 3, 4, 5]
+
+
+async def test_a_gap_in_the_feed_is_told_to_a_watcher_that_had_everything_before_it(tmp_path):
+    async with open_engine(tmp_path) as engine, follow(engine) as watching:
+        hub = engine.engine.watch
+        await anext(watching)
+        await note(engine, "before")
+        await hub.pump()
+        start = (await anext(watching)).revision  # it has all there is in the ring
+        for number in range(4):
+            await note(engine, f"k-{number}")
+        await engine.store.trim_changes(2)
+        await hub.pump()
+        with pytest.raises(OutOfRange) as gap:
+            await anext(watching)
+        assert gap.value.reason == "COMPACTED"
+        assert gap.value.metadata["oldest_revision"] == str(start + 2)
+
+
+def test_what_a_batch_keeps_is_bounded():
+    batch = batch_of(200)
+    for view in range(200):
+        batch.keep(view, 1 << view)
+    masks = [view for view in range(200) if batch.mask_of(view) is not None]
+    assert len(masks) == watch.SHARED_MASKS
+    made = []
+
+    def encode(events) -> bytes:
+        made.append(names := [event.name for event in events])
+        return names[0].encode()
+
+    for _ in range(2):
+        assert batch.encoded(1 << masks[0], encode) == batch_of(1).events[0].name.encode()
+    assert len(made) == 1
+    for _ in range(2):
+        batch.encoded(0b11, encode)  # nobody's whole view: of a watcher that had the first events before
+    assert len(made) == 3

@@ -144,6 +144,8 @@ class WatchHub:
         self._batches: deque[Batch] = deque()
         self._first = 0
         """Number of the oldest batch in the ring; they are numbered without gaps."""
+        self._gap = 0
+        """Whoever is at a place before this number missed changes that are gone."""
         self._awake_to = 0
         """Watchers were woken for batches before this number."""
         self._events = 0
@@ -211,8 +213,10 @@ class WatchHub:
             if not changes:
                 return False
             if changes[0].revision != self._revision + 1:
-                # Trimmed while this process stood still: every place in the ring is before a gap, and says so.
+                # Trimmed while this process stood still: every place in the ring is before a gap, also the one behind its end.
                 self._clear()
+                self._first += 1
+                self._gap = self._first
                 self._floor = changes[0].revision - 1
             batch = Batch(changes)
             self._revision = batch.last
@@ -276,7 +280,7 @@ class WatchHub:
             """Events up to here were sent: the first batch may have some of them."""
             while True:
                 if number < self._first:
-                    raise _too_slow(self.ring_events)
+                    raise await self._compacted() if number < self._gap else _too_slow(self.ring_events)
                 batches, number, reached = self._take(number)
                 at = max(at, reached)
                 seen = []
