@@ -97,12 +97,12 @@ def test_what_a_batch_keeps_is_bounded():
     assert len(masks) == watch.SHARED_MASKS
     made = []
 
-    def encode(events) -> bytes:
+    def encode(events) -> list[bytes]:
         made.append(names := [event.name for event in events])
-        return names[0].encode()
+        return [names[0].encode()]
 
     for _ in range(2):
-        assert batch.encoded(1 << masks[0], encode) == batch_of(1).events[0].name.encode()
+        assert batch.encoded(1 << masks[0], encode) == [batch_of(1).events[0].name.encode()]
     assert len(made) == 1
     for _ in range(2):
         batch.encoded(0b11, encode)  # nobody's whole view: of a watcher that had the first events before

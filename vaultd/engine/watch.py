@@ -69,7 +69,7 @@ class Batch:
         self.events = tuple(event for event in map(event_of, changes) if event is not None)
         self.last = changes[-1].revision
         self._masks: dict[object, int] | None = {}
-        self._encoded: dict[int, bytes] = {}
+        self._encoded: dict[int, list[bytes]] = {}
         self._kept_bytes = 0
 
     def mask_of(self, view: object) -> int | None:
@@ -81,8 +81,8 @@ class Batch:
         if self._masks is not None and len(self._masks) < SHARED_MASKS:
             self._masks[view] = mask
 
-    def encoded(self, mask: int, encode: Callable[[Iterable[Event]], bytes]) -> bytes:
-        """Some of the events as bytes; made once for all who see the same ones, while the batch is new.
+    def encoded(self, mask: int, encode: Callable[[Iterable[Event]], list[bytes]]) -> list[bytes]:
+        """Some of the events as bytes, in parts that fit into a message; made once for all who see the same, while it is new.
 
         Only what a kept decision lets see is kept: not what is left of it for one watcher that had a part before.
         """
@@ -90,7 +90,7 @@ class Batch:
         if found is None:
             found = encode(event for at, event in enumerate(self.events) if mask >> at & 1)
             if self._masks is not None and mask in self._masks.values():
-                self._kept_bytes += len(found)
+                self._kept_bytes += sum(map(len, found))
                 if self._kept_bytes <= SHARED_BYTES:
                     self._encoded[mask] = found
         return found
@@ -102,7 +102,7 @@ class Batch:
 
 
 class Delivery(NamedTuple):
-    """What a watcher gets in one message: batches, each with the events of it that it sees, and how far they reach."""
+    """What a watcher gets at once: batches, each with the events of it that it sees, and how far they reach."""
 
     batches: list[tuple[Batch, int]]
     revision: int
@@ -285,9 +285,9 @@ class WatchHub:
                 at = max(at, reached)
                 seen = []
                 for batch in batches:
-                    mask = self._known(batch, watcher, held)
-                    if mask is None:
-                        mask = await self._mask(batch, watcher, held)
+                    known = self._known(batch, watcher, held)
+                    mask = await self._mask(batch, watcher, held) if known is None else known
+                    if known is None:
                         await asyncio.sleep(0)  # to decide about a whole ring takes as long as hundreds of calls
                     if mask:
                         seen.append((batch, mask))
