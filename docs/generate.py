@@ -324,8 +324,8 @@ def fixed_limits() -> str:
         ),
         ("operations of a message of CryptoStream", f"1 to {crypto_stream.MAX_OPERATIONS:,}; so of ReEncryptStream"),
         (
-            "operations of such a stream without answer, their bytes",
-            f"{item_stream.MAX_UNANSWERED:,}, {size(item_stream.MAX_UNANSWERED_BYTES)}: then no more is read",
+            "operations of such a stream without answer; their bytes, and those of answers not taken",
+            f"{item_stream.MAX_UNANSWERED:,}; {size(item_stream.MAX_UNANSWERED_BYTES)}: then no more is read or begun",
         ),
         ("how far a Watch may fall behind", f"{watch.RING_EVENTS:,} changes"),
         ("how far back the feed reaches", f"{scheduler.FEED_REVISIONS:,} revisions"),

@@ -114,9 +114,14 @@ def parse_vault_name(value: str, field: str = "name") -> str:
 
 
 @lru_cache(maxsize=65_536)
-def _key_ref(value: str) -> KeyRef | None:
-    match = _KEY.fullmatch(value) if len(value) <= MAX_NAME_CHARS else None
+def _parsed_key(value: str) -> KeyRef | None:
+    match = _KEY.fullmatch(value)
     return KeyRef(match[1], match[2], int(match[3] or 0)) if match else None
+
+
+def _key_ref(value: str) -> KeyRef | None:
+    # What is longer is not looked up: it would be kept.
+    return _parsed_key(value) if len(value) <= MAX_NAME_CHARS else None
 
 
 def parse_key_or_version_name(value: str, field: str = "name") -> KeyRef:
@@ -150,9 +155,14 @@ def parse_version_name(value: str, field: str = "name") -> KeyRef:
 
 
 @lru_cache(maxsize=65_536)
-def _secret_ref(value: str) -> SecretRef | None:
-    match = _SECRET.fullmatch(value) if len(value) <= MAX_NAME_CHARS else None
+def _parsed_secret(value: str) -> SecretRef | None:
+    match = _SECRET.fullmatch(value)
     return SecretRef(match[1], match[2], int(match[3] or 0), match[4] or "") if match else None
+
+
+def _secret_ref(value: str) -> SecretRef | None:
+    # What is longer is not looked up: it would be kept.
+    return _parsed_secret(value) if len(value) <= MAX_NAME_CHARS else None
 
 
 def parse_secret_or_version_name(value: str, field: str = "name") -> SecretRef:

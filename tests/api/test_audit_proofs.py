@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import grpc
 import orjson
@@ -14,6 +15,8 @@ from harness import error_info, reason_of, running_server
 from vaultd.audit.blocks import NAMES
 from vaultd.audit.checkpoints import read_public_keys, verify_note
 from vaultd.audit.tree import leaf_hash, verify_consistency, verify_inclusion
+from vaultd.engine import audit_proofs
+from vaultd.engine.audit_proofs import AuditProofs
 from vaultd_client.v1 import audit_pb2, crypto_pb2, resources_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -145,6 +148,31 @@ async def test_the_node_verifies_its_log_whole_and_in_parts(world, receipts):
     last = await verify(world, first_sequence=whole.last_sequence)
     assert last.intact
     assert last.first_sequence > 101
+
+
+async def test_a_verification_that_nobody_waits_for_stops_and_the_next_begins_after_it(world, monkeypatch):
+    proofs = AuditProofs(world.server.server._audit_log, world.server.server.witness)
+    begun = threading.Event()
+    happened = []
+
+    def endless(directory, walk, until, pause) -> None:
+        begun.set()
+        try:
+            for _ in range(2_000):
+                pause()
+            happened.append("went on")
+        finally:
+            happened.append("ended")
+
+    prove = audit_proofs._consistency
+    monkeypatch.setattr(audit_proofs, "walk_segments", endless)
+    monkeypatch.setattr(audit_proofs, "_consistency", lambda *of: happened.append("next") or prove(*of))
+    first = asyncio.ensure_future(proofs.verify(1, 10))
+    await asyncio.to_thread(begun.wait)
+    second = asyncio.ensure_future(proofs.consistency(1))
+    first.cancel()
+    await second
+    assert happened == ["ended", "next"]
 
 
 async def test_a_bad_record_is_an_answer(tmp_path):

@@ -16,7 +16,7 @@ from harness import error_info, reason_of, running_server
 from vaultd.interceptors.routes import RouteMissing, build_routes
 from vaultd.interceptors.rules import RULES
 from vaultd.services.crypto import CryptoService
-from vaultd.services.crypto_stream import CryptoSession
+from vaultd.services.crypto_stream import CryptoSession, answer_bytes
 from vaultd_client.v1 import crypto_pb2 as pb
 from vaultd_client.v1 import identity_pb2, policy_pb2
 
@@ -248,6 +248,16 @@ async def test_a_throttled_operation_fails_by_itself_and_the_stream_goes_on(tmp_
         stream.call.cancel()
 
 
+async def test_an_operation_that_asks_for_nothing_passes_the_throttle(tmp_path):
+    async with running_server(tmp_path, limits={"symmetric": {"per_second": 5, "burst": 5}}) as server:
+        stream = Stream(server.app)
+        await stream.send(*(operation(id) for id in range(10)))
+        results = await stream.results(10)
+        reasons = [reason_in(result.status) for _, result in sorted(results.items())]
+        assert reasons == ["OPERATION_MISSING"] * 4 + ["QUOTA_EXCEEDED"] * 6
+        stream.call.cancel()
+
+
 async def test_a_half_closed_stream_is_answered_to_the_end(world):
     stream = Stream(world.server.app)
     await stream.send(*(encrypt(id) for id in range(1_000)))
@@ -309,6 +319,47 @@ async def test_who_does_not_read_answers_is_not_read_from(world):
         call.cancel()
         await asyncio.gather(flooding, return_exceptions=True)
         assert received > 0
+
+
+def random_bytes(id: int) -> pb.CryptoOperation:
+    request = pb.GenerateRandomBytesRequest(parent="vaults/default", length_bytes=65_536)
+    return operation(id, generate_random_bytes=request)
+
+
+async def test_answers_that_fit_into_no_message_come_in_several(world):
+    results = await ask(world.server.app, *(random_bytes(id) for id in range(250)))
+    assert {len(result.generate_random_bytes.data) for result in results} == {65_536}
+
+
+async def test_nothing_is_begun_for_who_does_not_take_its_answers(world):
+    before = len(records_of(world))
+    call = world.server.app.channel.stream_stream(CRYPTO + "CryptoStream")()
+    await call.write(pb.CryptoStreamRequest(operations=map(random_bytes, range(1_000))).SerializeToString())
+    streams = world.server.server.chain._open_streams._streams
+    async with asyncio.timeout(10):
+        full = []
+        while not full or full[0].tasks:
+            await asyncio.sleep(0.01)
+            full = [one for one in streams if one.route.path.endswith("CryptoStream") and one.unanswered_bytes > 2**22]
+    assert sum(len(body) for body, _ in full[0].out) < 6 * 1024 * 1024
+    assert 0 < len(records_of(world)) - before < 300
+    call.cancel()
+
+
+@pytest.mark.parametrize(
+    ("request_", "at_least", "at_most"),
+    [
+        (pb.GenerateRandomBytesRequest(length_bytes=65_536), 65_536, 70_000),
+        (pb.GenerateRandomBytesRequest(length_bytes=-(2**31)), 0, 5_000),
+        (pb.GenerateRandomBytesRequest(length_bytes=2**31 - 1), 65_536, 70_000),
+        (pb.GenerateDataKeyRequest(count=100, length_bytes=1024), 200 * 1024, 250 * 1024),
+        (pb.GenerateDataKeyRequest(count=2**31 - 1, length_bytes=2**31 - 1), 200 * 1024, 250 * 1024),
+        (pb.GenerateDataKeyRequest(), 64, 5_000),
+        (pb.EncryptRequest(plaintext=bytes(65_536)), 65_536, 70_000),
+    ],
+)
+async def test_how_large_an_answer_can_be_is_known_before(request_, at_least, at_most):
+    assert at_least <= answer_bytes(request_, request_.ByteSize()) <= at_most
 
 
 async def test_a_revoked_identity_loses_its_stream(world):
@@ -481,3 +532,16 @@ async def test_a_stream_of_ciphertexts_needs_a_key_and_both_permissions(world):
     with pytest.raises(grpc.aio.AioRpcError) as ended:
         await call.read()
     assert reason_of(ended.value) == "SOURCE_MISSING"
+
+
+@pytest.mark.parametrize("field", ["source_name", "destination_name"])
+async def test_a_name_that_is_none_ends_the_stream_before_it_is_copied_into_every_item(world, field):
+    items = [pb.ReEncryptStreamItem(id=id, ciphertext=b"?") for id in range(1_000)]
+    names = {"source_name": ENC, field: "n" * 1_000_000}
+    recorded = len(records_of(world))
+    call = world.admin.crypto.ReEncryptStream()
+    await call.write(pb.ReEncryptStreamRequest(items=items, **names))
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await call.read()
+    assert reason_of(ended.value) == "INVALID_NAME"
+    assert len(records_of(world)) == recorded

@@ -11,6 +11,7 @@ import orjson
 import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from wire import reason_in
 
 from harness import make_settings, reason_of, running_server
 from receivers import otlp_receiver, server_context, syslog_receiver, webhook_receiver
@@ -181,6 +182,28 @@ async def test_a_hung_sink_that_every_call_needs_refuses_every_call_and_recovers
     world.all.reading.set()
     await world.until("", serving=True)
     await world.server.app.crypto.Encrypt(ENCRYPT)
+
+
+async def test_a_hung_sink_that_every_call_needs_refuses_the_operations_of_a_stream(world):
+    stream = world.server.app.crypto.CryptoStream()
+
+    async def outcome(id):
+        await stream.write(
+            crypto_pb2.CryptoStreamRequest(operations=[crypto_pb2.CryptoOperation(id=id, encrypt=ENCRYPT)])
+        )
+        (result,) = (await stream.read()).results
+        records = world.server.audit_records()
+        codes = [record["code"] for record in records if "stream" in record and record["id"].endswith(f"-{id}")]
+        return (reason_in(result.status) if result.HasField("status") else "OK"), codes
+
+    assert await outcome(1) == ("OK", ["OK"])
+    world.all.reading.clear()
+    assert await outcome(2) == ("AUDIT_SINK_UNAVAILABLE", ["OK", "UNAVAILABLE"])
+    assert await outcome(3) == ("AUDIT_SINK_UNAVAILABLE", ["UNAVAILABLE"])
+    world.all.reading.set()
+    await world.until("", serving=True)
+    assert await outcome(4) == ("OK", ["OK"])
+    stream.cancel()
 
 
 async def test_a_refused_call_is_not_held_back(world):

@@ -66,7 +66,8 @@ class Watcher:
         response = await asyncio.wait_for(self.call.read(), 20)
         assert response is not grpc.aio.EOF
         self.events += response.events
-        self.token, self.revision = response.resume_token, response.revision
+        if response.resume_token:
+            self.token, self.revision = response.resume_token, response.revision
         return response
 
     async def until(self, name: str, change: int = 0):
@@ -359,6 +360,24 @@ async def test_a_reader_that_never_reads_is_ended(server, lazy):
         assert reason_of(await stalled.end()) == "READER_STALLED"
     finally:
         streams.stalled_s = kept
+
+
+async def test_a_revision_that_fits_into_no_message_comes_in_several(server):
+    watcher = await Watcher(server.admin).begin()
+    start, token = watcher.revision, watcher.token
+    await note_changes(server, 40_000, "large-" + "x" * 50)
+    responses = []
+    while watcher.revision <= start:
+        responses.append(await watcher.response())
+    watcher.call.cancel()
+    assert len(watcher.events) == len(set(watcher.names())) == 40_000
+    assert {event.revision for event in watcher.events} == {start + 1}
+    assert len(responses) > 4
+    assert all(response.ByteSize() < 3 * 2**20 for response in responses)
+    assert [bool(response.resume_token or response.revision) for response in responses[:-1]] == [False] * (
+        len(responses) - 1
+    )
+    assert (await Watcher(server.admin, resume_token=token).begin()).revision == start
 
 
 async def test_a_revision_that_was_trimmed_is_compacted(tmp_path):

@@ -29,6 +29,7 @@ from vaultd_client import (
     tls,
 )
 from vaultd_client.endpoints import OPENS_AFTER
+from vaultd_client.trace import call_metadata
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -280,3 +281,11 @@ async def test_a_client_that_made_calls_before_a_fork_says_so_in_the_child(serve
     assert done.returncode == 0, done.stderr
     assert "told the client made calls before this process was forked" in done.stdout
     assert "parent goes on" in done.stdout
+
+
+@pytest.mark.parametrize("token", ["s3cret\n", "s3cret and", "s3cret\x7f", "s3crét", ""])
+async def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(token):
+    with pytest.raises(ConfigurationError) as refused:
+        call_metadata(token, None)
+    assert "s3c" not in str(refused.value)
+    assert call_metadata("!s3cret~", None) == [("authorization", "Bearer !s3cret~")]

@@ -53,6 +53,7 @@ class Watcher:
 
     async def follow(self, wanted: int) -> None:
         """Read until so many changes were seen."""
+        revisions = array("q")
         while self.seen < wanted:
             try:
                 response = await self._call.read()
@@ -61,10 +62,13 @@ class Watcher:
                     raise
                 self.resumed += 1
                 self._call = self._stub.Watch(watch_pb2.WatchRequest(filter=KEYS, resume_token=self._token))
+                revisions = array("q")
                 continue
-            self._token = response.resume_token
             self.responses += 1
-            revisions = array("q", [event.revision for event in response.events])
+            revisions.extend(event.revision for event in response.events)
+            if not response.resume_token:
+                continue  # more follows that belongs to it
+            self._token = response.resume_token
             if not revisions:
                 continue
             if revisions[0] <= self._last:
@@ -73,6 +77,7 @@ class Watcher:
             self._last = response.revision
             self.seen += len(revisions)
             self.digest.update(revisions.tobytes())
+            revisions = array("q")
             if self._sampled:
                 now_us = time.time_ns() // 1000
                 self.latencies_us += [now_us - event.time.ToMicroseconds() for event in response.events]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+from threading import get_ident
 
 import pytest
 from test_audit_log import START, Clock, audit_log, largest_file, segment_paths
 
 from vaultd.audit.reader import AuditReader, RecordsMissing, oldest_sequence, sequence_at
+from vaultd.engine.audit_tail import AuditTail, RecordFilter
 from vaultd.errors import Unavailable
 
 
@@ -37,6 +39,33 @@ async def test_records_come_once_and_in_order_and_more_come_when_they_are_writte
         assert b'"n":20' in record.line
         assert record.segment == segment_paths(tmp_path / "audit")[-1].name
     reader.close()
+
+
+async def test_a_read_ends_after_so_many_bytes_and_gives_one_record_at_least(tmp_path):
+    async with audit_log(tmp_path / "audit") as log:
+        for _ in range(8):
+            log.append({"text": "x" * 300_000})
+    reader = AuditReader(tmp_path / "audit")
+    assert [numbers(reader.read()) for _ in range(3)] == [[1, 2, 3, 4], [5, 6, 7, 8], []]
+    reader.close()
+    reader = AuditReader(tmp_path / "audit")
+    assert numbers(reader.read(max_bytes=1)) == [1]
+    reader.close()
+
+
+async def test_a_tail_parses_records_off_the_event_loop(tmp_path, monkeypatch):
+    threads = set()
+    wants = RecordFilter.wants
+    monkeypatch.setattr(RecordFilter, "wants", lambda self, line: threads.add(get_ident()) or wants(self, line))
+    async with audit_log(tmp_path / "audit") as log:
+        for n in range(5):
+            log.append({"event": "odd" if n % 2 else "even"})
+        following = AuditTail(log).follow(
+            RecordFilter(events=frozenset({"odd"})), after=0, start_us=None, to_end=True, heartbeat_s=60.0
+        )
+        assert [(numbers(found), last) async for found, last in following] == [([], 0), ([2, 4], 5)]
+    assert threads
+    assert get_ident() not in threads
 
 
 async def test_a_reader_begins_behind_any_record_in_any_segment(tmp_path):

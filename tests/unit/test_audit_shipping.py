@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import orjson
 import pytest
@@ -245,6 +245,18 @@ async def test_records_that_a_collector_rejects_are_counted_and_not_waited_for_i
             await shipper.call_delivered(3)
             figures = shipper.figures()[0]
             assert (figures.delivered, figures.expected, figures.rejected) == (2, 3, 1)
+
+
+@pytest.mark.parametrize(("says", "counted"), [(-5, 0), (2**60, 2)])
+async def test_a_collector_rejects_no_more_than_it_was_sent(tmp_path, clock, says, counted):
+    async with otlp_receiver(None) as receiver, opened(tmp_path / "a", clock) as log:
+        receiver.rejects = says
+        append(log, 2)
+        async with shipping(otlp(receiver), log, tmp_path / "a", clock) as shipper:
+            with nullcontext() if not counted else pytest.raises(Unavailable):
+                await shipper.call_delivered(2)
+            figures = shipper.figures()[0]
+            assert (figures.delivered, figures.rejected) == (2 - counted, counted)
 
 
 async def test_the_batch_before_a_broken_syslog_connection_is_sent_again(tmp_path, clock):

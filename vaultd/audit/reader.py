@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 READ_LIMIT = 1_000
+READ_BYTES = 1024 * 1024
 
 
 class AuditRecord(NamedTuple):
@@ -82,13 +83,17 @@ class AuditReader:
             self._file.close()
             self._file = None
 
-    def read(self, limit: int = READ_LIMIT) -> list[AuditRecord]:
-        """The next records, at most `limit`; none when there are no more for now.  Raises RecordsMissing."""
+    def read(self, limit: int = READ_LIMIT, max_bytes: int = READ_BYTES) -> list[AuditRecord]:
+        """The next records, at most `limit`, and none more once they have `max_bytes`; none when there are no more for now.
+
+        Raises RecordsMissing.
+        """
         records: list[AuditRecord] = []
+        size = 0
         newest = self._newest() if self._newest is not None else None
         if self._file is not None and self._end is None:
             self._end = self._following()  # after `newest`: a record that it knows of is here or in what follows
-        while len(records) < limit and (newest is None or self._last < newest):
+        while len(records) < limit and size < max_bytes and (newest is None or self._last < newest):
             record = self._next()
             if record is None:
                 break
@@ -104,6 +109,7 @@ class AuditReader:
                 break
             self._last = record.sequence
             records.append(record)
+            size += len(record.line)
         return records
 
     def _unread(self, record: AuditRecord) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 POLL_S: Final = 0.05
 """How often the number of the newest record is looked at: an attribute of an object in memory."""
 READ_RECORDS: Final = 500
-MAX_DELIVERY_BYTES: Final = 1024 * 1024
+"""A read ends after `READ_BYTES` as well, so that what it finds fits into a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,27 +85,19 @@ class AuditTail:
         if start_us is not None:
             after = max(0, await asyncio.to_thread(sequence_at, log.directory, start_us) - 1)
         begin = end if after is None else after
-        reading = _Reading(AuditReader(log.directory, begin, newest=lambda: log.sequence))
+        reading = _Reading(AuditReader(log.directory, begin, newest=lambda: log.sequence), wanted, start_us)
         loop = asyncio.get_running_loop()
         told_s = loop.time()
         yield [], begin
         try:
             while not (to_end and reading.last >= end):
-                records = await reading.more()
-                found: list[AuditRecord] = []
-                size = 0
-                for record in records:
-                    if (start_us is None or time_of(record.line) >= start_us) and wanted.wants(record.line):
-                        if size + len(record.line) > MAX_DELIVERY_BYTES and found:
-                            yield found, found[-1].sequence
-                            found, size = [], 0
-                        found.append(record)
-                        size += len(record.line)
+                before = reading.last
+                found = await reading.more()
                 if found or loop.time() - told_s >= heartbeat_s:
                     yield found, reading.last
                     told_s = loop.time()
-                if not records:
-                    await self._more(reading.last, told_s + heartbeat_s)
+                if reading.last == before:
+                    await self._more(before, told_s + heartbeat_s)
         finally:
             reading.close()
 
@@ -120,8 +112,10 @@ class AuditTail:
 class _Reading:
     """A reader that is used on threads, by a task that may be cancelled while one of them reads."""
 
-    def __init__(self, reader: AuditReader) -> None:
+    def __init__(self, reader: AuditReader, wanted: RecordFilter, start_us: int | None) -> None:
         self._reader = reader
+        self._wanted = wanted
+        self._start_us = start_us
         self._read: asyncio.Future[list[AuditRecord]] | None = None
 
     @property
@@ -130,8 +124,8 @@ class _Reading:
         return self._reader.last
 
     async def more(self) -> list[AuditRecord]:
-        """The next records; raises OutOfRange and Unavailable."""
-        self._read = asyncio.get_running_loop().run_in_executor(None, self._reader.read, READ_RECORDS)
+        """What is wanted of the next records; raises OutOfRange and Unavailable."""
+        self._read = asyncio.get_running_loop().run_in_executor(None, self._matching)
         try:
             return await asyncio.shield(self._read)
         except RecordsMissing as gap:
@@ -142,6 +136,15 @@ class _Reading:
             ) from None
         except OSError as error:
             raise Unavailable("AUDIT_UNAVAILABLE", "the audit log cannot be read", retry_after_s=1) from error
+
+    def _matching(self) -> list[AuditRecord]:
+        """On the thread: to parse 500 records takes as long as many calls."""
+        start_us, wants = self._start_us, self._wanted.wants
+        return [
+            record
+            for record in self._reader.read(READ_RECORDS)
+            if (start_us is None or time_of(record.line) >= start_us) and wants(record.line)
+        ]
 
     def close(self) -> None:
         """Give the segment free, once no thread reads it."""

@@ -39,6 +39,11 @@ WATCHERS_PER_TURN: Final = 32
 SHARED_BATCHES: Final = 64
 """Of so many newest batches it is kept who sees what, and how that is encoded; the rest of the ring is for stragglers."""
 
+SHARED_MASKS: Final = 128
+"""For so many views a batch keeps what they see of it, and how that is encoded; the others have it decided for each by itself."""
+SHARED_BYTES: Final = 1024 * 1024
+"""So much of what is encoded a batch keeps."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -58,30 +63,36 @@ class Scope:
 class Batch:
     """Changes that were read together, whole revisions of them."""
 
-    __slots__ = ("_encoded", "_masks", "events", "last")
+    __slots__ = ("_encoded", "_kept_bytes", "_masks", "events", "last")
 
     def __init__(self, changes: Sequence[Change]) -> None:
         self.events = tuple(event for event in map(event_of, changes) if event is not None)
         self.last = changes[-1].revision
         self._masks: dict[object, int] | None = {}
-        self._encoded: dict[int, bytes] = {}
+        self._encoded: dict[int, list[bytes]] = {}
+        self._kept_bytes = 0
 
     def mask_of(self, view: object) -> int | None:
         """Which events a view sees, as bits; None when that was not decided."""
         return None if self._masks is None else self._masks.get(view)
 
     def keep(self, view: object, mask: int) -> None:
-        """Remember a decision, while the batch is new."""
-        if self._masks is not None:
+        """Remember a decision, while the batch is new and there are few of them."""
+        if self._masks is not None and len(self._masks) < SHARED_MASKS:
             self._masks[view] = mask
 
-    def encoded(self, mask: int, encode: Callable[[Iterable[Event]], bytes]) -> bytes:
-        """Some of the events as bytes; made once for all who see the same ones, while the batch is new."""
+    def encoded(self, mask: int, encode: Callable[[Iterable[Event]], list[bytes]]) -> list[bytes]:
+        """Some of the events as bytes, in parts that fit into a message; made once for all who see the same, while it is new.
+
+        Only what a kept decision lets see is kept: not what is left of it for one watcher that had a part before.
+        """
         found = self._encoded.get(mask)
         if found is None:
             found = encode(event for at, event in enumerate(self.events) if mask >> at & 1)
-            if self._masks is not None:
-                self._encoded[mask] = found
+            if self._masks is not None and mask in self._masks.values():
+                self._kept_bytes += sum(map(len, found))
+                if self._kept_bytes <= SHARED_BYTES:
+                    self._encoded[mask] = found
         return found
 
     def settle(self) -> None:
@@ -91,7 +102,7 @@ class Batch:
 
 
 class Delivery(NamedTuple):
-    """What a watcher gets in one message: batches, each with the events of it that it sees, and how far they reach."""
+    """What a watcher gets at once: batches, each with the events of it that it sees, and how far they reach."""
 
     batches: list[tuple[Batch, int]]
     revision: int
@@ -133,6 +144,8 @@ class WatchHub:
         self._batches: deque[Batch] = deque()
         self._first = 0
         """Number of the oldest batch in the ring; they are numbered without gaps."""
+        self._gap = 0
+        """Whoever is at a place before this number missed changes that are gone."""
         self._awake_to = 0
         """Watchers were woken for batches before this number."""
         self._events = 0
@@ -200,8 +213,10 @@ class WatchHub:
             if not changes:
                 return False
             if changes[0].revision != self._revision + 1:
-                # Trimmed while this process stood still: every place in the ring is before a gap, and says so.
+                # Trimmed while this process stood still: every place in the ring is before a gap, also the one behind its end.
                 self._clear()
+                self._first += 1
+                self._gap = self._first
                 self._floor = changes[0].revision - 1
             batch = Batch(changes)
             self._revision = batch.last
@@ -260,18 +275,20 @@ class WatchHub:
                 mask = await self._mask(batch, watcher)
                 if mask or self._due(watcher):
                     yield Delivery([(batch, mask)], at)
-            number = self._first
+            number = self._first + sum(1 for batch in self._batches if batch.last <= at)
             held = at
             """Events up to here were sent: the first batch may have some of them."""
             while True:
                 if number < self._first:
-                    raise _too_slow(self.ring_events)
+                    raise await self._compacted() if number < self._gap else _too_slow(self.ring_events)
                 batches, number, reached = self._take(number)
                 at = max(at, reached)
                 seen = []
                 for batch in batches:
                     known = self._known(batch, watcher, held)
                     mask = await self._mask(batch, watcher, held) if known is None else known
+                    if known is None:
+                        await asyncio.sleep(0)  # to decide about a whole ring takes as long as hundreds of calls
                     if mask:
                         seen.append((batch, mask))
                 if seen or self._due(watcher):

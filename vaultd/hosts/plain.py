@@ -10,7 +10,6 @@ One request per connection.  Whoever may connect is not known here, so that conn
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import h11
@@ -22,6 +21,8 @@ MAX_CONNECTIONS: Final = 32
 MAX_REQUEST_BYTES: Final = 8 * 1024
 REQUEST_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 15.0
+CLOSE_TIMEOUT_S: Final = 5.0
+"""How long what was answered may be on its way to somebody who does not read it."""
 TEXT: Final = "text/plain; charset=utf-8"
 
 
@@ -69,10 +70,14 @@ class PlainHost:
         except (OSError, TimeoutError, asyncio.CancelledError):
             writer.transport.abort()  # gone, too slow, or the server stops
         finally:
-            self._open.discard(task)
             writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
+            try:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await writer.wait_closed()
+            except (OSError, TimeoutError, asyncio.CancelledError):
+                writer.transport.abort()
+            finally:
+                self._open.discard(task)  # not before: it is open as long as bytes of it are kept
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_BYTES)

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     Serve = Callable[[Sequence[Any], Sequence[Any], Context], Awaitable[list[str | VaultdError]]]
 
 MAX_UNANSWERED: Final = 1_000
-"""Operations of a stream; while there are so many, or so many bytes, nothing more is read."""
+"""Operations of a stream; while there are so many, nothing more is read."""
 MAX_UNANSWERED_BYTES: Final = 4 * 1024 * 1024
+"""Of operations that are served, what their answers may have, and answers that are not taken; while there are so many, nothing
+more is served or read."""
 MESSAGE_BYTES: Final = 256 * 1024
 """Results are put together up to about this much."""
 
@@ -80,7 +82,7 @@ class ItemStream(OpenStream):
         self.entry: Entry
         self.session: Session = route.serve()
         self.tasks: set[asyncio.Task[None]] = set()
-        self.out: list[tuple[bytes, int, int]] = []
+        self.out: list[tuple[bytes, int]] = []
         self.unanswered = self.unanswered_bytes = 0
         self.ready = asyncio.Event()
         self.room = asyncio.Event()
@@ -96,10 +98,12 @@ class ItemStream(OpenStream):
             if self.reading:
                 self.task.cancel()
 
-    def put(self, body: bytes, operations: int, size: int) -> None:
-        """Hand results to the writer; `size` is that of the operations."""
-        self.out.append((body, operations, size))
+    def put(self, body: bytes, operations: int, reserved: int) -> None:
+        """Hand results to the writer; `reserved` is what was counted for them, and from now on they count as what they are."""
+        self.unanswered_bytes += len(body) - reserved
+        self.out.append((body, operations))
         self.ready.set()
+        self.room.set()
 
     async def write_all(self) -> None:
         """Send what is ready, as much at once as there is, until the stream is closing and all is sent."""
@@ -107,17 +111,16 @@ class ItemStream(OpenStream):
             await self.ready.wait()
             self.ready.clear()
             while self.out:
-                parts, operations, size, length = [], 0, 0, 0
+                parts, operations, length = [], 0, 0
                 while self.out and length < MESSAGE_BYTES:
-                    body, count, bytes_in = self.out.pop(0)
+                    body, count = self.out.pop(0)
                     parts.append(body)
                     length += len(body)
                     operations += count
-                    size += bytes_in
                 # Lists of results may be put one behind another: that is one message with all of them.
                 await self.send(b"".join(parts) if len(parts) > 1 else parts[0])
                 self.unanswered -= operations
-                self.unanswered_bytes -= size
+                self.unanswered_bytes -= length
                 self.room.set()
             if self.closing:
                 return
@@ -133,5 +136,13 @@ class ItemStream(OpenStream):
     async def has_room(self) -> None:
         """Wait until more may be read."""
         while self.unanswered >= MAX_UNANSWERED or self.unanswered_bytes >= MAX_UNANSWERED_BYTES:
-            self.room.clear()
-            await self.room.wait()
+            await self._freed()
+
+    async def has_room_for_answers(self) -> None:
+        """Wait until more may be served."""
+        while self.unanswered_bytes >= MAX_UNANSWERED_BYTES:
+            await self._freed()
+
+    async def _freed(self) -> None:
+        self.room.clear()
+        await self.room.wait()

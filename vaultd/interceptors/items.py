@@ -8,6 +8,7 @@ holds up no encryption; and what is ready when the transport can take more goes 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from vaultd.errors import DataLoss, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted, VaultdError
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
 
 MAX_GROUP: Final = 250
 MAX_GROUP_BYTES: Final = 512 * 1024
-"""Of what goes through the steps together: between two groups others get their turn, and an answer fits into a message."""
+"""Of what goes through the steps together: between two groups others get their turn."""
+MAX_GROUP_ANSWER_BYTES: Final = 1024 * 1024
+"""What the answers of a group may have, that they fit into a message however they turn out."""
 MAX_PAUSE_S: Final = 1.0
 """How long a stream is not read, at most, after a quota refused one of its operations: a flood must not buy parsing."""
 
@@ -99,7 +102,7 @@ class ItemSteps:
                 await asyncio.wait(stream.tasks)
             last = stream.session.last() if stopped is None else b""
             if last:
-                stream.out.append((last, 0, 0))
+                stream.put(last, 0, 0)
             stream.closing = True
             stream.ready.set()
             await writer
@@ -121,7 +124,7 @@ class ItemSteps:
         """Read messages and start their groups.  Returns why it stopped, None at the caller's end."""
         task, now = stream.task, asyncio.get_running_loop().time
         self._deadlines.watch(task, now() + self._receive_s)
-        while True:
+        while stream.stopping is None:
             stream.reading = True
             try:
                 await stream.has_room()
@@ -149,7 +152,8 @@ class ItemSteps:
                 operations = stream.session.read(message)
             except VaultdError as error:
                 return error
-            self._start(stream, operations)
+            await self._start(stream, operations)
+        return stream.stopping
 
     async def _open(self, stream: ItemStream) -> None:
         principal, method = stream.caller.principal, stream.route.rule.method
@@ -158,29 +162,33 @@ class ItemSteps:
             await spend(lease, lambda: self._throttle.admit_message(principal, method, 0))
         await self._audit.opened(stream.entry)
 
-    def _start(self, stream: ItemStream, operations: list[Operation]) -> None:
+    async def _start(self, stream: ItemStream, operations: list[Operation]) -> None:
+        """Start the groups of a message, each as soon as there is room for its answers."""
         groups: dict[Any, list[Operation]] = {}
-        sizes: dict[Any, int] = {}
+        sizes: dict[Any, tuple[int, int]] = {}
         for operation in operations:
             route = self._routes.get(operation.method)
             key = (operation.method, route.rule.names(operation.request) if route is not None else "")
             group = groups.setdefault(key, [])
             group.append(operation)
-            sizes[key] = sizes.get(key, 0) + operation.size
-            if len(group) == MAX_GROUP or sizes[key] >= MAX_GROUP_BYTES:
+            size, answers = sizes.get(key, (0, 0))
+            size, answers = sizes[key] = size + operation.size, answers + operation.answer
+            if len(group) == MAX_GROUP or size >= MAX_GROUP_BYTES or answers >= MAX_GROUP_ANSWER_BYTES:
                 del groups[key], sizes[key]
-                self._start_group(stream, group)
+                await self._start_group(stream, group)
         for group in groups.values():
-            self._start_group(stream, group)
+            await self._start_group(stream, group)
 
-    def _start_group(self, stream: ItemStream, group: list[Operation]) -> None:
+    async def _start_group(self, stream: ItemStream, group: list[Operation]) -> None:
+        await stream.has_room_for_answers()
+        reserved = sum(operation.size + operation.answer for operation in group)
         stream.unanswered += len(group)
-        stream.unanswered_bytes += sum(operation.size for operation in group)
-        task = asyncio.get_running_loop().create_task(self._serve_group(stream, group))
+        stream.unanswered_bytes += reserved
+        task = asyncio.get_running_loop().create_task(self._serve_group(stream, group, reserved))
         stream.tasks.add(task)
         task.add_done_callback(stream.ended_by)
 
-    async def _serve_group(self, stream: ItemStream, group: list[Operation]) -> None:
+    async def _serve_group(self, stream: ItemStream, group: list[Operation], reserved: int) -> None:
         route = self._routes.get(group[0].method, stream.route)
         session, response = stream.session, stream.session.response()
         of_stream, started = stream.entry, self._audit.now_s()
@@ -193,6 +201,7 @@ class ItemSteps:
             items.append(_Item(operation, entry, *session.slot(response, operation)))
         try:
             self._audit.require_room()
+            await self._admit(stream, route, items)
             if route is stream.route:
                 raise InvalidArgument(
                     "OPERATION_MISSING", "the operation asks for nothing that this server knows", field="request"
@@ -208,12 +217,11 @@ class ItemSteps:
                 item.error = item.error or known
         await self._close(stream, route, items)
         session.finish(response, [(item.slot, item.error) for item in items])
-        stream.put(response.SerializeToString(), len(items), sum(operation.size for operation in group))
+        stream.put(response.SerializeToString(), len(items), reserved)
 
-    async def _serve(self, stream: ItemStream, route: Route, items: list[_Item]) -> None:
-        """The steps, in the order of a batch: throttle, names, policy, fields, grants, quotas of the resource, service."""
-        caller, rule, throttle = stream.caller, route.rule, self._throttle
-        principal, method = caller.principal, rule.method
+    async def _admit(self, stream: ItemStream, route: Route, items: list[_Item]) -> None:
+        """Each operation is a message, also one that asks for nothing; what is refused has its error, and pauses the stream."""
+        throttle, principal, method = self._throttle, stream.caller.principal, route.rule.method
         for item in items:
             size = item.operation.size
             try:
@@ -223,6 +231,13 @@ class ItemSteps:
             except ResourceExhausted as error:
                 item.error = error
                 stream.pause_s = min(MAX_PAUSE_S, error.retry_after_s or MAX_PAUSE_S)
+
+    async def _serve(self, stream: ItemStream, route: Route, items: list[_Item]) -> None:
+        """The steps after the throttle, in the order of a batch: names, policy, fields, grants, quotas of the resource, sinks,
+        service.
+        """
+        caller, rule, throttle = stream.caller, route.rule, self._throttle
+        principal, method = caller.principal, rule.method
         items = [item for item in items if item.error is None]
         if not items:
             return
@@ -250,6 +265,8 @@ class ItemSteps:
                 item.error = error
         items = [item for item in items if item.error is None]
         if items:
+            if self._audit.holds_calls:
+                self._audit.require_sinks()
             await self._use(stream, route, items)
 
     async def _allow(self, route: Route, caller: Caller, items: list[_Item]) -> Granted | None:
@@ -334,7 +351,7 @@ class ItemSteps:
             await self._deliver(items)
 
     async def _deliver(self, items: list[_Item]) -> None:
-        """Withhold what the sinks that every call needs do not acknowledge."""
+        """Withhold what the sinks that every call needs do not acknowledge; the log then says both, as of single calls."""
         served = [item for item in items if item.error is None]
         if not served:
             return
@@ -342,9 +359,12 @@ class ItemSteps:
             await self._audit.delivered(served[-1].entry)
         except VaultdError as error:
             status = status_of(error)
+            self._remember(served[-1].entry, error)
             for item in served:
                 item.error = error
                 item.slot.status.CopyFrom(status)
+                with suppress(VaultdError):  # nothing more to withhold where the log fails as well
+                    self._audit.outcome(item.entry, error.code, error.reason, 0)
 
     def _record(self, item: _Item, code: str, reason: str, bytes_out: int) -> tuple[bytes | None, bool]:
         item.entry.outcome = (code, reason, bytes_out)

@@ -406,7 +406,10 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "GenerateRandomBytesRequest": {"parent": _vault, "length_bytes": _between(1, 65_536)},
     "InspectCiphertextRequest": {"name": _key_or_version, "ciphertext": _CIPHER},
     "CryptoStreamRequest": {},
-    "ReEncryptStreamRequest": {},
+    "ReEncryptStreamRequest": {
+        "source_name": _optional(_key_or_version),  # both are copied into the request of every item
+        "destination_name": _optional(_key_or_version),
+    },
     # KeysService
     "CreateKeyRequest": {
         "parent": _vault,

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     Stale = Callable[[Sequence[Any], Sequence[Any], Context], Awaitable[list[str | VaultdError]]]
 
 MAX_OPERATIONS: Final = 1_000
+ANSWER_BYTES: Final = 1024
+"""What an answer has at most beside what comes out of its request: names, codes, a receipt or a status."""
+_SIGNATURE_BYTES: Final = 5 * 1024
+_MAX_RANDOM_BYTES: Final = 65_536
+_MAX_DATA_KEYS: Final = 100
+_MAX_DATA_KEY_BYTES: Final = 1024
 _REENCRYPT: Final = "/vaultd.v1.CryptoService/ReEncrypt"
 _METHODS: Final = {
     field.name: f"/vaultd.v1.CryptoService/{field.message_type.name.removesuffix('Request')}"
@@ -28,7 +34,7 @@ class Operation(NamedTuple):
     """One single request of a stream.
 
     method: the full method of its single call, empty for one that this server does not know.  size: bytes that it came in.
-    receipt: whether its result carries the receipt of its record.
+    receipt: whether its result carries the receipt of its record.  answer: bytes that its result has at most.
     """
 
     id: int
@@ -36,6 +42,20 @@ class Operation(NamedTuple):
     request: Any
     size: int
     receipt: bool
+    answer: int
+
+
+def answer_bytes(request: Any, size: int) -> int:
+    """How large the result of a request of so many bytes can be; the request was not validated, and its numbers may be anything."""
+    if isinstance(request, pb.GenerateRandomBytesRequest):
+        return ANSWER_BYTES + min(max(request.length_bytes, 0), _MAX_RANDOM_BYTES)
+    if isinstance(request, pb.GenerateDataKeyRequest):
+        count = min(max(request.count, 1), _MAX_DATA_KEYS)
+        length = min(request.length_bytes, _MAX_DATA_KEY_BYTES) if request.length_bytes > 0 else 32
+        return ANSWER_BYTES + count * (2 * length + 128)  # in the clear and wrapped
+    if isinstance(request, pb.SignRequest):
+        return ANSWER_BYTES + _SIGNATURE_BYTES
+    return ANSWER_BYTES + size
 
 
 def _check_count(count: int, field: str) -> None:
@@ -55,9 +75,11 @@ class CryptoSession:
             kind = operation.WhichOneof("request")
             size = operation.ByteSize()
             if kind is None:
-                read.append(Operation(operation.id, "", None, size, receipts))
+                read.append(Operation(operation.id, "", None, size, receipts, ANSWER_BYTES))
             else:
-                read.append(Operation(operation.id, _METHODS[kind], getattr(operation, kind), size, receipts))
+                request = getattr(operation, kind)
+                answer = answer_bytes(request, size)
+                read.append(Operation(operation.id, _METHODS[kind], request, size, receipts, answer))
         return read
 
     def response(self) -> pb.CryptoStreamResponse:
@@ -115,7 +137,8 @@ class ReEncryptSession:
                 destination_name=self._destination,
                 destination_associated_data=item.associated_data,
             )
-            read.append(Operation(item.id, _REENCRYPT, request, item.ByteSize(), False))
+            size = item.ByteSize()
+            read.append(Operation(item.id, _REENCRYPT, request, size, False, answer_bytes(request, size)))
         return read
 
     def response(self) -> pb.ReEncryptStreamResponse:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from vaultd.services.context import StreamContext
 
 DEFAULT_HEARTBEAT_S: Final = 15.0
+MESSAGE_BYTES: Final = 1024 * 1024
+"""A revision may have tens of thousands of changes, and a transport takes no message above 4 MiB."""
+_EVENT_BYTES: Final = 96
+"""Of an event beside its name, at most."""
 _TOKEN: Final = re.compile(r"w1\.([0-9]{1,18})")
 _KINDS: Final[dict[str, Any]] = {
     name.removeprefix("RESOURCE_KIND_"): number for name, number in pb.ResourceKind.items()
@@ -53,12 +57,17 @@ def start_of(request: pb.WatchRequest) -> int | None:
     return int(match[1])
 
 
-def encode(events: Iterable[Event]) -> bytes:
-    """A response with these events and nothing else; more of its fields may be appended."""
+def encode(events: Iterable[Event]) -> list[bytes]:
+    """Responses with these events and nothing else, of about `MESSAGE_BYTES` at most; more of their fields may be appended."""
+    parts = []
     response = pb.WatchResponse()
-    add = response.events.add
+    size = 0
     for event in events:
-        message = add(
+        size += _EVENT_BYTES + len(event.name)
+        if size > MESSAGE_BYTES:
+            parts.append(response.SerializeToString())
+            response, size = pb.WatchResponse(), 0
+        message = response.events.add(
             revision=event.revision,
             kind=_KINDS[event.kind],
             name=event.name,
@@ -66,7 +75,8 @@ def encode(events: Iterable[Event]) -> bytes:
             etag=event.etag,
         )
         message.time.FromMicroseconds(event.at_us)
-    return response.SerializeToString()
+    parts.append(response.SerializeToString())
+    return parts
 
 
 class WatchCalls:
@@ -87,7 +97,16 @@ class WatchCalls:
             async for batches, revision in deliveries:
                 # Encoded fields of one message may be put one behind another: what all see alike is encoded once.
                 token, tail = self._reached(revision)
-                yield b"".join((*(batch.encoded(mask, encode) for batch, mask in batches), tail))
+                parts: list[bytes] = []
+                size = 0
+                for batch, mask in batches:
+                    for part in batch.encoded(mask, encode):
+                        if parts and size + len(part) > MESSAGE_BYTES:
+                            yield b"".join(parts)  # without a token: more of this revision may follow
+                            parts, size = [], 0
+                        parts.append(part)
+                        size += len(part)
+                yield b"".join((*parts, tail))
                 context.resume["resume_token"] = token
 
     def _reached(self, revision: int) -> tuple[str, bytes]:

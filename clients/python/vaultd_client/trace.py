@@ -1,8 +1,10 @@
-"""W3C trace context of a call."""
+"""Metadata of a call: its token, and its W3C trace context."""
 
 from __future__ import annotations
 
 import sys
+
+from vaultd_client.errors import ConfigurationError
 
 
 def current_traceparent() -> str | None:
@@ -17,9 +19,13 @@ def current_traceparent() -> str | None:
 
 
 def call_metadata(token: str | None, traceparent: str | None) -> list[tuple[str, str]] | None:
-    """Metadata of a call."""
+    """Metadata of a call.  Raises ConfigurationError for a token that cannot be sent: what gRPC raises would show it."""
     metadata = []
     if token is not None:
+        if not (token.isascii() and token.isprintable()) or " " in token or not token:
+            raise ConfigurationError(
+                "the token is empty, or has characters other than 0x21 to 0x7E: a newline at its end?"
+            )
         metadata.append(("authorization", f"Bearer {token}"))
     if traceparent is not None:
         metadata.append(("traceparent", traceparent))

@@ -342,6 +342,7 @@ class SinkWorker:
         return records
 
     def _note_delivered(self, rejected: int) -> None:
+        rejected = min(max(rejected, 0), len(self._pending))  # whatever the sink says
         first, last = self._pending[0].sequence, self._pending[-1]
         fresh = sum(1 for record in self._pending if record.sequence > self._acknowledged)
         self._delivered += max(0, fresh - rejected)
