@@ -475,6 +475,23 @@ async def test_what_somebody_still_needs_or_no_checkpoint_covers_stays(tmp_path)
     assert again is None
 
 
+async def test_a_segment_before_an_empty_one_goes_only_when_its_records_may(tmp_path):
+    """A, B, an empty one, C: that A may go says nothing of B."""
+    directory = tmp_path / "audit"
+    await old_and_new(directory)
+    first, second, *rest = segment_paths(directory)
+    for path in reversed(rest):
+        number = int(path.stem.rsplit("-", 1)[1])
+        path.rename(path.with_name(path.name.replace(f"-{number:08d}", f"-{number + 1:08d}")))
+    empty = second.with_name(second.name.replace("-00000002", "-00000003"))
+    empty.touch()
+    begins_us = upkeep._first_time(second)
+    assert prune(directory, begins_us + 1).paths == (first,)
+    assert verify_directory(directory, keys=PUBLIC).pruned == oldest_sequence(directory) - 1
+    assert prune(directory, START + DAY_US).paths[:2] == (second, empty)
+    assert verify_directory(directory, keys=PUBLIC).pruned == oldest_sequence(directory) - 1
+
+
 async def test_a_log_that_does_not_verify_is_not_pruned(tmp_path):
     directory = tmp_path / "audit"
     await old_and_new(directory)
