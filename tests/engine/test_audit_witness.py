@@ -12,11 +12,12 @@ from contextlib import asynccontextmanager
 import orjson
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from engines import intent
 
 from harness import ADMIN, DEFAULT_POLICY, FakeClock, make_settings, running_server
 from vaultd.audit import heads
-from vaultd.audit.checkpoints import read_public_keys
+from vaultd.audit.checkpoints import Signer, read_public_keys
 from vaultd.audit.lines import first_chain, link, take_apart
 from vaultd.audit.verify import verify_directory
 from vaultd.engine.algorithms import Purpose
@@ -294,6 +295,24 @@ async def test_upkeep_compresses_and_prunes_behind_a_checkpoint(tmp_path):
     async with open_server(tmp_path):
         pass
     assert verify_directory(tmp_path / "audit", keys=keys).last > verdict.last
+
+
+async def test_a_beginning_that_was_signed_by_another_key_is_found_before_anything_is_signed(tmp_path):
+    clock = FakeClock()
+    async with open_server(tmp_path, clock=clock, segment_bytes=2_000) as server:
+        for n in range(20):
+            server._audit_log.append({"event": "call", "n": n, "text": "x" * 200})
+        await server.witness.checkpoint()
+        clock.advance(3 * 86_400)
+        server._audit_log.append({"event": "call"})
+        await server.witness.checkpoint()
+        await server.witness.keep_up(compress_after_s=None, retention_s=2 * 86_400)
+    pruned = heads.read_pruned(tmp_path / "audit")
+    other = Signer([Ed25519PrivateKey.generate()])
+    heads.write_pruned(tmp_path / "audit", other.sign(pruned.head), pruned.peaks, other.public_keys, pruned.segments)
+    count = len(records(tmp_path))
+    assert await refusal(tmp_path) == "AUDIT_TAMPERED"
+    assert "checkpoint" not in events(tmp_path)[count:]
 
 
 async def test_a_store_that_cannot_be_written_does_not_stop_checkpoints(tmp_path, monkeypatch):

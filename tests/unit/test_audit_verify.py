@@ -7,6 +7,7 @@ import gzip
 import random
 import shutil
 import zlib
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -524,6 +525,40 @@ async def test_a_changed_beginning_is_found(tmp_path, change):
     with pytest.raises(DataLoss) as error:
         verify_directory(directory, keys=PUBLIC)
     assert error.value.reason == "AUDIT_TAMPERED"
+
+
+def begin_after(directory, newest, note, keys):
+    """Forge `pruned`: what stands before a checkpoint and the segment of it is gone."""
+    heads.write_pruned(directory, note, newest.peaks, keys, 1)
+    for path in segment_paths(directory):
+        lines = path.read_bytes().splitlines(keepends=True)
+        left = [line for line in lines if segments.sequence_of(line) > newest.head.last]
+        rewrite(path, left) if left else path.unlink()
+
+
+@pytest.mark.parametrize("own_key", [False, True])
+async def test_nobody_cuts_history_with_a_checkpoint_or_a_key_of_his_own(copy, own_key):
+    newest = heads.newest_of(next(line[:-1] for _, _, line in lines_of(copy) if b'"checkpoint"' in line))
+    other = Signer([Ed25519PrivateKey.generate()])
+    note = other.sign(replace(newest.head, pruned=True)) if own_key else newest.note
+    begin_after(copy, newest, note, (other if own_key else SIGNER).public_keys)
+    with pytest.raises(DataLoss) as error:
+        verify_directory(copy, keys=PUBLIC)
+    assert error.value.reason == "AUDIT_TAMPERED"
+    with pytest.raises(DataLoss) as error:
+        prune(copy, START + DAY_US)
+    assert error.value.reason == "AUDIT_TAMPERED"
+
+
+async def test_a_log_that_begins_later_needs_a_checkpoint_as_any_other(tmp_path):
+    directory = tmp_path / "audit"
+    await old_and_new(directory)
+    prune(directory, START + DAY_US)
+    for path in segment_paths(directory):
+        path.unlink()
+    (directory / heads.CHECKPOINT_FILE).unlink()
+    with pytest.raises(BadRecord, match="no checkpoint"):
+        verify_directory(directory, keys=PUBLIC)
 
 
 # -- proofs -------------------------------------------------------------------------------------------------------------

@@ -100,10 +100,12 @@ def plan_removal(
     """Find the segments whose records are all older than a time, and verify them.  None when there are none.
 
     signed: the newest checkpoint, which covers whatever goes.  needed: the first record that somebody still needs.  Raises
-    BadRecord: a log that does not verify is not pruned.
+    BadRecord, or DataLoss for the file `pruned`: a log that does not verify is not pruned.
     """
     through, paths = _removable(segments.list_segments(directory), before_us, min(signed.last + 1, needed))
     pruned = heads.read_pruned(directory)
+    if pruned is not None:
+        pruned.verify(signer.public_keys)
     chain = pruned.chain() if pruned is not None else begin_chain(directory, chain_id)
     if through <= chain.last:
         return None
@@ -112,7 +114,8 @@ def plan_removal(
     if walk.sequence != through:
         raise _missing(walk)
     tree = walk.chain.tree()
-    head = replace(signed, size=tree.size, root=tree.root(), chain=walk.chain.head, first=walk.chain.first)
+    last, first = walk.chain.head, walk.chain.first
+    head = replace(signed, size=tree.size, root=tree.root(), chain=last, first=first, pruned=True)
     peaks = tree.peaks
     while walk.newest is None or walk.newest.last < through:
         before = walk.sequence

@@ -317,6 +317,9 @@ def _verify_tail(log: AuditLog, until: int, keys: list[PublicKey], key: bytes) -
     if newest is not None:
         if not has_signature(newest.note, keys[0]):
             raise _another_store()
+    if pruned is not None:
+        pruned.verify(keys)
+    if newest is not None:
         chain = Chain.after(newest.head, newest.peaks)
     elif pruned is not None:
         chain = pruned.chain()
