@@ -305,6 +305,20 @@ async def test_records_after_sealing_have_macs_of_a_key_that_cannot_make_those_b
     assert events == [None, None, "audit_sealed", None]
 
 
+async def test_a_disk_that_fails_at_the_sealing_leaves_a_log_that_verifies(tmp_path):
+    directory = tmp_path / "audit"
+    async with audit_log(directory) as log:
+        log.use_key(MAC_KEY)
+        log.append({"n": 0})
+        with largest_file(segment_paths(directory)[0].stat().st_size):
+            log.seal()
+        log.append({"n": 1})
+        log.append({"n": 2})
+    events = [orjson.loads(line).get("event") for _, _, line in lines_of(directory)]
+    assert events == [None, "segment_abandoned", None, None]
+    assert verify_directory(directory, mac_key=MAC_KEY).macs == 4
+
+
 # -- what happens to a log that is no change of it ----------------------------------------------------------------------
 
 
