@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
+from vaultd.audit import upkeep
 from vaultd.audit.log import AuditLog
 from vaultd.audit.reader import AuditReader
 from vaultd.errors import FailedPrecondition, Unavailable
@@ -823,3 +824,22 @@ async def test_a_full_segment_goes_on_when_no_other_can_be_made(tmp_path):
             if len(segment_paths(directory)) == 2:
                 break
     assert_gapless(directory)
+
+
+async def test_a_segment_that_no_other_could_follow_is_the_open_one_still(tmp_path):
+    """Else it would be compressed, and its name taken away, while it is written."""
+    directory = tmp_path / "audit"
+    async with audit_log(directory, max_segment_bytes=200) as log:
+        log.append({"long": "x" * 300})
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))  # no descriptor is left
+        try:
+            log.append({"n": 1})
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        (segment,) = segment_paths(directory)
+        assert upkeep.compress_closed(directory, log.segment_number) == []
+        log.check()
+        assert log.serving
+        assert segment.exists()
+    assert len(records(directory)) == 2

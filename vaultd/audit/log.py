@@ -318,9 +318,9 @@ class AuditLog:
         data = b"".join(line + b"\n" for line in lines)
         if self._lock_fd is None or not segments.is_locked_by(self._directory, self._lock_fd):
             raise OSError(errno.ESTALE, "the audit directory was replaced")
-        self._number += 1
         now_us = self._now()
-        name, fd = segments.create_segment(self._directory, self._number, now_us)
+        name, fd = segments.create_segment(self._directory, self._number + 1, now_us)
+        self._number += 1  # only now is the one before not the newest
         segment = OpenSegment(name, self._directory / name, fd, self._max_segment_bytes, now_us)
         try:
             if data and os.pwrite(fd, data, 0) != len(data):
