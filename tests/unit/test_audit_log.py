@@ -22,6 +22,7 @@ import pytest
 from vaultd.audit import upkeep
 from vaultd.audit.log import AuditLog
 from vaultd.audit.reader import AuditReader
+from vaultd.audit.verify import verify_directory
 from vaultd.errors import FailedPrecondition, Unavailable
 
 if TYPE_CHECKING:
@@ -843,3 +844,40 @@ async def test_a_segment_that_no_other_could_follow_is_the_open_one_still(tmp_pa
         assert log.serving
         assert segment.exists()
     assert len(records(directory)) == 2
+
+
+async def test_an_abandoned_segment_is_durable_before_what_follows_vouches_for_it(tmp_path):
+    synced = []
+
+    def fdatasync(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        os.fdatasync(fd)
+
+    directory = tmp_path / "audit"
+    async with audit_log(directory, fdatasync=fdatasync) as log:
+        log.append({"n": 0})
+        (first,) = segment_paths(directory)
+        with largest_file(first.stat().st_size), pytest.raises(Unavailable):
+            log.append({"n": 1})
+        synced.clear()
+        await log.append_durable({"n": 2})
+    assert synced[:2] == [path.stat().st_ino for path in segment_paths(directory)]
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_a_segment_whose_sync_failed_is_written_anew_before_what_follows_vouches_for_it(tmp_path, full):
+    disk = Disk()
+    directory = tmp_path / "audit"
+    async with audit_log(directory, fdatasync=disk.fdatasync, max_segment_bytes=1 if full else 10_000) as log:
+        log.append({"n": 0})
+        (first,) = segment_paths(directory)
+        before, content = first.stat().st_ino, first.read_bytes()
+        disk.error = errno.EIO
+        with pytest.raises(Unavailable):
+            await log.append_durable({"n": 1})
+        disk.error = None
+        await log.append_durable({"n": 2})
+        assert first.stat().st_ino != before
+        assert first.read_bytes().startswith(content)
+    assert_gapless(directory)
+    assert verify_directory(directory).last == len(records(directory))
