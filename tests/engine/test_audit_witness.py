@@ -21,6 +21,7 @@ from vaultd.audit.checkpoints import Signer, read_public_keys
 from vaultd.audit.lines import first_chain, link, take_apart
 from vaultd.audit.verify import verify_directory
 from vaultd.engine.algorithms import Purpose
+from vaultd.engine.audit_proofs import AuditProofs
 from vaultd.engine.audit_witness import mac_key
 from vaultd.engine.lifecycle import KeySpec
 from vaultd.engine.policy import seed_policy
@@ -410,9 +411,15 @@ async def test_a_beginning_that_was_signed_by_another_key_is_found_before_anythi
         server._audit_log.append({"event": "call"})
         await server.witness.checkpoint()
         await server.witness.keep_up(compress_after_s=None, retention_s=2 * 86_400)
-    pruned = heads.read_pruned(tmp_path / "audit")
-    other = Signer([Ed25519PrivateKey.generate()])
-    heads.write_pruned(tmp_path / "audit", other.sign(pruned.head), pruned.peaks, other.public_keys, pruned.segments)
+        proofs = AuditProofs(server._audit_log, server.witness)
+        assert (await proofs.verify(1, 100)).bad is None
+        pruned = heads.read_pruned(tmp_path / "audit")
+        other = Signer([Ed25519PrivateKey.generate()])
+        heads.write_pruned(
+            tmp_path / "audit", other.sign(pruned.head), pruned.peaks, other.public_keys, pruned.segments
+        )
+        with pytest.raises(DataLoss):
+            await proofs.verify(1, 100)
     count = len(records(tmp_path))
     assert await refusal(tmp_path) == "AUDIT_TAMPERED"
     assert "checkpoint" not in events(tmp_path)[count:]

@@ -20,8 +20,10 @@ from vaultd.engine.sealing import sealed_error
 from vaultd.errors import NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from vaultd.audit.checkpoints import PublicKey
     from vaultd.audit.log import AuditLog
     from vaultd.engine.audit_witness import AuditWitness
 
@@ -162,7 +164,7 @@ def _verify(
     log: AuditLog, witness: AuditWitness, first: int, limit: int, until: int, checkpoint: heads.Newest
 ) -> Verified:
     directory, chain_id = log.directory, log.chain_id
-    chain = _start(directory, chain_id, first)
+    chain = _start(directory, chain_id, first, witness.public_keys)
     begin = chain.last + 1
     walk = Walk(chain, keys=witness.public_keys, mac_key=witness.mac_key())
     goal = min(until, chain.last + limit)
@@ -177,7 +179,7 @@ def _verify(
     return Verified(begin, walk.sequence, walk.checkpoints, following, bad, checkpoint)
 
 
-def _start(directory: Path, chain_id: bytes, first: int) -> Chain:
+def _start(directory: Path, chain_id: bytes, first: int, keys: Sequence[PublicKey]) -> Chain:
     """The chain at the newest checkpoint at or before a record, or where the log begins."""
     for _, path in reversed(segments.list_segments(directory)) if first > 1 else ():
         found = b""
@@ -191,7 +193,10 @@ def _start(directory: Path, chain_id: bytes, first: int) -> Chain:
             newest = heads.newest_of(found[:-1])
             return Chain.after(newest.head, newest.peaks)
     pruned = heads.read_pruned(directory)
-    return pruned.chain() if pruned is not None else begin_chain(directory, chain_id)
+    if pruned is None:
+        return begin_chain(directory, chain_id)
+    pruned.verify(keys)
+    return pruned.chain()
 
 
 def _not_found() -> NotFound:
