@@ -20,6 +20,7 @@ from vaultd.hosts.transport import restrict_transport
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from vaultd.audit.checkpoints import PublicKey
     from vaultd.secret import Secret
     from vaultd.wiring import Server
 
@@ -384,7 +385,7 @@ def audit_replay(config: Path, name: str, begin: str, end: str) -> None:
     "--config",
     "config",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Also check the MACs, with the key ring of this configuration's store.",
+    help="Also check the MACs, with the key ring of this configuration's store; its keys are used without --public-key.",
 )
 def audit_verify(directory: Path, public_key: Path | None, config: Path | None) -> None:
     """Verify an audit directory, beside a running server or without one.  Exit code 1 names the first bad record."""
@@ -394,9 +395,8 @@ def audit_verify(directory: Path, public_key: Path | None, config: Path | None) 
 
     try:
         keys = read_public_keys(public_key.read_bytes()) if public_key is not None else None
-        verdict = verify_directory(
-            directory, keys=keys, mac_key=_audit_mac_key(directory, config) if config is not None else None
-        )
+        mac_key, own = _audit_keys(directory, config) if config is not None else (None, [])
+        verdict = verify_directory(directory, keys=keys or own or None, mac_key=mac_key)
     except BadRecord as bad:
         raise SystemExit(f"vaultd: bad record: {bad}") from None
     except VaultdError as error:
@@ -414,7 +414,7 @@ def audit_verify(directory: Path, public_key: Path | None, config: Path | None) 
             f"signed: records up to {verdict.newest.last} at {verdict.newest.time}, {verdict.checkpoints} checkpoints, "
             f"by {' '.join(verdict.keys)}"
         )
-        if keys is None:
+        if not keys and not own:
             click.echo("the key is the one that the log names: pin it with --public-key")
     if verdict.unsigned:
         click.echo(f"after it: {verdict.unsigned} records, chained and not signed yet")
@@ -422,25 +422,27 @@ def audit_verify(directory: Path, public_key: Path | None, config: Path | None) 
         click.echo(f"MACs: {verdict.macs} verified")
 
 
-def _audit_mac_key(directory: Path, config: Path) -> bytes:
+def _audit_keys(directory: Path, config: Path) -> tuple[bytes, list[PublicKey]]:
+    """The key of the log's MACs, and who signs its checkpoints, from the store."""
     from vaultd.audit.segments import read_chain_id
-    from vaultd.engine.audit_witness import mac_key
+    from vaultd.engine.audit_witness import mac_key, stored_public_keys
     from vaultd.wiring import Server
 
     settings = _load(config)
     passphrase = _ask_passphrase(settings, confirm=False)
 
-    async def read() -> bytes:
+    async def read() -> tuple[bytes, list[PublicKey]]:
         _require_store(settings)
         server = Server(settings)
         await server.engine.store.open()
         try:
             await asyncio.gather(*(slot.open() for slot in server.slots))
             sealer = await server.engine.seal.read_ring(passphrase)
+            keys = await stored_public_keys(server.engine.store, sealer)
         finally:
             for backend in server.engine.backends.values():
                 await backend.close()
             await server.engine.store.close()
-        return mac_key(sealer, read_chain_id(directory) or b"")
+        return mac_key(sealer, read_chain_id(directory) or b""), keys
 
     return asyncio.run(read())

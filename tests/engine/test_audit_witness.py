@@ -12,14 +12,16 @@ from contextlib import asynccontextmanager
 import orjson
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from engines import intent
 
 from harness import ADMIN, DEFAULT_POLICY, FakeClock, make_settings, running_server
 from vaultd.audit import heads
-from vaultd.audit.checkpoints import read_public_keys
+from vaultd.audit.checkpoints import Signer, read_public_keys
 from vaultd.audit.lines import first_chain, link, take_apart
 from vaultd.audit.verify import verify_directory
 from vaultd.engine.algorithms import Purpose
+from vaultd.engine.audit_proofs import AuditProofs
 from vaultd.engine.audit_witness import mac_key
 from vaultd.engine.lifecycle import KeySpec
 from vaultd.engine.policy import seed_policy
@@ -213,6 +215,109 @@ async def test_a_tail_that_was_rewritten_without_the_key_ring_is_found_before_an
     assert "checkpoint" not in events(died)[count:]
 
 
+def rewritten(directory, change):
+    """Compute hashes anew after a change of (event, line) of records behind the newest checkpoint, without the key ring.
+
+    `change` returns a record's new content, and whether it keeps its MAC; or None for a record that goes.
+    """
+    newest = heads.read_newest(directory / "audit")
+    before = None
+    for path in sorted((directory / "audit").glob("*.jsonl")):
+        lines = []
+        for line in path.read_bytes().splitlines():
+            parts = take_apart(line)
+            if orjson.loads(line)["seq"] > newest.sequence:
+                content, keep = change(parts.content)
+                line, before = link(before, content, None)
+                if keep and parts.mac:
+                    line = line[:-2] + b'","mac":"' + parts.mac.encode() + b'"}'
+            else:
+                before = parts.chain
+            lines.append(line + b"\n")
+        path.write_bytes(b"".join(lines))
+
+
+FORGED = [
+    b'"event":"call","method":"/vaultd.v1.AdminService/SetPolicy","code":"OK"',
+    b'"event":"call","method":"/vaultd.v1.AdminService/GetStatus","code":"OK"',
+    b'"event":"call","code":"UNAVAILABLE"',
+    b'"event":"restore_accepted","store_revision":1,"was":9',
+]
+
+
+@pytest.mark.parametrize("own_segment", [False, True])
+@pytest.mark.parametrize("forged", FORGED)
+async def test_no_record_of_an_unsealed_server_becomes_one_of_a_sealed_one(tmp_path, forged, own_segment):
+    async with open_server(tmp_path) as server:
+        server._audit_log.append({"event": "call", "code": "OK", "n": 1})
+        shutil.copytree(tmp_path, tmp_path / "died")
+    died = tmp_path / "died"
+    rewritten(died, lambda content: (content[: content.index(b'"event"')] + forged, False))
+    if own_segment:
+        last = max((died / "audit").glob("*.jsonl"))
+        lines = last.read_bytes().splitlines(keepends=True)
+        last.write_bytes(b"".join(lines[:-1]))
+        last.with_name(last.name.replace("-00000001", "-00000002")).write_bytes(lines[-1])
+    if own_segment and (b"GetStatus" in forged or b"UNAVAILABLE" in forged):
+        async with open_server(died):
+            pass  # as if the end was cut off, which is not promised to be found, and a sealed server had gone on
+    else:
+        assert await refusal(died) == "AUDIT_TAMPERED"
+
+
+async def test_what_was_accepted_has_a_mac_and_is_accepted_once(tmp_path):
+    async with open_server(tmp_path) as server:
+        await create(server, "first")
+    shutil.copy2(tmp_path / "vault.db", tmp_path / "old.db")
+    async with open_server(tmp_path) as server:
+        await create(server, "second")
+    newer = shutil.copy2(tmp_path / "vault.db", tmp_path / "newer.db")
+    async with open_server(tmp_path, accept_restore=True) as server:
+        await server.engine.seal.seal()
+        assert not server.witness._accept_restore
+    put_back(tmp_path, "vault.db", tmp_path / "old.db")
+    async with open_server(tmp_path, accept_restore=True):
+        pass
+    found = records(tmp_path)
+    at = [record["event"] for record in found].index("restore_accepted")
+    assert found[at - 1]["event"] == "audit_keys"
+    assert "mac" in found[at]
+    put_back(tmp_path, "vault.db", newer)
+    assert await refusal(tmp_path) == "STORE_ROLLED_BACK"
+
+
+async def test_files_that_were_swapped_between_start_and_unseal_are_found(tmp_path):
+    async with open_server(tmp_path):
+        pass
+    async with open_server(tmp_path, unseal=False) as server:
+        server._audit_log.append({"event": "call", "code": "UNAVAILABLE", "n": 1})
+        kept = {path: path.read_bytes() for path in (tmp_path / "audit").glob("*.jsonl")}
+        rewritten(tmp_path, lambda content: (content.replace(b'"n":1', b'"n":2'), True))
+        with pytest.raises(DataLoss) as error:
+            await server.engine.seal.unseal(None)
+        assert error.value.reason == "AUDIT_TAMPERED"
+        for path, content in kept.items():
+            path.write_bytes(content)
+
+
+async def test_no_call_is_served_before_the_log_goes_on_with_macs(tmp_path, monkeypatch):
+    """While the log is verified there is a key ring, and no policy: what is refused may be recorded without a MAC."""
+    async with open_server(tmp_path):
+        pass
+    async with open_server(tmp_path, unseal=False) as server:
+        loaded = []
+        opened = server.witness.open
+
+        async def open_witness():
+            loaded.append(server.engine.authority.loaded)
+            await opened()
+
+        monkeypatch.setattr(server.witness, "open", open_witness)
+        await server.engine.seal.unseal(None)
+        assert loaded == [False]
+        assert server.engine.authority.loaded
+
+
 async def test_records_of_a_sealed_server_are_covered_by_what_comes_after(tmp_path):
     async with open_server(tmp_path) as server:
         await server.engine.seal.seal()
@@ -296,6 +401,30 @@ async def test_upkeep_compresses_and_prunes_behind_a_checkpoint(tmp_path):
     assert verify_directory(tmp_path / "audit", keys=keys).last > verdict.last
 
 
+async def test_a_beginning_that_was_signed_by_another_key_is_found_before_anything_is_signed(tmp_path):
+    clock = FakeClock()
+    async with open_server(tmp_path, clock=clock, segment_bytes=2_000) as server:
+        for n in range(20):
+            server._audit_log.append({"event": "call", "n": n, "text": "x" * 200})
+        await server.witness.checkpoint()
+        clock.advance(3 * 86_400)
+        server._audit_log.append({"event": "call"})
+        await server.witness.checkpoint()
+        await server.witness.keep_up(compress_after_s=None, retention_s=2 * 86_400)
+        proofs = AuditProofs(server._audit_log, server.witness)
+        assert (await proofs.verify(1, 100)).bad is None
+        pruned = heads.read_pruned(tmp_path / "audit")
+        other = Signer([Ed25519PrivateKey.generate()])
+        heads.write_pruned(
+            tmp_path / "audit", other.sign(pruned.head), pruned.peaks, other.public_keys, pruned.segments
+        )
+        with pytest.raises(DataLoss):
+            await proofs.verify(1, 100)
+    count = len(records(tmp_path))
+    assert await refusal(tmp_path) == "AUDIT_TAMPERED"
+    assert "checkpoint" not in events(tmp_path)[count:]
+
+
 async def test_a_store_that_cannot_be_written_does_not_stop_checkpoints(tmp_path, monkeypatch):
     async with open_server(tmp_path) as server:
 
@@ -335,6 +464,9 @@ async def test_the_command_verifies_a_log_that_is_being_written_and_names_what_i
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
         verify = ("audit", "verify", tmp_path / "audit", "--public-key", tmp_path / "audit.pub")
         good = await asyncio.to_thread(vaultd, *verify, "--config", tmp_path / "config.yaml")
+        own = await asyncio.to_thread(vaultd, *verify[:3], "--config", tmp_path / "config.yaml")
+    assert own.returncode == 0, own.stderr
+    assert "pin it" not in own.stdout  # the store has the keys
     assert good.returncode == 0, good.stderr
     assert good.stdout.startswith("ok: chain ")
     assert re.search(r"^MACs: [1-9]\d* verified$", good.stdout, re.MULTILINE)

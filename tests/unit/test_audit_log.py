@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
+from vaultd.audit import upkeep
 from vaultd.audit.log import AuditLog
 from vaultd.audit.reader import AuditReader
+from vaultd.audit.verify import verify_directory
 from vaultd.errors import FailedPrecondition, Unavailable
 
 if TYPE_CHECKING:
@@ -823,3 +825,59 @@ async def test_a_full_segment_goes_on_when_no_other_can_be_made(tmp_path):
             if len(segment_paths(directory)) == 2:
                 break
     assert_gapless(directory)
+
+
+async def test_a_segment_that_no_other_could_follow_is_the_open_one_still(tmp_path):
+    """Else it would be compressed, and its name taken away, while it is written."""
+    directory = tmp_path / "audit"
+    async with audit_log(directory, max_segment_bytes=200) as log:
+        log.append({"long": "x" * 300})
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))  # no descriptor is left
+        try:
+            log.append({"n": 1})
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        (segment,) = segment_paths(directory)
+        assert upkeep.compress_closed(directory, log.segment_number) == []
+        log.check()
+        assert log.serving
+        assert segment.exists()
+    assert len(records(directory)) == 2
+
+
+async def test_an_abandoned_segment_is_durable_before_what_follows_vouches_for_it(tmp_path):
+    synced = []
+
+    def fdatasync(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        os.fdatasync(fd)
+
+    directory = tmp_path / "audit"
+    async with audit_log(directory, fdatasync=fdatasync) as log:
+        log.append({"n": 0})
+        (first,) = segment_paths(directory)
+        with largest_file(first.stat().st_size), pytest.raises(Unavailable):
+            log.append({"n": 1})
+        synced.clear()
+        await log.append_durable({"n": 2})
+    assert synced[:2] == [path.stat().st_ino for path in segment_paths(directory)]
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_a_segment_whose_sync_failed_is_written_anew_before_what_follows_vouches_for_it(tmp_path, full):
+    disk = Disk()
+    directory = tmp_path / "audit"
+    async with audit_log(directory, fdatasync=disk.fdatasync, max_segment_bytes=1 if full else 10_000) as log:
+        log.append({"n": 0})
+        (first,) = segment_paths(directory)
+        before, content = first.stat().st_ino, first.read_bytes()
+        disk.error = errno.EIO
+        with pytest.raises(Unavailable):
+            await log.append_durable({"n": 1})
+        disk.error = None
+        await log.append_durable({"n": 2})
+        assert first.stat().st_ino != before
+        assert first.read_bytes().startswith(content)
+    assert_gapless(directory)
+    assert verify_directory(directory).last == len(records(directory))

@@ -7,6 +7,7 @@ import gzip
 import random
 import shutil
 import zlib
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -304,6 +305,20 @@ async def test_records_after_sealing_have_macs_of_a_key_that_cannot_make_those_b
     assert events == [None, None, "audit_sealed", None]
 
 
+async def test_a_disk_that_fails_at_the_sealing_leaves_a_log_that_verifies(tmp_path):
+    directory = tmp_path / "audit"
+    async with audit_log(directory) as log:
+        log.use_key(MAC_KEY)
+        log.append({"n": 0})
+        with largest_file(segment_paths(directory)[0].stat().st_size):
+            log.seal()
+        log.append({"n": 1})
+        log.append({"n": 2})
+    events = [orjson.loads(line).get("event") for _, _, line in lines_of(directory)]
+    assert events == [None, "segment_abandoned", None, None]
+    assert verify_directory(directory, mac_key=MAC_KEY).macs == 4
+
+
 # -- what happens to a log that is no change of it ----------------------------------------------------------------------
 
 
@@ -475,6 +490,23 @@ async def test_what_somebody_still_needs_or_no_checkpoint_covers_stays(tmp_path)
     assert again is None
 
 
+async def test_a_segment_before_an_empty_one_goes_only_when_its_records_may(tmp_path):
+    """A, B, an empty one, C: that A may go says nothing of B."""
+    directory = tmp_path / "audit"
+    await old_and_new(directory)
+    first, second, *rest = segment_paths(directory)
+    for path in reversed(rest):
+        number = int(path.stem.rsplit("-", 1)[1])
+        path.rename(path.with_name(path.name.replace(f"-{number:08d}", f"-{number + 1:08d}")))
+    empty = second.with_name(second.name.replace("-00000002", "-00000003"))
+    empty.touch()
+    begins_us = upkeep._first_time(second)
+    assert prune(directory, begins_us + 1).paths == (first,)
+    assert verify_directory(directory, keys=PUBLIC).pruned == oldest_sequence(directory) - 1
+    assert prune(directory, START + DAY_US).paths[:2] == (second, empty)
+    assert verify_directory(directory, keys=PUBLIC).pruned == oldest_sequence(directory) - 1
+
+
 async def test_a_log_that_does_not_verify_is_not_pruned(tmp_path):
     directory = tmp_path / "audit"
     await old_and_new(directory)
@@ -507,6 +539,40 @@ async def test_a_changed_beginning_is_found(tmp_path, change):
     with pytest.raises(DataLoss) as error:
         verify_directory(directory, keys=PUBLIC)
     assert error.value.reason == "AUDIT_TAMPERED"
+
+
+def begin_after(directory, newest, note, keys):
+    """Forge `pruned`: what stands before a checkpoint and the segment of it is gone."""
+    heads.write_pruned(directory, note, newest.peaks, keys, 1)
+    for path in segment_paths(directory):
+        lines = path.read_bytes().splitlines(keepends=True)
+        left = [line for line in lines if segments.sequence_of(line) > newest.head.last]
+        rewrite(path, left) if left else path.unlink()
+
+
+@pytest.mark.parametrize("own_key", [False, True])
+async def test_nobody_cuts_history_with_a_checkpoint_or_a_key_of_his_own(copy, own_key):
+    newest = heads.newest_of(next(line[:-1] for _, _, line in lines_of(copy) if b'"checkpoint"' in line))
+    other = Signer([Ed25519PrivateKey.generate()])
+    note = other.sign(replace(newest.head, pruned=True)) if own_key else newest.note
+    begin_after(copy, newest, note, (other if own_key else SIGNER).public_keys)
+    with pytest.raises(DataLoss) as error:
+        verify_directory(copy, keys=PUBLIC)
+    assert error.value.reason == "AUDIT_TAMPERED"
+    with pytest.raises(DataLoss) as error:
+        prune(copy, START + DAY_US)
+    assert error.value.reason == "AUDIT_TAMPERED"
+
+
+async def test_a_log_that_begins_later_needs_a_checkpoint_as_any_other(tmp_path):
+    directory = tmp_path / "audit"
+    await old_and_new(directory)
+    prune(directory, START + DAY_US)
+    for path in segment_paths(directory):
+        path.unlink()
+    (directory / heads.CHECKPOINT_FILE).unlink()
+    with pytest.raises(BadRecord, match="no checkpoint"):
+        verify_directory(directory, keys=PUBLIC)
 
 
 # -- proofs -------------------------------------------------------------------------------------------------------------

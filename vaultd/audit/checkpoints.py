@@ -11,6 +11,9 @@
 
     — vaultd-audit <base64 of 4 bytes of key hash || signature>
 
+Where a log begins whose oldest records were pruned is said in the same form, with `/pruned` behind the chain id: a checkpoint
+says that records are in the log, never that they may be missing.
+
 The lines after the root are extensions of the note, under the signature like the others.  `store` is where the store stood;
 `recorded` the size of the newest checkpoint that the store knew of.  Ed25519 signs the text (RFC 8032), and with a second
 line ML-DSA-65 (FIPS 204, pure, empty context).
@@ -42,12 +45,15 @@ if TYPE_CHECKING:
     PublicKey = Ed25519PublicKey | MLDSA65PublicKey
 
 SIGNER: Final = "vaultd-audit"
+PRUNED: Final = "/pruned"
+"""Behind the chain id of a tree head that says: what it covers was removed."""
 MAX_KEYS: Final = 16
 
 _PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----[^-]+-----END PUBLIC KEY-----\n?")
 _BODY = re.compile(
-    r"vaultd-audit/([0-9a-f]{32})\n([1-9][0-9]{0,18})\n([A-Za-z0-9+/]{43}=)\nfirst ([1-9][0-9]{0,18})\nchain ([0-9a-f]{64})\n"
-    r"time ([0-9TZ:.-]{20,32})\nstore ([0-9]{1,19}) ([0-9a-f]{32})\nrecorded ([0-9]{1,19})\n"
+    r"vaultd-audit/([0-9a-f]{32})(/pruned)?\n([1-9][0-9]{0,18})\n([A-Za-z0-9+/]{43}=)\n"
+    r"first ([1-9][0-9]{0,18})\nchain ([0-9a-f]{64})\ntime ([0-9TZ:.-]{20,32})\n"
+    r"store ([0-9]{1,19}) ([0-9a-f]{32})\nrecorded ([0-9]{1,19})\n"
 )
 _SIGNATURE = re.compile(r"— ([^ +\n]+) ([A-Za-z0-9+/]+={0,2})\n")
 
@@ -75,6 +81,8 @@ class TreeHead:
     """16 bytes that name the contents of the store at that revision; only who holds the key ring can tell which."""
     recorded: int
     """The size of the newest checkpoint of this chain that the store had then; 0 for none."""
+    pruned: bool = False
+    """Whether it says that its records were removed; a checkpoint does not."""
 
     @property
     def last(self) -> int:
@@ -84,8 +92,9 @@ class TreeHead:
     def body(self) -> str:
         """The text that is signed."""
         root = base64.b64encode(self.root).decode()
+        origin = f"{SIGNER}/{self.chain_id.hex()}{PRUNED if self.pruned else ''}"
         return (
-            f"{SIGNER}/{self.chain_id.hex()}\n{self.size}\n{root}\nfirst {self.first}\nchain {self.chain.hex()}\n"
+            f"{origin}\n{self.size}\n{root}\nfirst {self.first}\nchain {self.chain.hex()}\n"
             f"time {self.time}\nstore {self.revision} {self.store.hex()}\nrecorded {self.recorded}\n"
         )
 
@@ -111,13 +120,13 @@ class Signer:
         return f"{body}\n{''.join(lines)}"
 
 
-def read_head(note: str) -> TreeHead:
-    """What a note says, believed or not; raises NoteInvalid."""
+def read_head(note: str, *, pruned: bool = False) -> TreeHead:
+    """What the note of a checkpoint, or of a pruned log's beginning, says, believed or not; raises NoteInvalid."""
     body, _ = _split(note)
     match = _BODY.fullmatch(body)
     if match is None:
         raise NoteInvalid("the checkpoint is not well-formed")
-    chain_id, size, root, first, chain, time, revision, store, recorded = match.groups()
+    chain_id, origin, size, root, first, chain, time, revision, store, recorded = match.groups()
     head = TreeHead(
         bytes.fromhex(chain_id),
         int(size),
@@ -128,9 +137,12 @@ def read_head(note: str) -> TreeHead:
         int(revision),
         bytes.fromhex(store),
         int(recorded),
+        origin is not None,
     )
     if head.body() != body:  # one spelling
         raise NoteInvalid("the checkpoint is not well-formed")
+    if head.pruned != pruned:
+        raise NoteInvalid("the signed note is a checkpoint" if pruned else "the signed note is no checkpoint")
     return head
 
 
@@ -139,9 +151,9 @@ def has_signature(note: str, key: PublicKey) -> bool:
     return _key_hash(key) in _signatures(_split(note)[1])
 
 
-def verify_note(note: str, keys: Iterable[PublicKey]) -> TreeHead:
+def verify_note(note: str, keys: Iterable[PublicKey], *, pruned: bool = False) -> TreeHead:
     """What a note says, after a signature of every one of the keys was verified; raises NoteInvalid."""
-    head = read_head(note)
+    head = read_head(note, pruned=pruned)
     body, tail = _split(note)
     signatures = _signatures(tail)
     verified = False

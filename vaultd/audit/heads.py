@@ -17,7 +17,7 @@ import orjson
 
 from vaultd.audit import segments
 from vaultd.audit.chain import Chain
-from vaultd.audit.checkpoints import NoteInvalid, key_der, read_head, read_key_der, verify_note
+from vaultd.audit.checkpoints import NoteInvalid, key_algorithm, key_der, read_head, read_key_der, verify_note
 from vaultd.errors import DataLoss
 
 if TYPE_CHECKING:
@@ -62,6 +62,17 @@ class Pruned:
     segments: int
     """How many segments were removed in all."""
 
+    def verify(self, keys: Sequence[PublicKey]) -> None:
+        """Verify the signatures of keys that are known from elsewhere; raises DataLoss, reason AUDIT_TAMPERED.
+
+        Every Ed25519 key must have signed; an ML-DSA key, which may have been added later, where the file lists it.
+        """
+        wanted = [key for key in keys if key_algorithm(key) == "ED25519" or key in self.keys]
+        try:
+            verify_note(self.note, wanted or keys, pruned=True)
+        except NoteInvalid as error:
+            raise tampered(f"the file {PRUNED_FILE}: {error}") from None
+
     def chain(self, on_block: Callable[[int, bytes], object] | None = None) -> Chain:
         """The chain as it was there."""
         return Chain.after(self.head, self.peaks, on_block)
@@ -97,7 +108,7 @@ def write_newest(directory: Path, line: bytes) -> None:
 def read_pruned(directory: Path) -> Pruned | None:
     """Read where the log begins; None when nothing was pruned.  Raises DataLoss when the file is damaged.
 
-    Its signature is verified with the keys that it names itself: a caller that pins keys verifies it with those.
+    Its signature is verified with the keys that it names itself, which proves nothing: who has keys calls `verify`.
     """
     content = _read(directory / PRUNED_FILE)
     if content is None:
@@ -106,7 +117,8 @@ def read_pruned(directory: Path) -> Pruned | None:
         values = orjson.loads(content)
         keys = [read_key_der(base64.b64decode(key)) for key in values["keys"]]
         peaks = [bytes.fromhex(peak) for peak in values["frontier"]]
-        pruned = Pruned(values["note"], verify_note(values["note"], keys), peaks, keys, int(values["segments"]))
+        head = verify_note(values["note"], keys, pruned=True)
+        pruned = Pruned(values["note"], head, peaks, keys, int(values["segments"]))
         pruned.chain()  # fits
     except (ValueError, KeyError, TypeError, binascii.Error, NoteInvalid):
         raise tampered(f"the file {PRUNED_FILE} is damaged") from None

@@ -318,9 +318,9 @@ class AuditLog:
         data = b"".join(line + b"\n" for line in lines)
         if self._lock_fd is None or not segments.is_locked_by(self._directory, self._lock_fd):
             raise OSError(errno.ESTALE, "the audit directory was replaced")
-        self._number += 1
         now_us = self._now()
-        name, fd = segments.create_segment(self._directory, self._number, now_us)
+        name, fd = segments.create_segment(self._directory, self._number + 1, now_us)
+        self._number += 1  # only now is the one before not the newest
         segment = OpenSegment(name, self._directory / name, fd, self._max_segment_bytes, now_us)
         try:
             if data and os.pwrite(fd, data, 0) != len(data):
@@ -392,8 +392,12 @@ class AuditLog:
             if self._segment is segment:
                 self._segment = None
             self._thread.fail_waiters(segment)
-            if not segment.closing:  # else its descriptor may be another file's by now
-                self._thread.put(partial(self._rescue, segment, segment.size))
+            # Before whatever follows is synced: a later record vouches for all that are before it.
+            if segment.closing:  # its descriptor may be another file's by now
+                self._thread.put(partial(self._renew, segment, segment.size, self._lock_fd))
+            else:
+                may_hold = reason not in ("sync_failed", "sync_timed_out")
+                self._thread.put(partial(self._rescue, segment, segment.size, self._lock_fd, may_hold=may_hold))
             self._close_segment(segment)
         return unavailable()
 
@@ -402,14 +406,35 @@ class AuditLog:
         if self._segment is not None:  # a later segment: a durable record in it would vouch for this one's records
             self._abandon(self._segment, f"previous_segment_{reason}")
 
-    def _rescue(self, segment: OpenSegment, size: int) -> None:
-        """Put the segment back if it is away; runs on the sync thread, before its descriptor is closed."""
-        lock_fd = self._lock_fd
+    def _rescue(self, segment: OpenSegment, size: int, lock_fd: int | None, *, may_hold: bool) -> None:
+        """Put the segment back if it is away, and make durable what counts of it; runs on the sync thread, before its
+        descriptor is closed.
+
+        may_hold: no sync of it has failed, so that one more can be believed.
+        """
         with suppress(OSError):  # then it stays away, and who verifies the log finds out
             if lock_fd is None or not segments.is_locked_by(self._directory, lock_fd):
                 return  # of a directory that was moved it is a part still
             if segments.rescue(segment.path, segment.fd, size):
                 self._thread.back(self._rescued, segment.name, size)
+                return
+            if may_hold:
+                with suppress(OSError):
+                    self._fdatasync(segment.fd)
+                    segments.sync_directory(self._directory)
+                    return
+            segments.renew(segment.path, segment.fd, size)
+
+    def _renew(self, segment: OpenSegment, size: int, lock_fd: int | None) -> None:
+        """Write a full segment anew, whose sync failed after it was followed by another; runs on the sync thread."""
+        with suppress(OSError):
+            if lock_fd is None or not segments.is_locked_by(self._directory, lock_fd):
+                return
+            fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                segments.renew(segment.path, fd, size)
+            finally:
+                os.close(fd)
 
     def _rescued(self, name: str, size: int) -> None:
         with suppress(Unavailable):

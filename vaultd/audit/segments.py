@@ -6,6 +6,7 @@ compressed: then its name ends in `.gz`.  All functions block.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gzip
 import itertools
@@ -251,18 +252,35 @@ def rescue(path: Path, fd: int, size: int) -> bool:
                 break
     except FileNotFoundError:
         pass
+    _copy(path, fd, size)
+    return True
+
+
+def renew(path: Path, fd: int, size: int) -> None:
+    """Write a segment anew, in other blocks, from what the page cache has of it: a sync of it failed, and what the kernel could
+    not write it may take for written.  Synced before it gets its name.
+    """
+    if os.fstat(fd).st_size < size:
+        raise OSError(errno.EIO, "the segment was cut")
+    _copy(path, fd, size)
+
+
+def _copy(path: Path, fd: int, size: int) -> None:
     temporary = path.with_name(f"{path.name}.rescued")
     temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, _NEW_FILE, _PRIVATE), "wb") as file:
-        offset = 0
-        while offset < size and (data := os.pread(fd, min(_COPY_BYTES, size - offset), offset)):
-            file.write(data)
-            offset += len(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(os.open(temporary, _NEW_FILE, _PRIVATE), "wb") as file:
+            offset = 0
+            while offset < size and (data := os.pread(fd, min(_COPY_BYTES, size - offset), offset)):
+                file.write(data)
+                offset += len(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a disk that is full needs its room
+        raise
     temporary.rename(path)
     sync_directory(path.parent)
-    return True
 
 
 def _move_tail(path: Path, end: int, size: int) -> TornTail:

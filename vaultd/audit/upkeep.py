@@ -100,17 +100,12 @@ def plan_removal(
     """Find the segments whose records are all older than a time, and verify them.  None when there are none.
 
     signed: the newest checkpoint, which covers whatever goes.  needed: the first record that somebody still needs.  Raises
-    BadRecord: a log that does not verify is not pruned.
+    BadRecord, or DataLoss for the file `pruned`: a log that does not verify is not pruned.
     """
-    listed = segments.list_segments(directory)
-    through, paths = 0, []
-    for (_, path), (_, following) in pairwise(listed):
-        first, begins_us = first_sequence(following), _first_time(following)
-        if first and (begins_us >= before_us or first - 1 > signed.last or first > needed):
-            break
-        paths.append(path)
-        through = first - 1 if first else through
+    through, paths = _removable(segments.list_segments(directory), before_us, min(signed.last + 1, needed))
     pruned = heads.read_pruned(directory)
+    if pruned is not None:
+        pruned.verify(signer.public_keys)
     chain = pruned.chain() if pruned is not None else begin_chain(directory, chain_id)
     if through <= chain.last:
         return None
@@ -119,7 +114,8 @@ def plan_removal(
     if walk.sequence != through:
         raise _missing(walk)
     tree = walk.chain.tree()
-    head = replace(signed, size=tree.size, root=tree.root(), chain=walk.chain.head, first=walk.chain.first)
+    last, first = walk.chain.head, walk.chain.first
+    head = replace(signed, size=tree.size, root=tree.root(), chain=last, first=first, pruned=True)
     peaks = tree.peaks
     while walk.newest is None or walk.newest.last < through:
         before = walk.sequence
@@ -127,6 +123,27 @@ def plan_removal(
         if walk.sequence == before:
             raise _missing(walk)
     return Removal(through, tuple(paths), head, peaks)
+
+
+def _removable(listed: list[tuple[int, Path]], before_us: int, stays: int) -> tuple[int, list[Path]]:
+    """The last record that is old enough and before the one that stays, where a segment ends; and the segments up to there.
+
+    A segment goes only when one that follows shows where its records end, so that none goes that is not verified.
+    """
+    through = 0
+    paths: list[Path] = []
+    held: list[Path] = []
+    for (_, path), (_, following) in pairwise(listed):
+        held.append(path)
+        first = first_sequence(following)
+        if not first or (paths and first <= through + 1):
+            continue  # empty, or no whole record: it does not show what the one before holds
+        if _first_time(following) >= before_us or first > stays:
+            break
+        through = first - 1
+        paths += held
+        held = []
+    return through, paths
 
 
 def _missing(walk: Walk) -> BadRecord:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from vaultd.audit import heads, segments
 from vaultd.audit.chain import Chain
-from vaultd.audit.checkpoints import NoteInvalid, key_id, verify_note
+from vaultd.audit.checkpoints import key_id
 from vaultd.audit.lines import take_apart
 from vaultd.audit.reader import first_sequence
 from vaultd.audit.tree import Frontier
@@ -77,7 +77,7 @@ def verify_directory(
         named=pruned.keys if pruned is not None else (),
     )
     walk_segments(directory, walk, witness=newest)
-    if keys and not walk.checkpoints and pruned is None:  # a key that can be pinned has signed something
+    if keys and not walk.checkpoints:  # a key that can be pinned has signed something, and the newest is never pruned
         raise BadRecord(Place("", 0), walk.sequence, "no checkpoint vouches for any record of this log")
     covered = walk.newest.last + 1 if walk.newest is not None else (pruned.head.last if pruned is not None else 0)
     return Verdict(
@@ -102,10 +102,7 @@ def _beginning(
     if pruned.head.chain_id != chain_id:
         raise heads.tampered(f"the file {heads.PRUNED_FILE} is of another log")
     if keys:
-        try:
-            verify_note(pruned.note, [key for key in keys if key in pruned.keys] or keys)
-        except NoteInvalid as error:
-            raise heads.tampered(f"the file {heads.PRUNED_FILE}: {error}") from None
+        pruned.verify(keys)
     return pruned.chain()
 
 

@@ -1,7 +1,8 @@
 """Goes over the lines of a log in order and says which is the first that is not as it was written.
 
-What is checked of each record: its number, its chain hash, its MAC where the key is known; of a checkpoint, its signatures,
-and that the tree over all records before it has the root that was signed.
+What is checked of each record: its number, its chain hash; where the key of the MACs is known its MAC, and that the record may
+have one of that key, or none, at its place; of a checkpoint, its signatures, and that the tree over all records before it has the
+root that was signed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import re
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from vaultd.audit.chain import Chain
     from vaultd.audit.checkpoints import PublicKey
+    from vaultd.audit.lines import Parts
 
 CHECKPOINT: Final = "checkpoint"
 KEYS: Final = "audit_keys"
@@ -34,11 +38,15 @@ ACCEPTED: Final = "restore_accepted"
 REVISION: Final = "store_revision"
 """Field of records that tell how far the store had come."""
 
-_MARK: Final = {event: b'"event":"%b"' % event.encode() for event in (CHECKPOINT, KEYS, ABANDONED)}
+_MARK: Final = {event: b'"event":"%b"' % event.encode() for event in (CHECKPOINT, KEYS, SEALED, ABANDONED, ACCEPTED)}
 _REVISION: Final = b'"%b":' % REVISION.encode()
-_CALL: Final = b'"event":"call"'
+_UNSEALED: Final = (_MARK[CHECKPOINT], _MARK[KEYS], _MARK[SEALED], _MARK[ACCEPTED], _REVISION)
+"""In records that only a server writes which is unsealed, or was."""
 _OK: Final = b'"code":"OK"'
-_ADMIN: Final = b'"method":"/vaultd.v1.AdminService/'
+_WHILE_SEALED: Final = re.compile(
+    rb'"method":"/(vaultd\.v1\.AdminService/(GetStatus|Init|Seal|Unseal)|grpc\.health\.v1\.Health/[A-Za-z]+)"'
+)
+"""Calls that a sealed server serves."""
 
 
 class Place(NamedTuple):
@@ -47,6 +55,21 @@ class Place(NamedTuple):
     segment: str
     line: int
     """From 1."""
+
+
+class _Key(Enum):
+    """With what the record before has its MAC."""
+
+    UNKNOWN = auto()
+    """It was not seen."""
+    RING = auto()
+    SEALING = auto()
+    """The key ring's, for the last time: it is the record that says so."""
+    SEALED = auto()
+    NONE = auto()
+
+
+_SEALED_FOLLOWS: Final = frozenset({_Key.UNKNOWN, _Key.SEALING, _Key.SEALED})
 
 
 class BadRecord(Exception):
@@ -79,8 +102,8 @@ class Walk:
         self._pinned = keys
         self._named: list[PublicKey] = list(named)
         self._required: set[int] = set()
-        self._mac_key = mac_key
-        self._mac = RecordMac(mac_key) if mac_key is not None else None
+        self._macs = (RecordMac(mac_key), RecordMac(sealed_key(mac_key))) if mac_key is not None else None
+        self._key = _Key.UNKNOWN
         self.sequence = chain.last
         self.checkpoints = 0
         self.newest: TreeHead | None = None
@@ -112,8 +135,8 @@ class Walk:
             raise BadRecord(place, expected, "has no chain hash: changed, or not written by vaultd")
         if not follows(self.chain.head, parts):
             raise BadRecord(place, expected, "does not fit its chain hash: it, or what stood before it, was changed")
-        if self._mac is not None:
-            self._check_mac(place, line, parts.mac, parts.chain)
+        if self._macs is not None:
+            self._key = self._check_mac(self._macs, place, line, parts)
         try:
             self._understand(place, line)
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -137,25 +160,28 @@ class Walk:
             if isinstance(revision, int):
                 self.revision = revision if record.get("event") == ACCEPTED else max(self.revision, revision)
 
-    def _check_mac(self, place: Place, line: bytes, mac: str, chain: bytes) -> None:
-        assert self._mac_key is not None  # noqa: S101  # the caller looked
-        if not mac:
-            if _CALL in line and _OK in line and _ADMIN not in line:
+    def _check_mac(self, macs: tuple[RecordMac, RecordMac], place: Place, line: bytes, parts: Parts) -> _Key:
+        """With what key the record was written, which may not be a weaker one than the record before allows."""
+        if not parts.mac:
+            # A process begins a segment, and has no key until it is unsealed.
+            if place.line != 1 and self._key is not _Key.NONE:
                 raise BadRecord(
-                    place, self.sequence + 1, "has no MAC, and tells of a call that a sealed server cannot serve"
+                    place, self.sequence + 1, "has no MAC, and the record before it is none of a sealed server"
                 )
-            return
-        if _MARK[KEYS] in line:
-            self._mac = RecordMac(self._mac_key)
-        assert self._mac is not None  # noqa: S101  # as above
-        if not hmac.compare_digest(mac, self._mac.of(chain)):
-            # From the sealing on, until the next record of keys, it is the weaker key, which cannot make MACs of before.
-            self._mac = RecordMac(sealed_key(self._mac_key))
-            if not hmac.compare_digest(mac, self._mac.of(chain)):
-                raise BadRecord(
-                    place, self.sequence + 1, "has a wrong MAC: it was not written by who holds the key ring"
-                )
+            if any(mark in line for mark in _UNSEALED) or (_OK in line and not _WHILE_SEALED.search(line)):
+                raise BadRecord(place, self.sequence + 1, "has no MAC, and tells of what a sealed server cannot do")
+            return _Key.NONE
+        ring, sealed = macs
+        if hmac.compare_digest(parts.mac, ring.of(parts.chain)):
+            self.macs += 1
+            return _Key.SEALING if _MARK[SEALED] in line else _Key.RING
+        # From the sealing on it is the weaker key, which cannot make MACs of before.  Where the disk failed at that moment,
+        # the record of it is missing, and a new segment says that the one before was abandoned.
+        begun = self._key in _SEALED_FOLLOWS or (place.line == 1 and _MARK[ABANDONED] in line)
+        if not begun or not hmac.compare_digest(parts.mac, sealed.of(parts.chain)):
+            raise BadRecord(place, self.sequence + 1, "has a wrong MAC: it was not written by who holds the key ring")
         self.macs += 1
+        return _Key.SEALED
 
     def _take_keys(self, place: Place, line: bytes) -> None:
         record = orjson.loads(line)

@@ -21,9 +21,10 @@ from vaultd.engine.sealing import sealed_error
 from vaultd.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from vaultd.audit.checkpoints import PublicKey
     from vaultd.audit.log import AuditLog
     from vaultd.engine.audit_witness import AuditWitness
 
@@ -197,7 +198,7 @@ def _verify(
     pause: _Pause,
 ) -> Verified:
     directory, chain_id = log.directory, log.chain_id
-    chain = _start(directory, chain_id, first, pause)
+    chain = _start(directory, chain_id, first, witness.public_keys, pause)
     begin = chain.last + 1
     walk = Walk(chain, keys=witness.public_keys, mac_key=witness.mac_key())
     goal = min(until, chain.last + limit)
@@ -212,7 +213,7 @@ def _verify(
     return Verified(begin, walk.sequence, walk.checkpoints, following, bad, checkpoint)
 
 
-def _start(directory: Path, chain_id: bytes, first: int, pause: _Pause) -> Chain:
+def _start(directory: Path, chain_id: bytes, first: int, keys: Sequence[PublicKey], pause: _Pause) -> Chain:
     """The chain at the newest checkpoint at or before a record, or where the log begins."""
     for _, path in reversed(segments.list_segments(directory)) if first > 1 else ():
         pause()
@@ -227,7 +228,10 @@ def _start(directory: Path, chain_id: bytes, first: int, pause: _Pause) -> Chain
             newest = heads.newest_of(found[:-1])
             return Chain.after(newest.head, newest.peaks)
     pruned = heads.read_pruned(directory)
-    return pruned.chain() if pruned is not None else begin_chain(directory, chain_id)
+    if pruned is None:
+        return begin_chain(directory, chain_id)
+    pruned.verify(keys)
+    return pruned.chain()
 
 
 def _not_found() -> NotFound:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vaultd.engine.clock import Clock
     from vaultd.engine.ledger import Changes, Ledger
     from vaultd.engine.sealing import Sealer
+    from vaultd.store.base import Row, Store
 
 KEY_KIND: Final = "audit_key"
 LOG_KIND: Final = "audit_log"
@@ -61,7 +62,7 @@ def mac_key(sealer: Sealer, chain_id: bytes) -> bytes:
 class AuditWitness:
     """Opens and closes with the vault, and signs a checkpoint at an interval.
 
-    accept_restore: serve a store that was put back from the past, this once, and say so in the log.
+    accept_restore: the first time that it opens, serve a store that was put back from the past, and say so in the log.
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class AuditWitness:
         AUDIT_OF_ANOTHER_STORE): the vault stays sealed.
         """
         found = await self._read_keys()
-        log, until = self._log, self._log.sequence
+        log, until, head = self._log, self._log.sequence, self._log.chain.head
         directory, chain_id = log.directory, log.chain_id
         if not found and await asyncio.to_thread(newest_checkpoint, directory, chain_id) is not None:
             raise _another_store()
@@ -145,7 +146,9 @@ class AuditWitness:
         signer = Signer(keys)
         key = self.mac_key()
         walk, newest = await asyncio.to_thread(_verify_tail, log, until, signer.public_keys, key)
-        await self._compare(walk, newest)
+        if walk.chain.head != head:  # the chain goes on from what was there at the start
+            raise heads.tampered("its files are not those any more that were there when the server started")
+        accepted = await self._compare(walk, newest)
         log.use_key(key)
         self._signer, self._newest, self._told_us = signer, None, 0
         self._correlation = RecordMac(self._ledger.sealer.derived_key("vaultd audit correlation v1"))
@@ -154,7 +157,10 @@ class AuditWitness:
             for key in signer.public_keys
         ]
         log.append({"event": KEYS, "keys": described})
+        if accepted is not None:
+            await log.append_durable(accepted)
         await self.checkpoint()
+        self._accept_restore = False
 
     def close(self) -> None:
         """Sign what was written, and forget the keys.  Does not wait and does not raise: the vault is being sealed."""
@@ -251,8 +257,7 @@ class AuditWitness:
         for name, (_, load) in _ALGORITHMS.items():
             row = await self._ledger.read(_key_row(name))
             if row is not None:
-                material = self._ledger.sealer.open_secret(row.row)
-                found[name] = load(material.expose("sign audit checkpoints"))
+                found[name] = _load_key(self._ledger.sealer, row.row, load)
         return found
 
     async def _make_keys(self, found: dict[str, PrivateKey]) -> list[PrivateKey]:
@@ -265,7 +270,8 @@ class AuditWitness:
             found = await self._read_keys()
         return [found[name] for name in names]
 
-    async def _compare(self, walk: Walk, newest: TreeHead | None) -> None:
+    async def _compare(self, walk: Walk, newest: TreeHead | None) -> dict[str, object] | None:
+        """Compare log and store; return what is to be recorded where the store is served although it was put back."""
         row = await self._ledger.read(self._log_row())
         self._recorded = int(row.values["size"]) if row is not None else 0
         if self._recorded > (newest.size if newest is not None else 0):
@@ -275,21 +281,20 @@ class AuditWitness:
                 "keep it as evidence and start a new directory",
             )
         if newest is None:
-            return
+            return None
         revision = await self._ledger.store.revision()
         behind = revision < walk.revision or self._recorded < newest.recorded
         if not behind and revision == newest.revision == walk.revision:
             behind = (await self._ledger.fingerprint())[1] != newest.store
         if not behind:
-            return
+            return None
         if not self._accept_restore:
             raise FailedPrecondition(
                 "STORE_ROLLED_BACK",
                 f"the store stands at revision {revision}, and its audit log tells of {walk.revision}: it was put back from the "
                 "past; put the newest one in place, or start once with --accept-restore",
             )
-        self._accept_restore = False
-        await self._log.append_durable({"event": ACCEPTED, REVISION: revision, "was": walk.revision})
+        return {"event": ACCEPTED, REVISION: revision, "was": walk.revision}
 
     def _log_row(self) -> RowKey:
         return RowKey(LOG_KIND, "", self._log.chain_id.hex(), 0)
@@ -317,6 +322,9 @@ def _verify_tail(log: AuditLog, until: int, keys: list[PublicKey], key: bytes) -
     if newest is not None:
         if not has_signature(newest.note, keys[0]):
             raise _another_store()
+    if pruned is not None:
+        pruned.verify(keys)
+    if newest is not None:
         chain = Chain.after(newest.head, newest.peaks)
     elif pruned is not None:
         chain = pruned.chain()
@@ -356,6 +364,16 @@ _ALGORITHMS: Final[dict[str, tuple[Callable[[], bytes], Callable[[bytes], Privat
 
 def _key_row(name: str) -> RowKey:
     return RowKey(KEY_KIND, "", name, 0)
+
+
+def _load_key(sealer: Sealer, row: Row, load: Callable[[bytes], PrivateKey]) -> PrivateKey:
+    return load(sealer.open_secret(row).expose("sign audit checkpoints"))
+
+
+async def stored_public_keys(store: Store, sealer: Sealer) -> list[PublicKey]:
+    """Who verifies the checkpoints of this store's logs, for a command that only reads; empty before the first unseal."""
+    found = [(await store.get(_key_row(name)), load) for name, (_, load) in _ALGORITHMS.items()]
+    return [_load_key(sealer, row, load).public_key() for row, load in found if row is not None]
 
 
 async def _put_key(changes: Changes, name: str) -> None:

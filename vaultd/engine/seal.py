@@ -157,10 +157,12 @@ class Seal:
         return Sealer(await self._unwrap(row, passphrase))
 
     async def _read_rules(self) -> None:
-        """Read what decides about calls: the policy, and what else must be in memory before the first of them."""
-        await self._authority.reload()
+        """Read what decides about calls: what must be in memory before the first of them, and then the policy, without which
+        there is none.
+        """
         for read in self._on_open:
             await read()
+        await self._authority.reload()
 
     async def _open_ring(self, passphrase: Secret | None) -> None:
         row = await self._ledger.store.ring()
