@@ -108,6 +108,32 @@ async def test_each_call_has_its_own_deadline_and_the_others_get_their_answers(s
     assert [type(one).__name__ for one in outcomes] == ["DeadlineExceeded"] * 5 + ["EncryptResponse"] * 5
 
 
+async def test_a_thread_in_a_hurry_is_not_held_by_a_batch_with_those_who_have_time(server):
+    begun = threading.Barrier(9)
+
+    def encrypt(timeout_s: float):
+        begun.wait()
+        return vault.encrypt(AEAD, b"m", timeout_s=timeout_s)
+
+    async with wire_to(server.address) as wire:
+        with sync_client(server, address=wire.address) as vault:
+            await asyncio.to_thread(vault.encrypt, AEAD, b"connected")
+            wire.open.clear()
+            first = asyncio.create_task(asyncio.to_thread(vault.encrypt, AEAD, b"first", timeout_s=60))
+            await wire.waiting.wait()
+            hurried = asyncio.create_task(together(lambda n: encrypt(2), 7, 7))
+            patient = asyncio.create_task(asyncio.to_thread(encrypt, 60))
+            await asyncio.to_thread(begun.wait)
+            wire.open.set()
+            wire.open.clear()  # what waits passes, and no batch that is sent next
+            async with asyncio.timeout(20):
+                outcomes = await hurried
+            wire.open.set()
+            assert (await first).ciphertext
+            assert (await patient).ciphertext
+    assert {type(one).__name__ for one in outcomes} <= {"DeadlineExceeded", "EncryptResponse"}
+
+
 async def test_a_mutation_whose_answer_was_lost_is_sent_again_and_happens_once(server):
     async with wire_to(server.address) as wire:
         with sync_client(server, "admin", wire.address) as admin:

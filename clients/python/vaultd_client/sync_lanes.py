@@ -1,7 +1,7 @@
 """Concurrent calls of one RPC and one identity from many threads, sent together.
 
-As in lanes.py, without an event loop and without a thread of its own: of the calls that wait, the first sends the batch of all of
-them in its own thread when the one under way returns.
+As in lanes.py, without an event loop and without a thread of its own: of the calls that wait, the one with most time left sends
+the batch of all of them in its own thread when the one under way returns.  No other may: it would be held beyond its deadline.
 """
 
 from __future__ import annotations
@@ -114,17 +114,27 @@ class SyncLane:
             self._pending.remove(waiting)
             self._pending.appendleft(waiting)
             self._under_way += 1
-            return take_batch(self._pending, self._limits)
+            return self._lead(take_batch(self._pending, self._limits), waiting)
+
+    @staticmethod
+    def _lead(batch: list[_Waiting], here: _Waiting | None) -> list[_Waiting] | None:
+        """Have the call with most time left send a batch.  Returns the batch when that is the one of this thread."""
+        leader = max(batch, key=lambda one: one.deadline)
+        batch.remove(leader)
+        batch.insert(0, leader)
+        if leader is here:
+            return batch
+        leader.batch = batch
+        leader.wake.release()
+        return None
 
     def _hand_on(self) -> None:
-        """One is back: the first of those who wait sends the next batch."""
+        """One is back: those who wait go next."""
         with self._lock:
             self._under_way -= 1
             if self._pending and not self._under_way:
-                batch = take_batch(self._pending, self._limits)
                 self._under_way += 1
-                batch[0].batch = batch
-                batch[0].wake.release()
+                self._lead(take_batch(self._pending, self._limits), None)
 
     def _send(self, batch: list[_Waiting]) -> None:
         """Send a batch in the thread of its first call, and give each its answer."""
