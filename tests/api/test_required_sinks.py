@@ -196,6 +196,12 @@ async def test_a_hung_sink_that_every_call_needs_refuses_the_operations_of_a_str
         codes = [record["code"] for record in records if "stream" in record and record["id"].endswith(f"-{id}")]
         return (reason_in(result.status) if result.HasField("status") else "OK"), codes
 
+    def counted():
+        durations = world.server.server.observing.step.meter.durations()
+        by_code = {code: sum(cell.counts) for (_, method, code), cell in durations if method.endswith("/Encrypt")}
+        return by_code.get("OK", 0), by_code.get("UNAVAILABLE", 0)
+
+    served, withheld = counted()
     assert await outcome(1) == ("OK", ["OK"])
     world.all.reading.clear()
     assert await outcome(2) == ("AUDIT_SINK_UNAVAILABLE", ["OK", "UNAVAILABLE"])
@@ -203,6 +209,7 @@ async def test_a_hung_sink_that_every_call_needs_refuses_the_operations_of_a_str
     world.all.reading.set()
     await world.until("", serving=True)
     assert await outcome(4) == ("OK", ["OK"])
+    assert counted() == (served + 2, withheld + 2), "by what their caller was told"
     stream.cancel()
 
 

@@ -210,12 +210,17 @@ class ItemSteps:
         except asyncio.CancelledError:
             for item in items:
                 self._record(item, "CANCELLED", "CANCELLED", 0)
+                self._ended(item.entry)
             raise
         except Exception as error:  # of the whole group; what is not a VaultdError is INTERNAL with an incident id
             known = known_error(error, self._on_incident)
             for item in items:
                 item.error = item.error or known
         await self._close(stream, route, items)
+        for item in items:
+            if item.error is not None:
+                item.entry.outcome = (item.error.code, item.error.reason, 0)
+            self._ended(item.entry)
         session.finish(response, [(item.slot, item.error) for item in items])
         stream.put(response.SerializeToString(), len(items), reserved)
 
@@ -320,23 +325,22 @@ class ItemSteps:
         durably: dict[_Item, tuple[bytes | None, bool]] = {}
         if route is not stream.route and self._audit.waits(route.rule):
             served = [item for item in items if item.error is None]
-            recorded_all = await asyncio.gather(
-                *map(self._record_durably, served)
-            )  # they share what waits for the disk
-            durably = dict(zip(served, recorded_all, strict=True))
+            # They share what waits for the disk.
+            recorded = await asyncio.gather(*map(self._record_durably, served))
+            durably = dict(zip(served, recorded, strict=True))
         for item in items:
             error, receipt = item.error, None
             if item in durably:
-                receipt, recorded = durably[item]
+                receipt, written = durably[item]
             elif error is None:
-                receipt, recorded = self._record(item, "OK", "", item.result.ByteSize())
+                receipt, written = self._record(item, "OK", "", item.result.ByteSize())
             else:
                 if isinstance(error, NotFound):
                     error = await self._policy.disguise(error, stream.caller, route.rule, item.operation.request)
                 if isinstance(error, DataLoss):
                     self._on_data_loss(error)
-                receipt, recorded = self._record(item, error.code, error.reason, 0)
-            if not recorded:
+                receipt, written = self._record(item, error.code, error.reason, 0)
+            if not written:
                 error = audit_unavailable()
             item.error = error
             if error is not None:
@@ -368,7 +372,6 @@ class ItemSteps:
 
     def _record(self, item: _Item, code: str, reason: str, bytes_out: int) -> tuple[bytes | None, bool]:
         item.entry.outcome = (code, reason, bytes_out)
-        self._ended(item.entry)
         try:
             return self._audit.outcome(item.entry, code, reason, bytes_out), True
         except VaultdError:
@@ -377,7 +380,6 @@ class ItemSteps:
     async def _record_durably(self, item: _Item) -> tuple[bytes | None, bool]:
         bytes_out = item.result.ByteSize()
         item.entry.outcome = ("OK", "", bytes_out)
-        self._ended(item.entry)
         try:
             return await self._audit.durable_outcome(item.entry, bytes_out), True
         except VaultdError:
