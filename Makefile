@@ -75,7 +75,7 @@ test-clients: $(VENV)/.installed-dev .bin/grpcurl .bin/protoc-gen-go .bin/protoc
 reliability: $(VENV)/.installed-dev ## kill -9 under load, 20 times (minutes)
 	$(PY) tests/reliability/kill9.py --kills 20
 
-reliability-receipts: $(VENV)/.installed-dev ## 100,000 calls with kill -9 in between: every receipt is found and proved (a quarter of an hour)
+reliability-receipts: $(VENV)/.installed-dev ## 100,000 calls with kill -9 in between: every receipt is found and proved (minutes)
 	$(PY) tests/reliability/audit_receipts.py --calls 100000 --kills 40
 
 reliability-hsm: $(VENV)/.installed-dev system-packages ## a SoftHSM token under load, and 100 faults of it (a quarter of an hour)
@@ -86,7 +86,7 @@ reliability-hsm: $(VENV)/.installed-dev system-packages ## a SoftHSM token under
 reliability-watch: $(VENV)/.installed-dev ## 1,000 watchers x 10,000 changes: each once, in order (minutes)
 	$(PY) tests/reliability/watch.py --watchers 1000 --changes 10000
 
-reliability-audit: $(VENV)/.installed-dev ## seven faults of the audit log and its sinks under load, 20 times each (a quarter of an hour)
+reliability-audit: $(VENV)/.installed-dev ## seven faults of the audit log and its sinks under load, 20 times each (minutes)
 	$(PY) tests/reliability/audit_faults.py --faults 20 --seed 1
 
 reliability-rotation: $(VENV)/.installed-dev system-packages ## 50 rotations of PostgreSQL passwords under load, and 23 kills in one (minutes)
