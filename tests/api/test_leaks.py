@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import os
@@ -372,12 +373,16 @@ def is_stream(path: str) -> bool:
     return bool(method.server_streaming or method.client_streaming)
 
 
-def tamper(server: Any, statement: str) -> None:
-    """Change the database behind the server's back."""
-    outside = sqlite3.connect(server.directory / "vault.db", timeout=60)
-    with outside:
-        assert outside.execute(statement).rowcount != 0
-    outside.close()
+async def tamper(server: Any, statement: str) -> None:
+    """Change the database behind the server's back; on a thread, for the server may be in a transaction of its own."""
+
+    def change() -> None:
+        outside = sqlite3.connect(server.directory / "vault.db", timeout=60)
+        with outside:
+            assert outside.execute(statement).rowcount != 0
+        outside.close()
+
+    await asyncio.to_thread(change)
 
 
 async def induced_failures(world: World, evidence: Evidence) -> None:
@@ -405,7 +410,7 @@ async def induced_failures(world: World, evidence: Evidence) -> None:
                 evidence.answered += 1
 
     await world.create("default", "edited", key_of("ENCRYPT_DECRYPT"))
-    tamper(
+    await tamper(
         server,
         "UPDATE secrets SET secret = zeroblob(size) WHERE id = (SELECT secret_id FROM records WHERE id = 'edited'"
         " AND secret_id IS NOT NULL)",
@@ -423,10 +428,10 @@ async def induced_failures(world: World, evidence: Evidence) -> None:
         path.rename(path.with_suffix(".jsonl"))
     away.rename(audit)
     server.server._audit_log.check()
-    tamper(server, "ALTER TABLE records RENAME TO elsewhere")
+    await tamper(server, "ALTER TABLE records RENAME TO elsewhere")
     server.server.engine.catalog.forget_all()
     await make(calls())
-    tamper(server, "ALTER TABLE elsewhere RENAME TO records")
+    await tamper(server, "ALTER TABLE elsewhere RENAME TO records")
     await make([(f"{ADMIN}Seal", admin_pb2.SealRequest()), *calls()])
 
 
