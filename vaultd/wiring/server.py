@@ -432,6 +432,7 @@ class Server:
 
     async def _check_audit(self) -> None:
         self._audit_log.check()
+        await self._audit_log.proved(AUDIT_CHECK_S / 2)
         try:
             self._audit.write_folded()
         finally:
