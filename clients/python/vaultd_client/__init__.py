@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         InternalError,
         InvalidArgument,
         NotFound,
+        OutOfRange,
         PermissionDenied,
         ResourceExhausted,
         Unauthenticated,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from vaultd_client.info import CallInfo
     from vaultd_client.settings import BatchLimits, TokenFile
     from vaultd_client.sync import Client
+    from vaultd_client.watching import Freshness
 
 __all__ = [
     "Aborted",
@@ -60,9 +62,11 @@ __all__ = [
     "FailedPrecondition",
     "FieldViolation",
     "ForkedClient",
+    "Freshness",
     "InternalError",
     "InvalidArgument",
     "NotFound",
+    "OutOfRange",
     "PermissionDenied",
     "ResourceExhausted",
     "TokenFile",
@@ -79,6 +83,7 @@ _PLACES: Final = {
     "Client": "sync",
     "CallInfo": "info",
     "BatchLimits": "settings",
+    "Freshness": "watching",
     "TokenFile": "settings",
 }
 
