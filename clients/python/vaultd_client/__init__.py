@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from vaultd_client.aio import AsyncClient
+    from vaultd_client.data_keys import DataKeyLimits
+    from vaultd_client.envelope import AsyncEnvelopeAead, EnvelopeAead
     from vaultd_client.errors import (
         Aborted,
         AlreadyExists,
@@ -48,6 +50,7 @@ __all__ = [
     "Aborted",
     "AlreadyExists",
     "AsyncClient",
+    "AsyncEnvelopeAead",
     "BatchLimits",
     "CallInfo",
     "Cancelled",
@@ -56,9 +59,11 @@ __all__ = [
     "Client",
     "ClientClosed",
     "ConfigurationError",
+    "DataKeyLimits",
     "DataLoss",
     "DeadlineExceeded",
     "DecryptionFailed",
+    "EnvelopeAead",
     "FailedPrecondition",
     "FieldViolation",
     "ForkedClient",
@@ -80,6 +85,9 @@ __all__ = [
 
 _PLACES: Final = {
     "AsyncClient": "aio",
+    "AsyncEnvelopeAead": "envelope",
+    "DataKeyLimits": "data_keys",
+    "EnvelopeAead": "envelope",
     "Client": "sync",
     "CallInfo": "info",
     "BatchLimits": "settings",
