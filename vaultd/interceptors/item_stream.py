@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from vaultd.interceptors.call import Call
     from vaultd.interceptors.routes import Route
     from vaultd.services.context import Context
+    from vaultd.services.encoding import Encoded
     from vaultd.services.crypto_stream import Operation
 
-    Serve = Callable[[Sequence[Any], Sequence[Any], Context], Awaitable[list[str | VaultdError]]]
+    Serve = Callable[[Sequence[Any], Context], Awaitable[list[Encoded | VaultdError]]]
 
 MAX_UNANSWERED: Final = 1_000
 """Operations of a stream; while there are so many, nothing more is read."""

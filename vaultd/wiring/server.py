@@ -228,6 +228,7 @@ class Server:
             self._on_incident,
             self._on_data_loss,
             ChainLimits(limits.receive_timeout_s, limits.unary_timeout_s, limits.least_deadline_ms / 1000),
+            engine.lane,
         )
 
     @asynccontextmanager
