@@ -227,7 +227,13 @@ class Server:
             refusals,
             self._on_incident,
             self._on_data_loss,
-            ChainLimits(limits.receive_timeout_s, limits.unary_timeout_s, limits.least_deadline_ms / 1000),
+            ChainLimits(
+                limits.receive_timeout_s,
+                limits.unary_timeout_s,
+                limits.least_deadline_ms / 1000,
+                limits.stream_mib_per_principal * 1024 * 1024,
+                limits.stream_mib * 1024 * 1024,
+            ),
             engine.lane,
         )
 
