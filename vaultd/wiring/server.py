@@ -1,79 +1,23 @@
-"""Puts the server together.  The only file that names concrete classes."""
+"""A server: engine, chain, host, and the tasks beside them."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from random import SystemRandom
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2
 
 from vaultd.audit.folding import RefusalFolder
 from vaultd.audit.log import AuditLog
 from vaultd.audit.shipping.shipper import Shipper
-from vaultd.backends.pkcs11.backend import HsmBackend
-from vaultd.backends.pkcs11.envelope import EnvelopeBackend
-from vaultd.backends.pkcs11.pin import PinSource
-from vaultd.backends.pkcs11.root_key import Pkcs11RootKey
-from vaultd.backends.pkcs11.slot import SlotSettings, TokenSlot
-from vaultd.backends.rootkeys import CredentialRootKey, FileRootKey, PassphraseRootKey
-from vaultd.backends.software import SoftwareBackend
-from vaultd.config import ConfigError
-from vaultd.engine.access import AccessBook
-from vaultd.engine.algorithms import ProtectionLevel
-from vaultd.engine.approvals import Approvals
-from vaultd.engine.audit_proofs import AuditProofs
-from vaultd.engine.audit_tail import AuditTail
 from vaultd.engine.audit_witness import AuditWitness
-from vaultd.engine.authority import Authority
-from vaultd.engine.catalog import KeyCatalog
-from vaultd.engine.census import Census
-from vaultd.engine.clock import SECOND_US, SystemClock
-from vaultd.engine.decider import Decider
-from vaultd.engine.editor import PolicyEditor
-from vaultd.engine.explain import Explainer, MethodNeeds
-from vaultd.engine.feed import FeedFollower
-from vaultd.engine.key_backups import KeyBackups
-from vaultd.engine.key_export import KeyExport
-from vaultd.engine.key_grants import Grants
-from vaultd.engine.key_import import KeyImport
-from vaultd.engine.key_wrapping import KeyWrapping
-from vaultd.engine.labels import LabelBook
-from vaultd.engine.leases import LeaseBook
-from vaultd.engine.ledger import Ledger
-from vaultd.engine.lifecycle import KeyLifecycle, LifecycleLimits
+from vaultd.engine.clock import SystemClock
 from vaultd.engine.overload import PROBE_S, InFlight, LoadShedder
-from vaultd.engine.quota_store import Quotas
-from vaultd.engine.quotas import CLASSES, RateLimiter, configured_quota
 from vaultd.engine.refusals import RefusalLog
-from vaultd.engine.review import AccessReview
-from vaultd.engine.revocations import Revocations
-from vaultd.engine.rotation_runner import RotationRunner
-from vaultd.engine.rotation_steps import RotationLimits
-from vaultd.engine.rotations import Rotations
 from vaultd.engine.scheduler import PRINCIPAL as SCHEDULER
-from vaultd.engine.scheduler import Scheduler
-from vaultd.engine.scrubbing import Scrubber
-from vaultd.engine.seal import Seal, SealState
-from vaultd.engine.secret_access import AccessItem, SecretAccess
-from vaultd.engine.secret_catalog import SecretCatalog
-from vaultd.engine.secrets import Secrets
-from vaultd.engine.tester import PolicyTester
-from vaultd.engine.tokens import TokenObjects
-from vaultd.engine.transit import Transit
-from vaultd.engine.usage import BudgetBook, UsageBook
-from vaultd.engine.vaults import Vaults
-from vaultd.engine.watch import WatchHub
+from vaultd.engine.seal import SealState
 from vaultd.errors import DataLoss, Unavailable, VaultdError
 from vaultd.hosts.grpcio import GrpcHost
 from vaultd.instruments import meters_of
@@ -83,47 +27,27 @@ from vaultd.interceptors.chain import Chain, ChainLimits
 from vaultd.interceptors.grants import GrantStep
 from vaultd.interceptors.identity import Identity
 from vaultd.interceptors.policy import PolicyStep
-from vaultd.interceptors.routes import build_routes
-from vaultd.interceptors.rules import HIGH_IMPACT, RULES
+from vaultd.interceptors.rules import RULES
 from vaultd.interceptors.throttle import Throttle, quota_methods
 from vaultd.issuers import TokenIssuers
 from vaultd.observing import Observing
-from vaultd.rotation_targets import make_targets
-from vaultd.secret import Secret
-from vaultd.services.admin import AdminService
-from vaultd.services.audit import AuditCalls
-from vaultd.services.crypto import CryptoService
-from vaultd.services.health import HealthBoard, HealthService
-from vaultd.services.key_transfer import KeyTransfer
-from vaultd.services.keys import KeysService
-from vaultd.services.policy import PolicyCalls
-from vaultd.services.reflection import ReflectionService
-from vaultd.services.rotations import RotationCalls
-from vaultd.services.secrets import SecretsService, describe_version
-from vaultd.services.watch import WatchCalls
+from vaultd.services.health import HealthBoard
 from vaultd.sinks import make_workers, sinks_every_call_needs, sinks_mutations_need
-from vaultd.store.sqlite import SqliteStore
-from vaultd.trust import TrustFiles, file_stamps
-from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, secrets_pb2
+from vaultd.trust import TrustFiles
+from vaultd.wiring.engine import build_engine
+from vaultd.wiring.services import make_routes
+from vaultd.wiring.sources import make_slot, open_root_key, open_store
+from vaultd.wiring.tls import TlsFiles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from google.protobuf.descriptor import ServiceDescriptor
-
-    from vaultd.backends.base import Backend
-    from vaultd.backends.rootkeys import RootKeyProvider
-    from vaultd.config import HsmSection, LimitsSection, RootKeySection, Settings
+    from vaultd.config import Settings
     from vaultd.engine.clock import Clock
-    from vaultd.engine.model import Quota
-    from vaultd.hosts.grpcio import TlsConfig
     from vaultd.instruments import SinkNumbers
     from vaultd.interceptors.certificates import TrustBundle
-    from vaultd.rotation_config import RotationSection
-    from vaultd.store.base import Store
 
-REFLECTION_V1: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
-REFLECTION_V1ALPHA: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
 AUDIT_CHECK_S: Final = 0.5
 AUDIT_UPKEEP_S: Final = 30.0
 FILES_CHECK_S: Final = 0.5
@@ -133,303 +57,6 @@ HEALTH_NOTICE_S: Final = 0.1
 CENSUS_CHECK_S: Final = 1.0
 
 _log = structlog.get_logger("vaultd")
-
-
-def make_slot(section: HsmSection, on_health: Callable[[str, bool], None]) -> TokenSlot:
-    """A slot as it is configured.  Nothing runs yet."""
-    selector = section.resolved()
-    pin = section.pin
-    source = PinSource(
-        Path(selector.pin_path) if selector.pin_path else None,
-        pin.credential if pin is not None else None,
-        pin.environment if pin is not None else None,
-    )
-    settings = SlotSettings(
-        name=section.name,
-        selector=selector,
-        read_pin=source.read,
-        sessions=section.sessions or os.cpu_count() or 1,
-        max_queued=section.max_queued,
-        operation_timeout_s=section.operation_timeout_s,
-        generation_timeout_s=section.generation_timeout_s,
-        environment=section.environment,
-    )
-    return TokenSlot(settings, on_health)
-
-
-def open_root_key(section: RootKeySection, slots: Sequence[TokenSlot] = ()) -> RootKeyProvider:
-    """The provider that the configuration names."""
-    if section.provider == "pkcs11":
-        return Pkcs11RootKey(next(slot for slot in slots if slot.settings.name == section.slot))
-    if section.provider == "passphrase":
-        return PassphraseRootKey()
-    if section.provider == "file" and section.path is not None:
-        return FileRootKey(section.path)
-    if section.environment is not None:
-        return CredentialRootKey(f"env:{section.environment}")
-    return CredentialRootKey(section.credential or str(section.path))
-
-
-def open_store(settings: Settings) -> Store:
-    """The store that the configuration names."""
-    return SqliteStore(settings.store.path)
-
-
-class TlsFiles:
-    """The listener's certificate, key and client authorities, read again when a file changes."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._served: TlsConfig | None = None
-        self.ends_s = 0.0
-        """When the certificate that is served ends, in seconds since 1970."""
-        self._stamp: tuple[tuple[int, int, int], ...] = ()
-        self._checked_s = 0.0
-        self._stale = False
-
-    def _paths(self) -> list[Path]:
-        return [self._settings.tls.key, self._settings.tls.certificate, *(b.ca for b in self._settings.trust_bundles)]
-
-    def read(self) -> TlsConfig:
-        """The files' contents; what is served stays in force when they cannot be read or do not fit together."""
-        self._stamp = file_stamps(self._paths())
-        try:
-            key, certificate = self._settings.tls.key.read_bytes(), self._settings.tls.certificate.read_bytes()
-            authorities = b"\n".join(bundle.ca.read_bytes() for bundle in self._settings.trust_bundles)
-            check_key_pair(key, certificate)
-            leaf = x509.load_pem_x509_certificates(certificate)[0]
-        except (OSError, ValueError) as error:
-            self._stale = False  # looked at again when the files change again
-            if self._served is None:
-                raise ConfigError("tls: certificate and key must be readable PEM files that belong together") from error
-            _log.error("tls_files_refused", advice="the certificate in force stays; mend the files")
-            return self._served
-        self._served, self._stale = (key, certificate, authorities), False
-        self.ends_s = leaf.not_valid_after_utc.timestamp()
-        return self._served
-
-    def reload(self) -> None:
-        """Read again at the next handshake."""
-        self._stale = True
-
-    def changed(self) -> bool:
-        """Whether to read again; looks at the files once a second at most."""
-        now_s = time.monotonic()  # handshakes run on threads of grpc
-        if not self._stale and now_s - self._checked_s >= 1:
-            self._checked_s = now_s
-            self._stale = file_stamps(self._paths()) != self._stamp
-        return self._stale
-
-
-def check_key_pair(key: bytes, certificate: bytes) -> None:
-    """Raise ValueError unless the private key is that of the certificate."""
-    leaf = x509.load_pem_x509_certificates(certificate)[0]
-    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if load_pem_private_key(key, None).public_key().public_bytes(*form) != leaf.public_key().public_bytes(*form):
-        raise ValueError("the key does not belong to the certificate")
-
-
-def _configured_quotas(limits: LimitsSection) -> list[Quota]:
-    return [configured_quota(name, getattr(limits, name).all_windows()) for name in CLASSES]
-
-
-def raise_fault(error: BaseException) -> None:
-    """A fault of ours that nobody handles ends the task that it is in."""
-    raise error
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """Store, key ring and the rules over them, without a host."""
-
-    store: Store
-    ledger: Ledger
-    authority: Authority
-    revocations: Revocations
-    seal: Seal
-    backends: Mapping[ProtectionLevel, Backend]
-    software: SoftwareBackend
-    catalog: KeyCatalog
-    lifecycle: KeyLifecycle
-    transit: Transit
-    vaults: Vaults
-    grants: Grants
-    approvals: Approvals
-    usage: UsageBook
-    budgets: BudgetBook
-    limiter: RateLimiter
-    leases: LeaseBook
-    quotas: Quotas
-    access: AccessBook
-    decider: Decider
-    scheduler: Scheduler
-    feed: FeedFollower
-    watch: WatchHub
-    imports: KeyImport
-    exports: KeyExport
-    key_backups: KeyBackups
-    census: Census
-    clock: Clock
-    secrets: Secrets
-    secret_catalog: SecretCatalog
-    secret_access: SecretAccess
-    rotations: Rotations
-    rotation_runner: RotationRunner
-
-
-def rotation_limits(section: RotationSection) -> RotationLimits:
-    """The configured times of rotations, in microseconds."""
-    return RotationLimits(
-        lease_us=round(section.lease_s * SECOND_US),
-        max_attempts=section.max_attempts,
-        backoff_us=round(section.backoff_s * SECOND_US),
-        max_backoff_us=round(section.max_backoff_s * SECOND_US),
-        retry_us=round(section.retry_s * SECOND_US),
-        max_retry_us=round(section.max_retry_s * SECOND_US),
-    )
-
-
-def build_engine(
-    settings: Settings,
-    store: Store,
-    provider: RootKeyProvider,
-    clock: Clock,
-    on_seal: Callable[[SealState], None],
-    on_intent: Callable[[str, str], Awaitable[None]],
-    on_event: Callable[[str, str, str], None],
-    slots: Sequence[TokenSlot] = (),
-    on_open: Sequence[Callable[[], Awaitable[None]]] = (),
-    on_close: Callable[[], None] = lambda: None,
-    on_fault: Callable[[BaseException], None] = raise_fault,
-) -> Engine:
-    """Connect the parts.  Nothing runs yet.  `on_open` is part of unsealing, `on_close` of sealing."""
-    ledger = Ledger(store, clock)
-    authority = Authority(ledger, frozenset(settings.operators))
-    revocations = Revocations(ledger, authority)
-    software = SoftwareBackend(settings.software.threads or None, settings.software.max_queued)
-    backends: dict[ProtectionLevel, Backend] = {ProtectionLevel.SOFTWARE: software}
-    if slots:
-        hsm = HsmBackend(slots, software)
-        backends |= {ProtectionLevel.HSM: hsm, ProtectionLevel.HSM_ENVELOPE: EnvelopeBackend(hsm, software)}
-    tokens = TokenObjects(ledger, backends)
-    usage = UsageBook(ledger)
-    budgets = BudgetBook(ledger, settings.limits.messages_per_version)
-    catalog = KeyCatalog(ledger, backends, usage, budgets, settings.software.max_cached_keys)
-    limits = LifecycleLimits(
-        default_destroy_delay_us=settings.lifecycle.default_destroy_delay_s * SECOND_US,
-        min_destroy_delay_us=settings.lifecycle.min_destroy_delay_s * SECOND_US,
-        deletion_retention_us=settings.lifecycle.deletion_retention_s * SECOND_US,
-    )
-    scrubber = Scrubber(store)
-    lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits, scrubber)
-    secrets = Secrets(ledger, clock, limits.deletion_retention_us, scrubber)
-    secret_catalog = SecretCatalog(ledger, describe_version, settings.secrets.max_cached_mib * 1024 * 1024)
-    secret_access = SecretAccess(secret_catalog, ledger, clock, software)
-
-    async def read_secret(name: str) -> Secret:
-        _, payload, _ = await secret_access.access(AccessItem(name), None)
-        return payload or Secret(b"")
-
-    rotations = Rotations(ledger, secrets, make_targets(settings.rotation, read_secret, clock), clock)
-    rotation_runner = RotationRunner(
-        ledger,
-        secrets,
-        rotations,
-        clock,
-        rotation_limits(settings.rotation),
-        settings.rotation.concurrency,
-        on_intent,
-        on_event,
-        on_fault,
-        SystemRandom().random,
-    )
-    wrapping = KeyWrapping(software)
-    imports = KeyImport(ledger, lifecycle, budgets, wrapping, clock, scrubber)
-    labels = LabelBook(ledger)
-    access = AccessBook(ledger, clock)
-    methods = quota_methods(RULES)
-    leases = LeaseBook(ledger, clock)
-    limiter = RateLimiter(_configured_quotas(settings.limits), methods, clock, leases)
-    quotas = Quotas(ledger, limiter, leases, methods)
-    grants = Grants(ledger, authority, revocations, clock)
-    depths = {method: impact.depth for method, impact in HIGH_IMPACT.items()}
-    approvals = Approvals(ledger, authority, clock, depths, on_event)
-    followers = (approvals.follow, grants.follow)
-
-    def forget() -> None:
-        catalog.forget_all()
-        secret_catalog.forget_all()
-        labels.forget_all()
-        approvals.forget()
-        grants.forget()
-        quotas.forget()
-
-    def forget_after_gap() -> None:
-        forget()
-        revocations.forget()
-
-    def close() -> None:
-        on_close()
-        forget()
-
-    readers = (*on_open, revocations.reload, *followers, quotas.reload)
-    seal = Seal(ledger, provider, authority, close, on_seal, readers)
-    decider = Decider(authority, labels, clock)
-    scheduler = Scheduler(
-        ledger,
-        lifecycle,
-        seal,
-        usage,
-        budgets,
-        tokens,
-        leases,
-        quotas,
-        grants,
-        approvals,
-        access,
-        secrets,
-        scrubber,
-        rotation_runner,
-        imports,
-        clock,
-        on_intent,
-        on_event,
-    )
-    return Engine(
-        store=store,
-        ledger=ledger,
-        authority=authority,
-        revocations=revocations,
-        seal=seal,
-        backends=backends,
-        software=software,
-        catalog=catalog,
-        lifecycle=lifecycle,
-        transit=Transit(catalog, ledger, clock),
-        vaults=Vaults(ledger),
-        grants=grants,
-        approvals=approvals,
-        usage=usage,
-        budgets=budgets,
-        limiter=limiter,
-        leases=leases,
-        quotas=quotas,
-        access=access,
-        decider=decider,
-        scheduler=scheduler,
-        feed=FeedFollower(ledger, authority, seal, forget_after_gap, (revocations.take_in, *followers)),
-        watch=WatchHub(ledger, authority, decider, clock),
-        imports=imports,
-        exports=KeyExport(ledger, backends, wrapping),
-        key_backups=KeyBackups(ledger, backends, budgets),
-        census=Census(ledger, clock),
-        clock=clock,
-        secrets=secrets,
-        secret_catalog=secret_catalog,
-        secret_access=secret_access,
-        rotations=rotations,
-        rotation_runner=rotation_runner,
-    )
 
 
 class Server:
@@ -580,51 +207,10 @@ class Server:
         _log.critical("data_loss", reason=error.reason, advice="run `vaultd check-store`", **error.metadata)
 
     def _build_chain(self) -> Chain:
-        engine, settings = self.engine, self._settings
+        engine, limits = self.engine, self._settings.limits
         refusals = RefusalLog(self._clock)
-        services: dict[ServiceDescriptor, object] = {
-            crypto_pb2.DESCRIPTOR.services_by_name["CryptoService"]: CryptoService(
-                engine.transit, engine.vaults, engine.backends
-            ),
-            keys_pb2.DESCRIPTOR.services_by_name["KeysService"]: KeysService(
-                engine.lifecycle,
-                engine.grants,
-                engine.ledger,
-                engine.usage,
-                engine.budgets,
-                engine.backends,
-                settings.lifecycle.scheduler_interval_ms,
-                KeyTransfer(engine.imports, engine.exports, engine.key_backups, engine.ledger),
-            ),
-            secrets_pb2.DESCRIPTOR.services_by_name["SecretsService"]: SecretsService(
-                engine.secrets,
-                engine.secret_access,
-                engine.ledger,
-                RotationCalls(engine.rotations, engine.ledger, self._clock),
-            ),
-            admin_pb2.DESCRIPTOR.services_by_name["AdminService"]: AdminService(
-                engine.seal,
-                engine.vaults,
-                engine.approvals,
-                engine.ledger,
-                self._clock.now_us(),
-                self.board.components,
-                engine.quotas,
-                self._policy_calls(refusals),
-                engine.revocations,
-                WatchCalls(engine.watch),
-                AuditCalls(AuditProofs(self._audit_log, self.witness), AuditTail(self._audit_log), self.witness),
-            ),
-            health_pb2.DESCRIPTOR.services_by_name["Health"]: HealthService(self.board),
-        }
-        aliases = {}
-        if settings.reflection:
-            reflection = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
-            services[reflection] = ReflectionService([*services, reflection])
-            aliases[REFLECTION_V1] = REFLECTION_V1ALPHA
-        limits = settings.limits
         return Chain(
-            build_routes(services, RULES, aliases),
+            make_routes(self._settings, engine, self._clock, self.board, self._audit_log, self.witness, refusals),
             self._identity,
             Throttle(
                 engine.limiter,
@@ -642,33 +228,6 @@ class Server:
             self._on_incident,
             self._on_data_loss,
             ChainLimits(limits.receive_timeout_s, limits.unary_timeout_s, limits.least_deadline_ms / 1000),
-        )
-
-    def _policy_calls(self, refusals: RefusalLog) -> PolicyCalls:
-        engine = self.engine
-        needs = {
-            rule.method: MethodNeeds(
-                rule.method, tuple(dict.fromkeys(access.permission for access in rule.access)), rule.operator
-            )
-            for rule in RULES
-            if not rule.open
-        }
-        explainer = Explainer(
-            engine.authority,
-            engine.decider,
-            refusals,
-            engine.catalog,
-            self._clock,
-            needs,
-            engine.quotas,
-            engine.secret_access,
-        )
-        return PolicyCalls(
-            PolicyEditor(engine.ledger, engine.authority, engine.revocations),
-            PolicyTester(engine.authority, engine.decider),
-            explainer,
-            AccessReview(engine.authority, engine.access, self._clock),
-            engine.ledger,
         )
 
     @asynccontextmanager
@@ -873,6 +432,7 @@ class Server:
 
     async def _check_audit(self) -> None:
         self._audit_log.check()
+        await self._audit_log.proved(AUDIT_CHECK_S / 2)
         try:
             self._audit.write_folded()
         finally:
