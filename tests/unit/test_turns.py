@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 from vaultd.engine.turns import ROUNDS_BETWEEN, BulkLane
 
@@ -50,7 +51,7 @@ async def test_all_lists_together_have_one_turn_a_round_and_others_have_rounds_b
     by_round = {number: work.rounds.count(number) for number in set(work.rounds)}
     assert max(by_round.values()) <= 4  # a turn, and the piece within which it ended
     apart = sorted(by_round)
-    assert all(later - earlier > ROUNDS_BETWEEN for earlier, later in zip(apart[1:], apart[2:], strict=False))
+    assert all(later - earlier > ROUNDS_BETWEEN for earlier, later in pairwise(apart[1:]))
 
 
 async def test_lists_of_one_length_end_together():
