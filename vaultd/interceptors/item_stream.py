@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from vaultd.interceptors.held_bytes import Share
     from vaultd.interceptors.routes import Route
     from vaultd.services.context import Context
-    from vaultd.services.encoding import Encoded
     from vaultd.services.crypto_stream import Operation
+    from vaultd.services.encoding import Encoded
 
     Serve = Callable[[Sequence[Any], Context], Awaitable[list[Encoded | VaultdError]]]
 
