@@ -27,8 +27,9 @@ from vaultd.engine.labels import LabelBook
 from vaultd.engine.leases import LeaseBook
 from vaultd.engine.ledger import Ledger
 from vaultd.engine.lifecycle import KeyLifecycle, LifecycleLimits
+from vaultd.engine.neighbours import ALONE
 from vaultd.engine.quota_store import Quotas
-from vaultd.engine.quotas import CLASSES, RateLimiter, configured_quota
+from vaultd.engine.quotas import CLASSES, RateLimiter, configured_quota, new_bucket
 from vaultd.engine.revocations import Revocations
 from vaultd.engine.rotation_runner import RotationRunner
 from vaultd.engine.rotation_steps import RotationLimits
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
     from vaultd.config import LimitsSection, Settings
     from vaultd.engine.clock import Clock
     from vaultd.engine.model import Quota
+    from vaultd.engine.neighbours import Neighbours
+    from vaultd.engine.shared_buckets import SharedCounts
     from vaultd.rotation_config import RotationSection
     from vaultd.store.base import Store
 
@@ -137,9 +140,16 @@ def build_engine(
     on_open: Sequence[Callable[[], Awaitable[None]]] = (),
     on_close: Callable[[], None] = lambda: None,
     on_fault: Callable[[BaseException], None] = raise_fault,
+    *,
+    neighbours: Neighbours = ALONE,
+    counts: SharedCounts | None = None,
+    leads: Callable[[], bool] = lambda: True,
 ) -> Engine:
-    """Connect the parts.  Nothing runs yet.  `on_open` is part of unsealing, `on_close` of sealing."""
-    ledger = Ledger(store, clock)
+    """Connect the parts.  Nothing runs yet.  `on_open` is part of unsealing, `on_close` of sealing.
+
+    Of a worker: `neighbours` are the others, `counts` what they count together, `leads` whether it is the elected one.
+    """
+    ledger = Ledger(store, clock, neighbours)
     authority = Authority(ledger, frozenset(settings.operators))
     revocations = Revocations(ledger, authority)
     software = SoftwareBackend(settings.software.threads or None, settings.software.max_queued)
@@ -179,6 +189,7 @@ def build_engine(
         on_event,
         on_fault,
         SystemRandom().random,
+        leads,
     )
     wrapping = KeyWrapping(software)
     imports = KeyImport(ledger, lifecycle, budgets, wrapping, clock, scrubber)
@@ -186,7 +197,8 @@ def build_engine(
     access = AccessBook(ledger, clock)
     methods = quota_methods(RULES)
     leases = LeaseBook(ledger, clock)
-    limiter = RateLimiter(_configured_quotas(settings.limits), methods, clock, leases)
+    short = counts.bucket if counts is not None else new_bucket
+    limiter = RateLimiter(_configured_quotas(settings.limits), methods, clock, leases, short)
     quotas = Quotas(ledger, limiter, leases, methods)
     grants = Grants(ledger, authority, revocations, clock)
     depths = {method: impact.depth for method, impact in HIGH_IMPACT.items()}
@@ -231,6 +243,7 @@ def build_engine(
         clock,
         on_intent,
         on_event,
+        leads,
     )
     return Engine(
         store=store,
