@@ -41,7 +41,7 @@ async def test_a_file_comes_back_and_progress_is_told(server, tmp_path):
     told: list[int] = []
     async with async_client(server) as client, AsyncEnvelopeAead(client, AEAD) as aead:
         await aead.encrypt_file(plain, sealed, b"aad", progress=told.append)
-        assert told == [MIB, 2 * MIB, 2 * MIB + 5]
+        assert told == [MIB - 56, 2 * MIB - 72, 2 * MIB + 5]
         await aead.decrypt_file(sealed, opened, b"aad", progress=told.append)
         assert told[-1] > 2 * MIB
     assert opened.read_bytes() == plain.read_bytes()

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from vaultd_client.envelope_io import READ_BYTES, write_all
+from vaultd_client.envelope_io import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +71,7 @@ def encrypt_stream(
     """Encrypt what `source` has left."""
     write_all(sink, before)
     done = 0
-    while piece := source.read(READ_BYTES):
+    while piece := source.read(sealer.wanted_bytes):
         for sealed in sealer.update(piece):
             write_all(sink, sealed)
         done += len(piece)
@@ -84,7 +84,7 @@ def encrypt_stream(
 def decrypt_stream(source: BinaryIO, sink: BinaryIO, opener: SegmentOpener, progress: Progress | None) -> None:
     """Decrypt what `source` has left behind our header.  Raises DecryptionFailed; what it wrote until then is authentic."""
     done = 0
-    while piece := source.read(READ_BYTES):
+    while piece := source.read(opener.wanted_bytes):
         for opened in opener.update(piece):
             write_all(sink, opened)
         done += len(piece)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -99,21 +99,32 @@ class _Segments:
 
     def __init__(self, size: Callable[[int], int]) -> None:
         self._size = size
-        self._held = bytearray()
+        self._held: Any = bytearray()  # or a memoryview of a segment that came whole
         self._number = 0
+
+    @property
+    def wanted_bytes(self) -> int:
+        """How much to read for choice: what comes in segments as they are is not copied."""
+        held = len(self._held)
+        size = self._size(self._number)
+        return size - held if held < size else self._size(self._number + 1)
 
     def _next(self, view: memoryview) -> tuple[bytearray | memoryview | None, memoryview]:
         """A segment that is full and not the last, if there is one, and what is left of the input."""
-        size = self._size(self._number)
-        if len(self._held) + len(view) <= size:
-            self._held += view
+        size, held = self._size(self._number), self._held
+        if len(held) + len(view) <= size:
+            if len(view) == size and isinstance(view.obj, bytes):
+                self._held = view  # whole, and nobody changes it
+            elif view:
+                held += view  # no whole segment, so a bytearray
             return None, view[:0]
-        if not self._held:
+        if not held:
             return view[:size], view[size:]
-        take = size - len(self._held)
-        self._held += view[:take]
-        full, self._held = self._held, bytearray()
-        return full, view[take:]
+        take = size - len(held)
+        if take:
+            held += view[:take]
+        self._held = bytearray()
+        return held, view[take:]
 
 
 class SegmentSealer(_Segments):
