@@ -188,6 +188,18 @@ def recover(directory: Path) -> Recovered:
     return Recovered(sequence, numbers[-1] if numbers else 0, torn, pristine)
 
 
+def last_sequence(directory: Path) -> int:
+    """The number of the newest whole record; 0 when there is none."""
+    for _, path in reversed(list_segments(directory)):
+        try:
+            _, sequence = _last_record(path)
+        except FileNotFoundError:  # compressed meanwhile: what is before it is older
+            return last_sequence(directory)
+        if sequence:
+            return sequence
+    return 0
+
+
 def sync_directory(directory: Path) -> None:
     """Make the names in it durable."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -616,9 +616,11 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "VerifyAuditRequest": {
         "first_sequence": _between(0, MAX_SEQUENCE),
         "max_records": _between(0, MAX_VERIFIED),
+        "chain_id": _hash(16),
     },
     "TailAuditRequest": {
         "after_sequence": _between(0, MAX_SEQUENCE),
+        "chain_id": _hash(16),
         "filter": _resource(
             {
                 "events": _texts(32, 64),

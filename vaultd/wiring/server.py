@@ -231,7 +231,9 @@ class Server:
         engine, limits = self.engine, self._settings.limits
         refusals = RefusalLog(self._clock)
         return Chain(
-            make_routes(self._settings, engine, self._clock, self.board, self._audit_log, self.witness, refusals),
+            make_routes(
+                self._settings, engine, self._clock, self.board, self._audit_log, self.witness, refusals, self._siblings
+            ),
             self._identity,
             Throttle(
                 engine.limiter,
