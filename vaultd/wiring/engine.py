@@ -42,6 +42,7 @@ from vaultd.engine.secret_catalog import SecretCatalog
 from vaultd.engine.secrets import Secrets
 from vaultd.engine.tokens import TokenObjects
 from vaultd.engine.transit import Transit
+from vaultd.engine.turns import BulkLane
 from vaultd.engine.usage import BudgetBook, UsageBook
 from vaultd.engine.vaults import Vaults
 from vaultd.engine.watch import WatchHub
@@ -89,6 +90,7 @@ class Engine:
     catalog: KeyCatalog
     lifecycle: KeyLifecycle
     transit: Transit
+    lane: BulkLane
     vaults: Vaults
     grants: Grants
     approvals: Approvals
@@ -168,7 +170,8 @@ def build_engine(
     lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits, scrubber)
     secrets = Secrets(ledger, clock, limits.deletion_retention_us, scrubber)
     secret_catalog = SecretCatalog(ledger, describe_version, settings.secrets.max_cached_mib * 1024 * 1024)
-    secret_access = SecretAccess(secret_catalog, ledger, clock, software)
+    lane = BulkLane()
+    secret_access = SecretAccess(secret_catalog, ledger, clock, software, lane)
 
     async def read_secret(name: str) -> Secret:
         _, payload, _ = await secret_access.access(AccessItem(name), None)
@@ -252,7 +255,8 @@ def build_engine(
         software=software,
         catalog=catalog,
         lifecycle=lifecycle,
-        transit=Transit(catalog, ledger, clock),
+        transit=Transit(catalog, ledger, clock, lane),
+        lane=lane,
         vaults=Vaults(ledger),
         grants=grants,
         approvals=approvals,

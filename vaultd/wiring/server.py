@@ -250,7 +250,14 @@ class Server:
             refusals,
             self._on_incident,
             self._on_data_loss,
-            ChainLimits(limits.receive_timeout_s, limits.unary_timeout_s, limits.least_deadline_ms / 1000),
+            ChainLimits(
+                limits.receive_timeout_s,
+                limits.unary_timeout_s,
+                limits.least_deadline_ms / 1000,
+                limits.stream_mib_per_principal * 1024 * 1024,
+                limits.stream_mib * 1024 * 1024,
+            ),
+            engine.lane,
         )
 
     @asynccontextmanager
@@ -472,6 +479,7 @@ class Server:
 
     async def _check_audit(self) -> None:
         self._audit_log.check()
+        await self._audit_log.proved(AUDIT_CHECK_S / 2)
         try:
             self._audit.write_folded()
         finally:

@@ -59,7 +59,7 @@ def make_routes(
     proofs = AuditProofs(audit_log, witness, *([siblings.sign] if siblings is not None else []))
     services: dict[ServiceDescriptor, object] = {
         crypto_pb2.DESCRIPTOR.services_by_name["CryptoService"]: CryptoService(
-            engine.transit, engine.vaults, engine.backends
+            engine.transit, engine.vaults, engine.backends, engine.lane
         ),
         keys_pb2.DESCRIPTOR.services_by_name["KeysService"]: KeysService(
             engine.lifecycle,
@@ -76,6 +76,7 @@ def make_routes(
             engine.secret_access,
             engine.ledger,
             RotationCalls(engine.rotations, engine.ledger, clock),
+            engine.lane,
         ),
         admin_pb2.DESCRIPTOR.services_by_name["AdminService"]: AdminService(
             engine.seal,
