@@ -105,6 +105,10 @@ class Siblings:
         """Have whoever writes a chain sign a checkpoint of it now; False when nobody does."""
         return bool((await self._ask("sign", CHECKPOINT_S, chain=chain_id)).get("signed"))
 
+    async def refusal(self, id: str) -> Body:
+        """What another worker remembers of a refused call; empty when none does."""
+        return await self._ask("refusal", SETTLE_S * 4, id=id)
+
     @asynccontextmanager
     async def login(self, slot: str) -> AsyncIterator[LoginTurn]:
         """Hold the turn to log in to a token: one at a time, and each knows which PIN was refused."""

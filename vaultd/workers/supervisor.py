@@ -321,6 +321,9 @@ class Supervisor:
                 await self._ask_others(worker, "keys", SETTLE_S * 2, keys=body["keys"])
             case "want_keys":
                 return await self._keys_for(worker)
+            case "refusal":
+                found = await self._ask_others(worker, "refusal", SETTLE_S * 2, id=body["id"])
+                return next(filter(None, found), None)
             case "sign":
                 return await self._sign(body["chain"])
             case "login":
