@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from vaultd.engine.clock import DAY_US, SECOND_US
+from vaultd.engine.etags import check_etag
 from vaultd.engine.ledger import open_replay, replay_id
-from vaultd.engine.lifecycle import check_etag
 from vaultd.engine.model import (
     Approval,
     ApprovalRule,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import google_crc32c
 
 from vaultd import failpoints
-from vaultd.engine.lifecycle import check_etag
+from vaultd.engine.etags import check_etag
 from vaultd.engine.model import SecretState, SecretVersion, SecretVersionState, StoredSecret
 from vaultd.engine.rotation_model import drop_rotation
 from vaultd.engine.secret_payloads import pad_payload
