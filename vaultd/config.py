@@ -432,6 +432,7 @@ class Settings(BaseSettings):
     otlp: OtlpSection = OtlpSection()
     traces: TracesSection = TracesSection()
     reflection: bool = False
+    workers: int = Field(default=1, ge=1, le=64)
     drain_grace_s: float = Field(default=20.0, ge=0, le=600)
 
     @field_validator("listen", "listen_tls")

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from vaultd.interceptors.routes import Route
     from vaultd.services.context import Context
     from vaultd.services.crypto_stream import Operation
+    from vaultd.services.encoding import Encoded
 
-    Serve = Callable[[Sequence[Any], Sequence[Any], Context], Awaitable[list[str | VaultdError]]]
+    Serve = Callable[[Sequence[Any], Context], Awaitable[list[Encoded | VaultdError]]]
 
 MAX_UNANSWERED: Final = 1_000
 """Operations of a stream; while there are so many, nothing more is read."""

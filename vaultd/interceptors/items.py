@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vaultd.interceptors.routes import Route
     from vaultd.interceptors.throttle import Throttle
     from vaultd.services.crypto_stream import Operation
+    from vaultd.services.encoding import Encoded
 
 MAX_GROUP: Final = 250
 MAX_GROUP_BYTES: Final = 512 * 1024
@@ -307,27 +308,26 @@ class ItemSteps:
         method = route.rule.method
         serve = stream.session.serving(method) or self._batches.get(method)
         requests = [item.operation.request for item in items]
-        results = [item.result for item in items]
         if serve is None:
-            outcomes = await asyncio.gather(
-                *(self._one(route, request, result, context) for request, result in zip(requests, results, strict=True))
-            )
+            outcomes = await asyncio.gather(*(self._one(route, request, context) for request in requests))
         else:
-            outcomes = await serve(requests, results, context)
+            outcomes = await serve(requests, context)
         for item, outcome in zip(items, outcomes, strict=True):
             if isinstance(outcome, VaultdError):
                 item.error = outcome
-            elif outcome:
-                item.entry.fields[route.rule.used] = outcome
+                continue
+            answer, version = outcome
+            item.result.SetInParent()
+            item.result.MergeFromString(answer)
+            if version:
+                item.entry.fields[route.rule.used] = version
 
-    async def _one(self, route: Route, request: Any, result: Any, context: Context) -> str | VaultdError:
+    async def _one(self, route: Route, request: Any, context: Context) -> Encoded | VaultdError:
         try:
             answer = await route.serve(request, context)
         except Exception as error:  # of one operation of a group; as everywhere
             return known_error(error, self._on_incident)
-        result.SetInParent()
-        result.MergeFrom(answer)
-        return str(getattr(answer, route.rule.used, ""))
+        return answer.SerializeToString(), str(getattr(answer, route.rule.used, ""))
 
     async def _close(self, stream: ItemStream, route: Route, items: list[_Item]) -> None:
         """Record each item; until that is done its result does not leave."""
