@@ -87,6 +87,10 @@ def _at(id: str) -> RowKey:
     return RowKey(KIND, "", id, 0)
 
 
+def _approval(found: OpenRow | None) -> Approval | None:
+    return found.resource() if found is not None else None
+
+
 def _opens(found: OpenRow | None) -> list[_Open]:
     return [_Open(*entry) for entry in found.values["open"]] if found is not None else []
 
@@ -312,8 +316,7 @@ class Approvals:
         in this process or another.
         """
         async with self._ledger.change() as changes:
-            found = await changes.get(_at(id))
-            approval: Approval | None = found.resource() if found is not None else None
+            approval = _approval(await changes.get(_at(id)))
             if (
                 approval is None
                 or approval.state is not ApprovalState.APPROVED
@@ -336,8 +339,7 @@ class Approvals:
         async with self._ledger.change() as changes:
             if unless_after is not None and changes.revision != unless_after + 1:
                 return
-            found = await changes.get(_at(id))
-            approval: Approval | None = found.resource() if found is not None else None
+            approval = _approval(await changes.get(_at(id)))
             if approval is None or approval.state is not ApprovalState.USED:
                 return
             rules = _rules(await changes.get(RULES_KEY))
@@ -352,8 +354,7 @@ class Approvals:
     async def get(self, principal: str, id: str) -> Approval:
         """A request, for its requester, its approvers, and who may list all; raises PermissionDenied, NotFound."""
         may_list = self._authority.engine.allows(principal, "approvals.list", "/")
-        found = await self._ledger.read(_at(id))
-        approval: Approval | None = found.resource() if found is not None else None
+        approval = _approval(await self._ledger.read(_at(id)))
         if approval is not None and (may_list or principal == approval.principal or _approves(principal, approval)):
             return self._as_of_now(approval)
         if may_list:
@@ -406,8 +407,7 @@ class Approvals:
         """Let the requester take a request back.  Raises PermissionDenied, FailedPrecondition."""
 
         async def body(changes: Changes) -> Approval:
-            found = await changes.get(_at(id))
-            approval: Approval | None = found.resource() if found is not None else None
+            approval = _approval(await changes.get(_at(id)))
             if approval is None or approval.principal != intent.principal:
                 raise _not_yours("not its requester")
             self._require_open(approval)
@@ -416,8 +416,7 @@ class Approvals:
         return await self._ledger.mutate(intent, body)
 
     async def _for_approver(self, changes: Changes, principal: str, id: str) -> Approval:
-        found = await changes.get(_at(id))
-        approval: Approval | None = found.resource() if found is not None else None
+        approval = _approval(await changes.get(_at(id)))
         if approval is None or not (_approves(principal, approval) or principal == approval.principal):
             raise _not_yours("not an approver of it")
         if principal == approval.principal:

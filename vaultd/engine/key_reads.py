@@ -10,7 +10,7 @@ from vaultd.errors import FailedPrecondition, NotFound
 from vaultd.store.base import RowKey
 
 if TYPE_CHECKING:
-    from vaultd.engine.ledger import Changes, Ledger
+    from vaultd.engine.ledger import Changes, Ledger, OpenRow
     from vaultd.names import KeyRef
 
 
@@ -22,10 +22,7 @@ class KeyReader:
 
     async def get_key(self, ref: KeyRef) -> Key:
         """Read a key, also a soft-deleted one; raises NotFound."""
-        found = await self._ledger.read(RowKey("key", ref.vault, ref.key, 0))
-        if found is None or found.row.state == KeyState.PURGED.value:
-            raise key_not_found()
-        return found.resource()  # type: ignore[no-any-return]  # a row of kind `key` holds a Key
+        return _key(await self._ledger.read(RowKey("key", ref.vault, ref.key, 0)))
 
     async def list_keys(self, vault: str, after: str, limit: int, *, deleted: bool) -> list[Key]:
         """Read keys by id, after an id."""
@@ -37,10 +34,7 @@ class KeyReader:
         """Read a version (a key: its primary one); raises NotFound."""
         key = await self.get_key(ref)
         number = ref.version or key.primary
-        found = await self._ledger.read(RowKey("key_version", ref.vault, ref.key, number))
-        if found is None:
-            raise version_not_found()
-        return found.resource()  # type: ignore[no-any-return]  # a row of kind `key_version` holds a KeyVersion
+        return _version(await self._ledger.read(RowKey("key_version", ref.vault, ref.key, number)))
 
     async def list_versions(self, ref: KeyRef, after: int = 0, limit: int | None = None) -> list[KeyVersion]:
         """Read versions of a key after one, oldest first, all or `limit` of them; raises NotFound."""
@@ -57,10 +51,7 @@ class KeyReader:
 
 async def key_in(changes: Changes, ref: KeyRef) -> Key:
     """The key of a change, also a soft-deleted one; raises NotFound."""
-    found = await changes.get(RowKey("key", ref.vault, ref.key, 0))
-    if found is None or found.row.state == KeyState.PURGED.value:
-        raise key_not_found()
-    return found.resource()  # type: ignore[no-any-return]  # a row of kind `key` holds a Key
+    return _key(await changes.get(RowKey("key", ref.vault, ref.key, 0)))
 
 
 async def active_key_in(changes: Changes, ref: KeyRef) -> Key:
@@ -73,7 +64,16 @@ async def active_key_in(changes: Changes, ref: KeyRef) -> Key:
 
 async def version_in(changes: Changes, ref: KeyRef) -> KeyVersion:
     """The version of a change; raises NotFound."""
-    found = await changes.get(RowKey("key_version", ref.vault, ref.key, ref.version))
+    return _version(await changes.get(RowKey("key_version", ref.vault, ref.key, ref.version)))
+
+
+def _key(found: OpenRow | None) -> Key:
+    if found is None or found.row.state == KeyState.PURGED.value:
+        raise key_not_found()
+    return found.resource()  # type: ignore[no-any-return]  # a row of kind `key` holds a Key
+
+
+def _version(found: OpenRow | None) -> KeyVersion:
     if found is None:
         raise version_not_found()
     return found.resource()  # type: ignore[no-any-return]  # a row of kind `key_version` holds a KeyVersion

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from vaultd.engine.clock import Clock
-    from vaultd.engine.ledger import Changes, Intent, Ledger
+    from vaultd.engine.ledger import Changes, Intent, Ledger, OpenRow
     from vaultd.engine.scrubbing import Scrubber
     from vaultd.names import SecretRef
 
@@ -125,10 +125,7 @@ class Secrets:
 
     async def get(self, ref: SecretRef) -> StoredSecret:
         """Read a secret, also a soft-deleted one; raises NotFound."""
-        found = await self._ledger.read(RowKey(KIND, ref.vault, ref.secret, 0))
-        if found is None or found.row.state == SecretState.PURGED.value:
-            raise secret_not_found()
-        return found.resource()  # type: ignore[no-any-return]  # a row of kind `secret` holds a StoredSecret
+        return _secret(await self._ledger.read(RowKey(KIND, ref.vault, ref.secret, 0)))
 
     async def list_secrets(self, vault: str, after: str, limit: int, *, deleted: bool) -> list[StoredSecret]:
         """Read secrets by id, after an id; raises NotFound for a vault that is not there."""
@@ -139,10 +136,7 @@ class Secrets:
     async def get_version(self, ref: SecretRef) -> SecretVersion:
         """Read a version by number, alias or bare name; raises NotFound."""
         number = number_of(await self.get(ref), ref)
-        found = await self._ledger.read(RowKey(VERSION_KIND, ref.vault, ref.secret, number))
-        if found is None:
-            raise secret_version_not_found()
-        return found.resource()  # type: ignore[no-any-return]  # a row of kind `secret_version` holds a SecretVersion
+        return _version(await self._ledger.read(RowKey(VERSION_KIND, ref.vault, ref.secret, number)))
 
     async def list_versions(self, ref: SecretRef, after: int = 0, limit: int | None = None) -> list[SecretVersion]:
         """Read versions of a secret after one, oldest first, all or `limit` of them; raises NotFound."""
@@ -155,10 +149,7 @@ class Secrets:
     @staticmethod
     async def secret_in(changes: Changes, ref: SecretRef) -> StoredSecret:
         """The secret as it was before this change, also a soft-deleted one; raises NotFound."""
-        found = await changes.get(RowKey(KIND, ref.vault, ref.secret, 0))
-        if found is None or found.row.state == SecretState.PURGED.value:
-            raise secret_not_found()
-        return found.resource()  # type: ignore[no-any-return]  # a row of kind `secret` holds a StoredSecret
+        return _secret(await changes.get(RowKey(KIND, ref.vault, ref.secret, 0)))
 
     async def active_in(self, changes: Changes, ref: SecretRef) -> StoredSecret:
         """The secret as it was before this change; raises NotFound, or FailedPrecondition when it is soft-deleted."""
@@ -170,10 +161,7 @@ class Secrets:
     @staticmethod
     async def version_in(changes: Changes, secret: StoredSecret, number: int) -> SecretVersion:
         """A version as it was before this change; raises NotFound."""
-        found = await changes.get(RowKey(VERSION_KIND, secret.vault, secret.id, number))
-        if found is None:
-            raise secret_version_not_found()
-        return found.resource()  # type: ignore[no-any-return]  # a row of kind `secret_version` holds a SecretVersion
+        return _version(await changes.get(RowKey(VERSION_KIND, secret.vault, secret.id, number)))
 
     async def put_version_in(
         self, changes: Changes, secret: StoredSecret, new: NewVersion, *, keep_current: bool = False
@@ -514,6 +502,18 @@ class Secrets:
 
         await self._ledger.mutate(intent, body)
         await self._erase_rest(ref)
+
+
+def _secret(found: OpenRow | None) -> StoredSecret:
+    if found is None or found.row.state == SecretState.PURGED.value:
+        raise secret_not_found()
+    return found.resource()  # type: ignore[no-any-return]  # a row of kind `secret` holds a StoredSecret
+
+
+def _version(found: OpenRow | None) -> SecretVersion:
+    if found is None:
+        raise secret_version_not_found()
+    return found.resource()  # type: ignore[no-any-return]  # a row of kind `secret_version` holds a SecretVersion
 
 
 def _destroyed(version: SecretVersion, now_us: int) -> SecretVersion:
