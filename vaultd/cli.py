@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 import sys
 from pathlib import Path
@@ -16,18 +15,21 @@ from vaultd import __version__
 from vaultd.config import ConfigError, Settings, load_settings, read_yaml
 from vaultd.errors import FailedPrecondition, VaultdError
 from vaultd.hosts.transport import restrict_transport
+from vaultd.process import harden_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from vaultd.audit.checkpoints import PublicKey
     from vaultd.secret import Secret
-    from vaultd.wiring import Server
 
 ACCEPT_RESTORE = click.option(
     "--accept-restore",
     is_flag=True,
     help="Take a store that was put back from the past, this once; it is recorded.",
+)
+HOST = click.option(
+    "--host", type=click.Choice(["grpc", "envoy"]), help="How calls arrive: in grpc.aio, or in an Envoy of its own."
 )
 CONFIG = click.option(
     "--config", "config", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, help="YAML file."
@@ -64,16 +66,6 @@ def _load(config: Path) -> Settings:
     return settings
 
 
-def _harden_process() -> None:
-    """No core dumps, and no other process of this user may read our memory."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        import ctypes
-
-        set_dumpable = 4
-        ctypes.CDLL(None, use_errno=True).prctl(set_dumpable, 0, 0, 0, 0)
-
-
 def _ask_passphrase(settings: Settings, *, confirm: bool) -> Secret | None:
     from vaultd.secret import Secret
 
@@ -91,7 +83,7 @@ def _ask_passphrase(settings: Settings, *, confirm: bool) -> Secret | None:
 def main() -> None:
     """vaultd, a self-hosted key vault that speaks gRPC."""
     restrict_transport()
-    _harden_process()
+    harden_process()
 
 
 @main.command()
@@ -99,50 +91,62 @@ def main() -> None:
 @click.option("--listen", default="127.0.0.1:7443", show_default=True, metavar="HOST:PORT")
 @click.option("--hsm", is_flag=True, help="Make a SoftHSM token in the directory, for protection_level HSM.")
 @click.option("--metrics", metavar="HOST:PORT", help="Serve metrics for Prometheus there, and plain HTTP health.")
+@HOST
 @ACCEPT_RESTORE
-def dev(directory: Path, listen: str, *, hsm: bool, metrics: str | None, accept_restore: bool) -> None:
+def dev(
+    directory: Path, listen: str, *, hsm: bool, metrics: str | None, host: str | None, accept_restore: bool
+) -> None:
     """Make certificates and a vault in a directory (once), and serve."""
     from vaultd.dev import ADMIN, create_dev_directory, grpcurl_line
     from vaultd.softhsm import SoftHsmMissing
 
     try:
-        config = create_dev_directory(directory, listen, hsm=hsm, metrics=metrics)
+        config = create_dev_directory(directory, listen, hsm=hsm, metrics=metrics, host=host)
     except SoftHsmMissing as error:
         raise SystemExit(f"vaultd: {error}") from None
     settings = _load(config)
 
+    def announce(address: str, plain: str, audit_keys: bytes) -> None:
+        if audit_keys:
+            (directory / "audit.pub").write_bytes(audit_keys)
+        print(f"ready {address}", flush=True)
+        print(grpcurl_line(directory, address), flush=True)
+        if plain:
+            print(f"metrics http://{plain}/metrics", flush=True)
+
     async def start() -> None:
         if not settings.store.path.exists():
             await _init(settings, [ADMIN], directory / "policy.yaml", None, lambda _: None)
-
-        def announce(address: str, plain: str, server: Server) -> None:
-            if server.witness.public_keys:
-                (directory / "audit.pub").write_bytes(server.witness.public_pem)
-            print(f"ready {address}", flush=True)
-            print(grpcurl_line(directory, address), flush=True)
-            if plain:
-                print(f"metrics http://{plain}/metrics", flush=True)
-
-        await _serve(settings, announce, accept_restore=accept_restore)
+        await _serve(config, settings, announce, accept_restore=accept_restore)
 
     _run_server(start())
 
 
 @main.command()
 @CONFIG
+@HOST
 @ACCEPT_RESTORE
-def serve(config: Path, *, accept_restore: bool) -> None:
+def serve(config: Path, *, host: str | None, accept_restore: bool) -> None:
     """Serve with a configuration file."""
     settings = _load(config)
+    if host is not None:
+        settings = settings.model_copy(update={"host": host})
 
-    def announce(address: str, plain: str, server: Server) -> None:
-        del plain, server
+    def announce(address: str, plain: str, audit_keys: bytes) -> None:
+        del plain, audit_keys
         print(f"ready {address}", flush=True)
 
-    _run_server(_serve(settings, announce, accept_restore=accept_restore))
+    _run_server(_serve(config, settings, announce, accept_restore=accept_restore))
 
 
-async def _serve(settings: Settings, announce: Callable[[str, str, Server], None], *, accept_restore: bool) -> None:
+async def _serve(
+    config: Path, settings: Settings, announce: Callable[[str, str, bytes], None], *, accept_restore: bool
+) -> None:
+    if settings.host == "envoy":
+        from vaultd.envoy_process import serve_in_envoy
+
+        await serve_in_envoy(config, settings, announce, accept_restore=accept_restore)
+        return
     from vaultd.wiring import Server
 
     server = Server(settings, accept_restore=accept_restore)
@@ -153,7 +157,8 @@ async def _serve(settings: Settings, announce: Callable[[str, str, Server], None
     loop.add_signal_handler(signal.SIGHUP, server.reload)
     async with server.running():
         plain = settings.metrics.listen and f"{settings.metrics.listen.rpartition(':')[0]}:{server.observing.port}"
-        announce(f"{settings.listen.rpartition(':')[0]}:{server.port}", plain, server)
+        audit_keys = server.witness.public_pem if server.witness.public_keys else b""
+        announce(f"{settings.listen.rpartition(':')[0]}:{server.port}", plain, audit_keys)
         await stop.wait()
 
 
