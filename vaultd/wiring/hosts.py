@@ -26,12 +26,15 @@ class Host(Protocol):
         ...
 
 
-def make_host(settings: Settings, chain: Chain, tls: TlsFiles) -> Host:
-    """A host that does not listen yet.  Neither needs what the other one imports."""
+def make_host(settings: Settings, chain: Chain, tls: TlsFiles, *, share_port: bool) -> Host:
+    """A host that does not listen yet.  Neither needs what the other one imports.
+
+    share_port: other workers listen on the same port, and the kernel deals out connections.
+    """
     if settings.host == "envoy":
         from vaultd.hosts.envoy.host import EnvoyHost
 
         return EnvoyHost(chain, tls.read, tls.differ)
     from vaultd.hosts.grpcio import GrpcHost
 
-    return GrpcHost(chain, tls.read, tls.changed)
+    return GrpcHost(chain, tls.read, tls.changed, share_port=share_port)
