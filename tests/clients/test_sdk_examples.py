@@ -14,7 +14,10 @@ from harness import running_server
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "clients/python/examples"
-DOCUMENTS = [ROOT / "clients/python/README.md", ROOT / "docs/sdk.md", ROOT / "docs/integrations.md"]
+DOCUMENTS = [
+    ROOT / "clients/python/README.md",
+    *(ROOT / f"docs/{name}.md" for name in ("sdk", "envelope", "integrations")),
+]
 
 
 def programs(path: Path) -> list[str]:

@@ -227,14 +227,19 @@ class AuditLog:
                 self.append({"event": SEALED})
             self._chain.seal_key()
 
-    def checkpoint(self, signer: Signer, revision: int, store: bytes, recorded: int) -> heads.Newest | None:
+    def checkpoint(
+        self, signer: Signer, revision: int, store: bytes, recorded: int, ties: Record | None = None
+    ) -> heads.Newest | None:
         """Sign the tree over every record and append it; None when there is no record yet.  Raises Unavailable.
 
-        Durable after `durable`; only then it may be kept anywhere else.
+        `ties` is a record that goes before it: the last one that it covers.  Durable after `durable`; only then it may be kept
+        anywhere else.
         """
         chain = self.chain
         if self._segment is None:
             raise unavailable()
+        if ties is not None:
+            self.append(ties)
         tree = chain.tree()
         if not tree.size:
             return None

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 CTL = "vaultd_client.ctl"
 COMMANDS = {
+    "file": Lazy(f"{CTL}.file_commands:file", "Encrypt and decrypt files and pipes of any size."),
     "keys": Lazy(f"{CTL}.key_commands:keys", "Import, export, back up and restore keys."),
     "policy": Lazy(f"{CTL}.policy_commands:policy", "Policy as code: who may do what, in files."),
     "render": Lazy(f"{CTL}.run_commands:render", "Write a template with secrets in it."),
