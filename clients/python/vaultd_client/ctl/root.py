@@ -17,6 +17,8 @@ COMMANDS = {
     "file": Lazy(f"{CTL}.file_commands:file", "Encrypt and decrypt files and pipes of any size."),
     "keys": Lazy(f"{CTL}.key_commands:keys", "Import, export, back up and restore keys."),
     "policy": Lazy(f"{CTL}.policy_commands:policy", "Policy as code: who may do what, in files."),
+    "render": Lazy(f"{CTL}.run_commands:render", "Write a template with secrets in it."),
+    "run": Lazy(f"{CTL}.run_commands:run", "Run a command with secrets in its environment."),
 }
 """Every command: where it is, and its line in the help.  A command of its own package is one line here."""
 
