@@ -1,0 +1,3 @@
+module vaultd.dev/bench/loadgen
+
+go 1.24
