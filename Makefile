@@ -96,7 +96,7 @@ reliability-hsm: $(VENV)/.installed-dev system-packages ## a SoftHSM token under
 reliability-watch: $(VENV)/.installed-dev ## 1,000 watchers x 10,000 changes: each once, in order (minutes)
 	$(PY) tests/reliability/watch.py --watchers 1000 --changes 10000
 
-reliability-audit: $(VENV)/.installed-dev ## seven faults of the audit log and its sinks under load, 20 times each (minutes)
+reliability-audit: $(VENV)/.installed-dev ## eight faults of the audit log and its sinks under load, 20 times each (minutes)
 	$(PY) tests/reliability/audit_faults.py --faults 20 --seed 1
 
 reliability-rotation: $(VENV)/.installed-dev system-packages ## 50 rotations of PostgreSQL passwords under load, and 23 kills in one (minutes)

@@ -51,7 +51,7 @@ from vaultd.engine.clock import DAY_US, SECOND_US  # noqa: E402
 from vaultd.engine.ledger import REPLAY_WINDOW_US  # noqa: E402
 from vaultd.engine.model import VersionState  # noqa: E402
 from vaultd.hosts import grpcio, plain  # noqa: E402
-from vaultd.interceptors import chain, crl, item_stream, jose, streams, throttle, tokens, validate  # noqa: E402
+from vaultd.interceptors import batches, crl, item_stream, jose, streams, throttle, tokens, validate  # noqa: E402
 from vaultd.interceptors.errors import Internal  # noqa: E402
 from vaultd.interceptors.rules import RULES, Access  # noqa: E402
 from vaultd.services import crypto_stream, health  # noqa: E402
@@ -290,7 +290,7 @@ def field_limits() -> str:
 def fixed_limits() -> str:
     rows = [
         ("a message, either way", size(grpcio.MAX_MESSAGE_BYTES)),
-        ("items of a batch", f"1 to {chain.MAX_ITEMS:,}"),
+        ("items of a batch", f"1 to {batches.MAX_ITEMS:,}"),
         ("a resource name", f"{names.MAX_NAME_CHARS} characters"),
         ("a page", f"{paging.MAX_PAGE:,} items, {paging.DEFAULT_PAGE} by default"),
         ("a page token", f"{validate.MAX_TOKEN_CHARS} characters"),

@@ -327,6 +327,8 @@ class LimitsSection(_Section):
     overload_delay_ms: int = Field(default=50, ge=0, le=10_000, description="0: nothing is shed")
     streams: int = Field(default=2_000, ge=1, le=1_000_000)
     streams_per_principal: int = Field(default=1_024, ge=1, le=1_000_000)
+    stream_mib: int = Field(default=512, ge=8, le=1_048_576)
+    stream_mib_per_principal: int = Field(default=128, ge=8, le=1_048_576)
     receive_timeout_s: float = Field(default=10.0, gt=0, le=300)
     unary_timeout_s: float = Field(default=30.0, gt=0, le=600)
     least_deadline_ms: int = Field(default=50, ge=0, le=10_000)
@@ -430,6 +432,7 @@ class Settings(BaseSettings):
     otlp: OtlpSection = OtlpSection()
     traces: TracesSection = TracesSection()
     reflection: bool = False
+    workers: int = Field(default=1, ge=1, le=64)
     drain_grace_s: float = Field(default=20.0, ge=0, le=600)
 
     @field_validator("listen", "listen_tls")

@@ -14,6 +14,7 @@ import os
 import re
 import stat
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
@@ -130,6 +131,15 @@ def create_segment(directory: Path, number: int, now: int) -> tuple[str, int]:
     name = f"audit-{datetime.fromtimestamp(now // 1_000_000, UTC):%Y%m%dT%H%M%SZ}-{number:08d}.jsonl"
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     return name, os.open(directory / name, flags, _PRIVATE)
+
+
+def discard(path: Path, fd: int) -> None:
+    """Close a new segment of which nothing counts, and leave no file behind.  Never raises OSError."""
+    with suppress(OSError):
+        os.ftruncate(fd, 0)  # should the name outlive this, then at least no number is in two places
+    with suppress(OSError):
+        path.unlink()
+    os.close(fd)
 
 
 def list_segments(directory: Path) -> list[tuple[int, Path]]:

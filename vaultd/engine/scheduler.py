@@ -1,6 +1,7 @@
 """What happens by itself: rotation, destruction, purge, re-sealing, and the book-keeping of use.
 
 One scheduler runs in each process; a due row is looked at again inside its transaction, so two processes do not do it twice.
+Of the workers of one server, one is elected to do it, and the others keep no more than their own books.
 `tick` does everything that is due now and is all that tests call.
 """
 
@@ -79,7 +80,9 @@ class Scheduler:
         clock: Clock,
         on_intent: Callable[[str, str], Awaitable[None]],
         on_event: Callable[[str, str, str], None],
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`leads`: whether this process does what is done once for all that share the store; the others keep their own books."""
         self._ledger = ledger
         self._lifecycle = lifecycle
         self._seal = seal
@@ -93,6 +96,7 @@ class Scheduler:
         self._clock = clock
         self._on_intent = on_intent
         self._on_event = on_event
+        self._leads = leads
         self._access = access
         self._secrets = secrets
         self._scrubber = scrubber
@@ -112,7 +116,8 @@ class Scheduler:
             return
         self._check_clock()
         now_us = self._clock.now_us()
-        await self._do_due(now_us)
+        if self._leads():
+            await self._do_due(now_us)
         for spent in list(self._budgets.low):
             self._budgets.low.discard(spent)
             await self._rotate_spent(spent)
@@ -120,6 +125,10 @@ class Scheduler:
         await self._usage.flush()
         await self._leases.settle()
         await self._access.flush()
+        if self._leads():
+            await self._sweep(now_us)
+
+    async def _sweep(self, now_us: int) -> None:
         for _ in range(RESEAL_STEPS):
             if not await self._seal.reseal_some():
                 break

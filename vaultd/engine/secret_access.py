@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from vaultd.backends.base import Operation, OpKind
 from vaultd.engine.secret_payloads import delivery_info, recipient_key
+from vaultd.engine.turns import ITEMS_PER_LOOK, BulkLane
 from vaultd.errors import ResourceExhausted, VaultdError
 from vaultd.names import parse_secret_or_version_name
 from vaultd.secret import Secret
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from vaultd.names import SecretRef
 
 DELIVERY_ALGORITHM: Final = "HPKE_X25519"
-FAIRNESS_ITEMS: Final = 250
-"""Items of a batch between two turns of the event loop."""
 ANSWER_BYTES: Final = 4 * 1024 * 1024
 """What a message holds: a batch opens no payload that would not fit."""
 
@@ -44,11 +42,14 @@ Accessed = tuple["HeldVersion", "Secret | None", "bytes | None"]
 class SecretAccess:
     """Gives out payloads.  Raises NotFound, FailedPrecondition (state, expiry), DataLoss, Unavailable."""
 
-    def __init__(self, catalog: SecretCatalog, ledger: Ledger, clock: Clock, software: Backend) -> None:
+    def __init__(
+        self, catalog: SecretCatalog, ledger: Ledger, clock: Clock, software: Backend, lane: BulkLane | None = None
+    ) -> None:
         self._catalog = catalog
         self._ledger = ledger
         self._clock = clock
         self._software = software
+        self._lane = lane or BulkLane()
 
     async def access(self, item: AccessItem, deadline: float | None) -> Accessed:
         """One payload.  What is in memory is given out without asking the store."""
@@ -75,14 +76,15 @@ class SecretAccess:
         self._catalog.lookups += len(items)
         # The time and the seal are looked at after each await, and not for each item.
         ledger, cached, now_us = self._ledger, self._catalog.cached, self._clock.now_us()
-        next_turn = FAIRNESS_ITEMS
+        lane, next_look = self._lane, ITEMS_PER_LOOK
         ledger.require_unsealed()
         for at, (name, unless, recipient, context) in enumerate(items):
-            if at == next_turn:
-                next_turn += FAIRNESS_ITEMS
-                await asyncio.sleep(0)
-                now_us = self._clock.now_us()
-                ledger.require_unsealed()
+            if at == next_look:
+                next_look += ITEMS_PER_LOOK
+                if lane.over():
+                    await lane.next_turn()
+                    now_us = self._clock.now_us()
+                    ledger.require_unsealed()
             try:
                 version = cached.get(name)
                 if version is None:

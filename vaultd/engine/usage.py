@@ -112,6 +112,14 @@ class Budget:
         if self.left < self._book.block // 2 and not self.exhausted and self._refill is None:
             self._start()
 
+    def spend_many(self, messages: int) -> bool:
+        """Take so many messages, or none of them when they are not all left here: False."""
+        if self.left < messages:
+            return False
+        self.left -= messages - 1
+        self.spend()
+        return True
+
     def _start(self) -> None:
         self._refill = asyncio.get_running_loop().create_task(self._book.lease(self))
         self._refill.add_done_callback(self._ended)

@@ -42,7 +42,7 @@ OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
     ("grpc.http2.max_ping_strikes", 2),
-    ("grpc.so_reuseport", 0),  # no other local process may share the port
+    ("grpc.so_reuseport", 0),  # no other local process may share the port; with workers they do, and then it is 1
     ("grpc.enable_channelz", 0),
     ("grpc.default_compression_algorithm", 0),
     ("grpc.compression_enabled_algorithms_bitset", 1),  # identity only: no bombs, no side channel
@@ -121,9 +121,20 @@ def _peer(context: Any) -> Peer:
 class GrpcHost:
     """A grpc.aio server on one mTLS listener, and perhaps one that asks for no client certificate."""
 
-    def __init__(self, chain: Chain, read_tls: Callable[[], TlsConfig], tls_changed: Callable[[], bool]) -> None:
-        """`read_tls` gives the files' contents; `tls_changed` is asked once per handshake and must be cheap."""
-        self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_RPCS, compression=None)
+    def __init__(
+        self,
+        chain: Chain,
+        read_tls: Callable[[], TlsConfig],
+        tls_changed: Callable[[], bool],
+        *,
+        share_port: bool = False,
+    ) -> None:
+        """`read_tls` gives the files' contents; `tls_changed` is asked once per handshake and must be cheap.
+
+        share_port: other workers listen on the same port, and the kernel deals out connections.
+        """
+        options = [(name, int(share_port) if name == "grpc.so_reuseport" else value) for name, value in OPTIONS]
+        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_RPCS, compression=None)
         self._server.add_generic_rpc_handlers((_Handlers(chain),))
         self._read_tls = read_tls
         self._tls_changed = tls_changed

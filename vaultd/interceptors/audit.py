@@ -108,31 +108,37 @@ class Entry:
 
     def name_items(
         self,
-        names: list[Any],
-        versions: list[str],
+        names: Mapping[Any, int],
+        versions: Mapping[str, int],
         items: int,
-        errors: dict[int, VaultdError],
+        errors: Mapping[int, VaultdError],
         decided: Mapping[Any, str],
     ) -> None:
         """Say of a batch: how many items, which resources and versions, what allowed them, and every failure by its reason.
 
-        `names` are the validated names of the items that were allowed: one per item, or a tuple for each where the rule
-        audits several fields.  `decided`: by name the entry of the policy that allows it.
+        `names` counts the validated names of the items that were allowed: one per item, or a tuple for each where the rule
+        audits several fields.  `versions` counts those that answered.  `decided`: by name the entry of the policy that allows it.
         """
         route = self.route
         if route is None:
             return
-        bindings: Counter[str] = Counter()
-        for name, count in Counter(names).items():
+        bindings: dict[str, int] = {}
+        for name, count in names.items():
             if name in decided:
-                bindings[decided[name]] += count
+                binding = decided[name]
+                bindings[binding] = bindings.get(binding, 0) + count
         if bindings:
-            self.fields["bindings"] = dict(bindings)
+            self.fields["bindings"] = bindings
         audited = route.rule.audited
-        columns = [names] if len(audited) == 1 else list(zip(*names, strict=True)) or [()] * len(audited)
-        for path, column in zip(audited, columns, strict=True):
-            self.fields[path] = dict(Counter(column))
-        self.fields[route.rule.used] = dict(Counter(versions))
+        if len(audited) == 1:
+            self.fields[audited[0]] = dict(names)
+        else:
+            for at, path in enumerate(audited):
+                column: Counter[Any] = Counter()
+                for name, count in names.items():
+                    column[name[at]] += count
+                self.fields[path] = dict(column)
+        self.fields[route.rule.used] = dict(versions)
         self.fields["items"] = items
         if errors:
             failures: dict[str, list[int]] = {}

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from vaultd.engine.caller import Caller
+from vaultd.engine.turns import BulkLane
 from vaultd.errors import (
     DataLoss,
     DeadlineExceeded,
-    InvalidArgument,
     NotFound,
     PermissionDenied,
     ResourceExhausted,
@@ -25,15 +24,16 @@ from vaultd.errors import (
     VaultdError,
 )
 from vaultd.interceptors.audit import RECEIPT_KEY, host_of
+from vaultd.interceptors.batches import MAX_MESSAGE_BYTES, BatchSteps
 from vaultd.interceptors.call import ReaderGone, Reply
 from vaultd.interceptors.deadlines import Deadlines
 from vaultd.interceptors.errors import CODES, DETAILS_KEY, audit_unavailable, known_error, status_of
-from vaultd.interceptors.grants import Granted, GrantsOfBatch
+from vaultd.interceptors.held_bytes import HeldBytes
 from vaultd.interceptors.item_stream import ItemStream
 from vaultd.interceptors.items import ItemSteps
 from vaultd.interceptors.routes import parse
 from vaultd.interceptors.streams import OpenStream, OpenStreams
-from vaultd.interceptors.throttle import message_cost, spend
+from vaultd.interceptors.throttle import spend
 from vaultd.interceptors.trace import REQUEST_ID_KEY, RequestIds
 from vaultd.services.context import Context, StreamContext
 
@@ -51,26 +51,26 @@ if TYPE_CHECKING:
     from vaultd.interceptors.telemetry import TelemetryStep
     from vaultd.interceptors.throttle import Throttle
 
-MAX_ITEMS: Final = 10_000
-MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
-LEAST_RESULT_BYTES: Final = 64
-"""Kept for each item of a batch, so that at least its code and reason fit."""
-RESULT_FRAME_BYTES: Final = 10
-"""Tags and lengths around one result."""
-_UNDECIDED: Final = object()
 NOBODY: Final = Caller("")
 """Who asks for the server's own health: nobody looked."""
-ITEMS_PER_TURN: Final = 1000
-"""Items of a batch that one step looks at between two turns of the event loop."""
 
 
 class ChainLimits:
-    """Times of the chain, in seconds."""
+    """Times of the chain, in seconds, and what streams of operations may hold, in bytes."""
 
-    def __init__(self, receive_s: float = 10.0, unary_s: float = 30.0, least_deadline_s: float = 0.05) -> None:
+    def __init__(
+        self,
+        receive_s: float = 10.0,
+        unary_s: float = 30.0,
+        least_deadline_s: float = 0.05,
+        stream_bytes_per_principal: int = 128 * 1024 * 1024,
+        stream_bytes: int = 512 * 1024 * 1024,
+    ) -> None:
         self.receive_s = receive_s
         self.unary_s = unary_s
         self.least_deadline_s = least_deadline_s
+        self.stream_bytes_per_principal = stream_bytes_per_principal
+        self.stream_bytes = stream_bytes
 
 
 class Chain:
@@ -90,6 +90,7 @@ class Chain:
         on_incident: Callable[[str, BaseException], None],
         on_data_loss: Callable[[DataLoss], None],
         limits: ChainLimits | None = None,
+        lane: BulkLane | None = None,
     ) -> None:
         self._routes = routes
         self._identity = identity
@@ -106,6 +107,7 @@ class Chain:
         self._request_ids = RequestIds()
         self._deadlines = Deadlines()
         self._open_streams = OpenStreams(identity, policy)
+        self._batches = BatchSteps(throttle, policy, grants, audit, refusals, on_data_loss, lane or BulkLane())
         self._items = ItemSteps(
             routes,
             identity,
@@ -118,6 +120,7 @@ class Chain:
             on_data_loss,
             self._remember,
             telemetry.ended,
+            HeldBytes(self._limits.stream_bytes_per_principal, self._limits.stream_bytes),
             self._limits.receive_s,
             self._limits.unary_s,
         )
@@ -163,7 +166,7 @@ class Chain:
                 request = parse(route, body)
                 context = Context(caller, call.method, deadline)
                 if route.batch:
-                    return await self._finish(entry, route, await self._serve_batch(route, request, context, entry))
+                    return await self._finish(entry, route, await self._batches.serve(route, request, context, entry))
                 route.validate.names(request)
                 route.validate.rest(request)
                 entry.name(request)
@@ -184,7 +187,7 @@ class Chain:
                         response = await route.serve(request, context)
                     except NotFound as error:
                         raise await self._policy.disguise(error, caller, route.rule, request) from None
-                    return await self._finish(entry, route, response)
+                    return await self._finish(entry, route, _body(entry, response))
                 # No deadline from here on: a mutation that began is finished and recorded, whoever still waits for it.
                 self._deadlines.leave(task)
                 self._audit.correlate(entry, request)
@@ -268,154 +271,6 @@ class Chain:
         while self._finishing:
             await asyncio.wait(self._finishing)
 
-    async def _serve_batch(self, route: Route, request: Any, context: Context, entry: Entry) -> Any:
-        """Validate and authorise each item; the service sees only those that passed.  An item fails by itself."""
-        items = request.items
-        if not 1 <= len(items) <= MAX_ITEMS:
-            raise InvalidArgument("BATCH_SIZE", f"items must be 1 to {MAX_ITEMS}", field="items")
-        caller, rule = context.caller, route.rule
-        throttle, principal, method, count, size = (
-            self._throttle,
-            caller.principal,
-            rule.method,
-            len(items),
-            entry.bytes_in,
-        )
-        lease = throttle.admit_items(principal, method, count, size)
-        if lease is not None:
-            await spend(lease, lambda: throttle.admit_items(principal, method, count, size))
-        response: Any = route.response()
-        add = response.results.add
-        slots, requests, results, places = [], [], [], []
-        names: list[Any] = []
-        errors: dict[int, VaultdError] = {}
-        verdicts: dict[Any, Any] = {}  # items that name the same keys share a decision
-        decided: dict[Any, str] = {}
-        by_grants = GrantsOfBatch()
-        name_of, validate = rule.names, route.validate.rest
-        next_turn = ITEMS_PER_TURN
-        for at, item in enumerate(items):
-            if at == next_turn:
-                next_turn += ITEMS_PER_TURN
-                await asyncio.sleep(0)
-            slot = add()
-            slots.append(slot)
-            name = name_of(item)
-            verdict = verdicts.get(name, _UNDECIDED)
-            if verdict is _UNDECIDED:
-                verdict = self._verdict_now(route, caller, item, name, decided)
-                if verdict is _UNDECIDED:
-                    verdict = await self._verdict(route, caller, item, name, decided)
-                verdicts[name] = verdict
-            if verdict is not None and type(verdict) is not Granted:
-                errors[at] = verdict
-                continue
-            names.append(name)
-            try:
-                validate(item)
-            except VaultdError as error:
-                errors[at] = error
-                continue
-            if verdict is not None and (refused := await by_grants.spend(verdict, item)) is not None:
-                errors[at] = refused
-            else:
-                requests.append(item)
-                results.append(slot.result)
-                places.append(at)
-        if requests and throttle.meters(method):
-            over = await self._meter_batch(route, principal, requests, message_cost(size) + count - 1)
-            if over:
-                errors.update((places[at], error) for at, error in over.items())
-                kept = [at for at in range(len(requests)) if at not in over]
-                requests, results, places = ([each[at] for at in kept] for each in (requests, results, places))
-        if self._audit.holds_calls:
-            self._audit.require_sinks()
-        outcomes = await route.serve(requests, results, context) if requests else []
-        versions = []
-        for at, outcome in zip(places, outcomes, strict=True):
-            if at % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
-                await asyncio.sleep(0)
-            if isinstance(outcome, VaultdError):
-                errors[at] = await self._policy.disguise(outcome, caller, rule, items[at])
-                if isinstance(outcome, DataLoss):
-                    self._on_data_loss(outcome)
-            else:
-                versions.append(outcome)
-        await put_statuses(slots, errors)
-        trim(response, slots, errors)
-        if len(items) > ITEMS_PER_TURN:
-            await asyncio.sleep(0)
-        if self._audit.records_items:
-            await self._record_items(entry, items, verdicts, places, outcomes, errors)
-        entry.name_items(names, versions, len(items), errors, decided)
-        by_grants.record(entry)
-        self._remember_items(entry, name_of, items, errors)
-        return response
-
-    async def _meter_batch(
-        self, route: Route, principal: str, requests: list[Any], ahead: int
-    ) -> dict[int, VaultdError]:
-        """Quotas of vaults and keys, and weights: items with the same names are admitted or refused together."""
-        throttle, method = self._throttle, route.rule.method
-        groups: dict[Any, list[int]] = {}
-        for at, name in enumerate(map(route.rule.names, requests)):
-            groups.setdefault(name, []).append(at)
-        refused: dict[int, VaultdError] = {}
-        for name, members in groups.items():
-            admit = partial(throttle.admit_uses, principal, method, name, len(members), ahead)
-            try:
-                lease = admit()
-                if lease is not None:
-                    await spend(lease, admit)
-            except VaultdError as error:
-                refused.update(dict.fromkeys(members, error))
-        return refused
-
-    async def _record_items(
-        self,
-        entry: Entry,
-        items: Any,
-        verdicts: Mapping[Any, Any],
-        places: list[int],
-        outcomes: list[Any],
-        errors: Mapping[int, VaultdError],
-    ) -> None:
-        """A record for each item, where the configuration asks for it."""
-        name_of = entry.route.rule.names if entry.route is not None else lambda item: None
-        versions = {at: outcome for at, outcome in zip(places, outcomes, strict=True) if isinstance(outcome, str)}
-        for at, item in enumerate(items):
-            if at % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
-                await asyncio.sleep(0)
-            name = name_of(item)
-            allowed = verdicts[name] is None or type(verdicts[name]) is Granted
-            error = errors.get(at)
-            self._audit.item(entry, at, name if allowed else None, versions.get(at, "") if error is None else "", error)
-
-    def _verdict_now(self, route: Route, caller: Caller, item: Any, name: Any, decided: dict[Any, str]) -> Any:
-        """What `_verdict` says where nothing has to be waited for, else _UNDECIDED: a batch may name thousands of resources."""
-        try:
-            route.validate.names(item)
-            binding = self._policy.permits(caller, route.rule, item)
-        except VaultdError as error:
-            return error
-        if binding is None:
-            return _UNDECIDED
-        decided[name] = binding
-        return None
-
-    async def _verdict(
-        self, route: Route, caller: Caller, item: Any, name: Any, decided: dict[Any, str]
-    ) -> VaultdError | Granted | None:
-        """Why items with these names are refused, or the grants that each of them uses, or None.  Notes what allows them."""
-        try:
-            try:
-                decided[name] = await self._policy.require(caller, route.rule, item)
-            except PermissionDenied as refused:
-                return await self._grants.look_up(refused, caller, route.rule, item)
-        except VaultdError as error:
-            return error
-        return None
-
     async def _serve_open(self, route: Route, call: Call, entry: Entry) -> Reply:
         """The server's own health: answers without identity, policy or record, and says nothing of keys or callers."""
         peer = host_of(call.peer.address)
@@ -430,9 +285,8 @@ class Chain:
         entry.outcome = ("OK", "", 0)
         return Reply(response.SerializeToString(), 0, "", ((REQUEST_ID_KEY, entry.request_id),))
 
-    async def _finish(self, entry: Entry, route: Route, response: Any) -> Reply:
+    async def _finish(self, entry: Entry, route: Route, body: bytes) -> Reply:
         """Release the reply, once it is recorded; durably, where the configuration says so for this class."""
-        body = _body(entry, response)
         if route.path in self._synced:
             receipt: bytes | None = await self._audit.durable_outcome(entry, len(body))
         else:
@@ -461,20 +315,6 @@ class Chain:
         method = entry.route.path if entry.route is not None else ""
         incident = error.metadata.get("incident", "")
         self._refusals.note(entry.request_id, entry.principal, method, named, error.code, error.reason, incident)
-
-    def _remember_items(
-        self, entry: Entry, name_of: Callable[[Any], Any], items: Any, errors: Mapping[int, VaultdError]
-    ) -> None:
-        # Only what policy refused: those names were validated.
-        forbidden = [at for at, error in errors.items() if error.code == "PERMISSION_DENIED"]
-        if forbidden and entry.route is not None:
-            names: dict[str, None] = {}
-            for at in forbidden[:ITEMS_PER_TURN]:
-                name = name_of(items[at])
-                names.update(dict.fromkeys(name if isinstance(name, tuple) else (name,)))
-            error = errors[forbidden[0]]
-            path = entry.route.path
-            self._refusals.note(entry.request_id, entry.principal, path, tuple(names), error.code, error.reason)
 
     def _record(self, entry: Entry, code: str, reason: str) -> tuple[bytes | None, bool]:
         try:
@@ -612,45 +452,24 @@ class Chain:
 
 
 def _body(entry: Entry, response: Any) -> bytes:
-    if entry.route is not None:
-        rule = entry.route.rule
-        version = getattr(response, rule.used, "")
-        if version:
-            entry.fields[rule.used] = version
-        for told in rule.told:
-            entry.fields[told] = getattr(response, told)
-    body: bytes = response.SerializeToString()
+    """The encoded answer; what the record says of it is noted."""
+    body: bytes
+    if type(response) is tuple:  # a service may have encoded it, and names the version that was used
+        body, version = response
+        if entry.route is not None:
+            entry.fields[entry.route.rule.used] = version
+    else:
+        if entry.route is not None:
+            rule = entry.route.rule
+            version = getattr(response, rule.used, "")
+            if version:
+                entry.fields[rule.used] = version
+            for told in rule.told:
+                entry.fields[told] = getattr(response, told)
+        body = response.SerializeToString()
     if len(body) > MAX_MESSAGE_BYTES:  # the transport would refuse it after it was recorded as answered
         raise ResourceExhausted("ANSWER_TOO_LARGE", "the answer is larger than 4 MiB; ask for less in one call")
     return body
-
-
-async def put_statuses(slots: list[Any], errors: dict[int, VaultdError]) -> None:
-    """Write why items failed.  Thousands may fail alike: each different status is built once."""
-    built: dict[tuple[str, str], Any] = {}
-    for done, (at, error) in enumerate(errors.items(), start=1):
-        if done % ITEMS_PER_TURN == 0:
-            await asyncio.sleep(0)
-        alike = (error.reason, error.text)
-        if alike not in built:
-            built[alike] = status_of(error)
-        slots[at].status.CopyFrom(built[alike])
-
-
-def trim(response: Any, slots: list[Any], errors: dict[int, VaultdError]) -> None:
-    """Keep the response within the size of a message: answers that do not fit say so, and may be asked for again."""
-    if response.ByteSize() <= MAX_MESSAGE_BYTES:
-        return
-    room = MAX_MESSAGE_BYTES - LEAST_RESULT_BYTES * (len(slots) + 1)
-    for at, slot in enumerate(slots):
-        size = slot.ByteSize() + RESULT_FRAME_BYTES
-        if size <= room:
-            room -= size
-        else:
-            error = errors.setdefault(at, ResourceExhausted("ANSWER_TOO_LARGE", "ANSWER_TOO_LARGE"))
-            slot.Clear()
-            # As small as can be, within what is kept for each: there may be thousands of them.
-            slot.status.code, slot.status.message = CODES[error.code], error.reason
 
 
 def _trailing(entry: Entry, receipt: bytes | None) -> tuple[tuple[str, str | bytes], ...]:

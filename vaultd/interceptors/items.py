@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from vaultd.interceptors.audit import AuditStep
     from vaultd.interceptors.deadlines import Deadlines
     from vaultd.interceptors.grants import Granted, GrantStep
+    from vaultd.interceptors.held_bytes import HeldBytes
     from vaultd.interceptors.identity import Identity
     from vaultd.interceptors.item_stream import ItemStream
     from vaultd.interceptors.policy import PolicyStep
     from vaultd.interceptors.routes import Route
     from vaultd.interceptors.throttle import Throttle
     from vaultd.services.crypto_stream import Operation
+    from vaultd.services.encoding import Encoded
 
 MAX_GROUP: Final = 250
 MAX_GROUP_BYTES: Final = 512 * 1024
@@ -69,6 +71,7 @@ class ItemSteps:
         on_data_loss: Callable[[DataLoss], None],
         remember: Callable[[Entry, VaultdError], None],
         ended: Callable[[Entry], None],
+        held: HeldBytes,
         receive_s: float,
         operation_s: float,
     ) -> None:
@@ -84,6 +87,7 @@ class ItemSteps:
         self._on_data_loss = on_data_loss
         self._remember = remember
         self._ended = ended
+        self._held = held
         self._receive_s = receive_s
         self._operation_s = operation_s
 
@@ -94,6 +98,13 @@ class ItemSteps:
         """
         stream.entry = entry
         self._policy.require_loaded()
+        with self._held.share(stream.caller.principal) as stream.share:
+            try:
+                await self._serve_all(stream)
+            finally:
+                stream.give_back()
+
+    async def _serve_all(self, stream: ItemStream) -> None:
         writer = asyncio.get_running_loop().create_task(stream.write_all())
         writer.add_done_callback(stream.ended_by)
         try:
@@ -147,6 +158,7 @@ class ItemSteps:
                 if body is None and stream.received:
                     return None
                 stream.caller = await self._identity.identify(stream.call)
+                stream.share.check()
                 message = parse(stream.route, body)
                 stream.route.validate.rest(message)
                 operations = stream.session.read(message)
@@ -182,8 +194,7 @@ class ItemSteps:
     async def _start_group(self, stream: ItemStream, group: list[Operation]) -> None:
         await stream.has_room_for_answers()
         reserved = sum(operation.size + operation.answer for operation in group)
-        stream.unanswered += len(group)
-        stream.unanswered_bytes += reserved
+        stream.begin(len(group), reserved)
         task = asyncio.get_running_loop().create_task(self._serve_group(stream, group, reserved))
         stream.tasks.add(task)
         task.add_done_callback(stream.ended_by)
@@ -297,27 +308,26 @@ class ItemSteps:
         method = route.rule.method
         serve = stream.session.serving(method) or self._batches.get(method)
         requests = [item.operation.request for item in items]
-        results = [item.result for item in items]
         if serve is None:
-            outcomes = await asyncio.gather(
-                *(self._one(route, request, result, context) for request, result in zip(requests, results, strict=True))
-            )
+            outcomes = await asyncio.gather(*(self._one(route, request, context) for request in requests))
         else:
-            outcomes = await serve(requests, results, context)
+            outcomes = await serve(requests, context)
         for item, outcome in zip(items, outcomes, strict=True):
             if isinstance(outcome, VaultdError):
                 item.error = outcome
-            elif outcome:
-                item.entry.fields[route.rule.used] = outcome
+                continue
+            answer, version = outcome
+            item.result.SetInParent()
+            item.result.MergeFromString(answer)
+            if version:
+                item.entry.fields[route.rule.used] = version
 
-    async def _one(self, route: Route, request: Any, result: Any, context: Context) -> str | VaultdError:
+    async def _one(self, route: Route, request: Any, context: Context) -> Encoded | VaultdError:
         try:
             answer = await route.serve(request, context)
         except Exception as error:  # of one operation of a group; as everywhere
             return known_error(error, self._on_incident)
-        result.SetInParent()
-        result.MergeFrom(answer)
-        return str(getattr(answer, route.rule.used, ""))
+        return answer.SerializeToString(), str(getattr(answer, route.rule.used, ""))
 
     async def _close(self, stream: ItemStream, route: Route, items: list[_Item]) -> None:
         """Record each item; until that is done its result does not leave."""

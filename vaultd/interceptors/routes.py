@@ -28,9 +28,10 @@ class RouteMissing(Exception):
 class Route:
     """Everything that the chain needs for one method.
 
-    serve: the service's method; it takes (request, context), and for a batch (requests, results to fill, context).  Of a stream
-    it yields messages, or bytes that are such; it takes (request, context), or (requests, context) where the rule is open.  Of a
-    stream of operations it takes nothing and gives an `items.Session`.
+    serve: the service's method; it takes (request, context), and gives a message, or what it encoded itself.  For a batch it
+    takes (requests, context), and gives what it encoded, or a VaultdError, for each.  Of a stream it yields messages, or bytes
+    that are such; it takes (request, context), or (requests, context) where the rule is open.  Of a stream of operations it
+    takes nothing and gives an `items.Session`.
     validate: of the request, for a batch of one item.  response, result: message types of the answer and of a batch's item.
     """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import google_crc32c
@@ -17,11 +16,13 @@ from vaultd.engine.transit import (
     VerifyMacItem,
     WrapItem,
 )
+from vaultd.engine.turns import ITEMS_PER_LOOK, BulkLane
 from vaultd.errors import FailedPrecondition, InvalidArgument, VaultdError
+from vaultd.names import KeyRef, parse_vault_name
 from vaultd.names import parse_key_or_version_name as parse
-from vaultd.names import parse_vault_name
 from vaultd.services.convert import ALGORITHM_NUMBERS, LEVELS
 from vaultd.services.crypto_stream import CryptoSession, ReEncryptSession
+from vaultd.services.encoding import checksum_field, source_field, value_answer, verdict_answer
 from vaultd_client.v1 import crypto_pb2 as pb
 from vaultd_client.v1 import resources_pb2
 
@@ -33,43 +34,45 @@ if TYPE_CHECKING:
     from vaultd.engine.transit import Answer, ReEncrypted, Transit
     from vaultd.engine.vaults import Vaults
     from vaultd.services.context import Context
+    from vaultd.services.encoding import Encoded
+
+    Refs = Mapping[str, KeyRef]
 
 DEFAULT_DATA_KEY_BYTES: Final = 32
 _new_item: Final = tuple.__new__  # half the price of EncryptItem(...), of which a batch makes thousands
-ITEMS_PER_TURN: Final = 1000
-"""Items of a batch that are converted between two turns of the event loop."""
-Outcomes = list[str | VaultdError]
-"""Of each item of a batch: the name of the key version that answered, or why it failed."""
+_NOTHING: Final = (b"", "")
+Outcomes = list["Encoded | VaultdError"]
+"""Of each item of a batch: its encoded answer, or why it failed."""
 
 
-def _encrypt_item(request: pb.EncryptRequest) -> EncryptItem:
-    return _new_item(EncryptItem, (parse(request.name), request.plaintext, request.associated_data))
+class KeyRefs(dict[str, KeyRef]):
+    """Names of one batch, each parsed once: most of its items name the same key.  Raises what parsing raises."""
+
+    def __missing__(self, name: str) -> KeyRef:
+        ref = self[name] = parse(name)
+        return ref
 
 
-def _encrypted(request: pb.EncryptRequest, answer: Answer, response: pb.EncryptResponse) -> str:
-    value, version = answer
-    response.ciphertext = value
-    response.key_version = name = version.name
-    if request.HasField("plaintext_crc32c"):
-        response.ciphertext_crc32c = google_crc32c.value(value)
-    return name
+class _Parsed(KeyRefs):
+    """Names of single calls, of which nothing is kept here."""
+
+    def __missing__(self, name: str) -> KeyRef:
+        return parse(name)
 
 
-def _decrypt_item(request: pb.DecryptRequest) -> DecryptItem:
-    return _new_item(DecryptItem, (parse(request.name), request.ciphertext, request.associated_data))
+_PARSED: Final = _Parsed()
 
 
-def _decrypted(request: pb.DecryptRequest, answer: Answer, response: pb.DecryptResponse) -> str:
-    value, version = answer
-    response.plaintext = value
-    response.key_version = name = version.name
-    if request.HasField("ciphertext_crc32c"):
-        response.plaintext_crc32c = google_crc32c.value(value)
-    return name
+def _encrypt_item(request: pb.EncryptRequest, refs: Refs) -> EncryptItem:
+    return _new_item(EncryptItem, (refs[request.name], request.plaintext, request.associated_data))
 
 
-def _reencrypt_item(request: pb.ReEncryptRequest) -> ReEncryptItem:
-    source, destination = parse(request.source_name), parse(request.destination_name)
+def _decrypt_item(request: pb.DecryptRequest, refs: Refs) -> DecryptItem:
+    return _new_item(DecryptItem, (refs[request.name], request.ciphertext, request.associated_data))
+
+
+def _reencrypt_item(request: pb.ReEncryptRequest, refs: Refs) -> ReEncryptItem:
+    source, destination = refs[request.source_name], refs[request.destination_name]
     if source.vault != destination.vault:
         raise InvalidArgument(
             "CROSS_VAULT", "source_name and destination_name must be in one vault", field="destination_name"
@@ -77,15 +80,6 @@ def _reencrypt_item(request: pb.ReEncryptRequest) -> ReEncryptItem:
     return ReEncryptItem(
         source, request.ciphertext, request.source_associated_data, destination, request.destination_associated_data
     )
-
-
-def _reencrypted(request: pb.ReEncryptRequest, answer: ReEncrypted, response: pb.ReEncryptResponse) -> str:
-    response.ciphertext = answer.ciphertext
-    response.key_version = answer.version.name
-    response.source_key_version = answer.source.name
-    if request.HasField("ciphertext_crc32c"):
-        response.ciphertext_crc32c = google_crc32c.value(answer.ciphertext)
-    return answer.version.name
 
 
 def _sign_input(request: pb.SignRequest | pb.VerifyRequest) -> tuple[bytes, bool]:
@@ -99,205 +93,170 @@ def _is_p1363(encoding: int) -> bool:
     return encoding == resources_pb2.SIGNATURE_ENCODING_P1363
 
 
-def _sign_item(request: pb.SignRequest) -> SignItem:
+def _sign_item(request: pb.SignRequest, refs: Refs) -> SignItem:
     data, is_digest = _sign_input(request)
-    return SignItem(parse(request.name), data, is_digest, _is_p1363(request.signature_encoding))
+    return SignItem(refs[request.name], data, is_digest, _is_p1363(request.signature_encoding))
 
 
-def _signed(request: pb.SignRequest, answer: Answer, response: pb.SignResponse) -> str:
-    value, version = answer
-    response.signature = value
-    response.key_version = name = version.name
-    if request.HasField("input_crc32c"):
-        response.signature_crc32c = google_crc32c.value(value)
-    return name
-
-
-def _verify_item(request: pb.VerifyRequest) -> VerifyItem:
+def _verify_item(request: pb.VerifyRequest, refs: Refs) -> VerifyItem:
     data, is_digest = _sign_input(request)
     p1363 = _is_p1363(request.signature_encoding)
-    return VerifyItem(parse(request.name), data, request.signature, is_digest, p1363)
+    return VerifyItem(refs[request.name], data, request.signature, is_digest, p1363)
 
 
-def _verified(request: pb.VerifyRequest, answer: Answer, response: pb.VerifyResponse) -> str:
+def _mac_item(request: pb.GenerateMacRequest, refs: Refs) -> MacItem:
+    return MacItem(refs[request.name], request.data)
+
+
+def _verify_mac_item(request: pb.VerifyMacRequest, refs: Refs) -> VerifyMacItem:
+    return VerifyMacItem(refs[request.name], request.data, request.mac)
+
+
+def _wrap_item(request: pb.WrapKeyRequest, refs: Refs) -> WrapItem:
+    return WrapItem(refs[request.name], request.key_material)
+
+
+def _unwrap_item(request: pb.UnwrapKeyRequest, refs: Refs) -> WrapItem:
+    return WrapItem(refs[request.name], request.wrapped_key)
+
+
+def _value(request_type: Any, checksum: str) -> Callable[[Any, Answer], Encoded]:
+    """Encodes values of requests of a type; with their CRC32C, where the request has that of its own value."""
+    has_field = request_type.HasField  # of the type: looked up on a message it costs three times as much
+
+    def encode(request: Any, answer: Answer) -> Encoded:
+        value, version = answer
+        name = version.name
+        body = value_answer(value, name)
+        if has_field(request, checksum):
+            body += checksum_field(google_crc32c.value(value))
+        return body, name
+
+    return encode
+
+
+def _verdict(request: Any, answer: Answer) -> Encoded:
     del request
-    response.valid, version = answer
-    response.key_version = version.name
-    return version.name
+    valid, version = answer
+    return verdict_answer(valid, version.name), version.name
 
 
-def _mac_item(request: pb.GenerateMacRequest) -> MacItem:
-    return MacItem(parse(request.name), request.data)
+def _reencrypted(request: pb.ReEncryptRequest, answer: ReEncrypted) -> Encoded:
+    name = answer.version.name
+    body = value_answer(answer.ciphertext, name) + source_field(answer.source.name)
+    if request.HasField("ciphertext_crc32c"):
+        body += checksum_field(google_crc32c.value(answer.ciphertext))
+    return body, name
 
 
-def _authenticated(request: pb.GenerateMacRequest, answer: Answer, response: pb.GenerateMacResponse) -> str:
-    value, version = answer
-    response.mac = value
-    response.key_version = name = version.name
-    if request.HasField("data_crc32c"):
-        response.mac_crc32c = google_crc32c.value(value)
-    return name
-
-
-def _verify_mac_item(request: pb.VerifyMacRequest) -> VerifyMacItem:
-    return VerifyMacItem(parse(request.name), request.data, request.mac)
-
-
-def _mac_verified(request: pb.VerifyMacRequest, answer: Answer, response: pb.VerifyMacResponse) -> str:
-    del request
-    response.valid, version = answer
-    response.key_version = version.name
-    return version.name
-
-
-def _wrap_item(request: pb.WrapKeyRequest) -> WrapItem:
-    return WrapItem(parse(request.name), request.key_material)
-
-
-def _wrapped(request: pb.WrapKeyRequest, answer: Answer, response: pb.WrapKeyResponse) -> str:
-    value, version = answer
-    response.wrapped_key = value
-    response.key_version = name = version.name
-    if request.HasField("key_material_crc32c"):
-        response.wrapped_key_crc32c = google_crc32c.value(value)
-    return name
-
-
-def _unwrap_item(request: pb.UnwrapKeyRequest) -> WrapItem:
-    return WrapItem(parse(request.name), request.wrapped_key)
-
-
-def _unwrapped(request: pb.UnwrapKeyRequest, answer: Answer, response: pb.UnwrapKeyResponse) -> str:
-    value, version = answer
-    response.key_material = value
-    response.key_version = name = version.name
-    if request.HasField("wrapped_key_crc32c"):
-        response.key_material_crc32c = google_crc32c.value(value)
-    return name
-
-
-async def _each(
-    use: Callable[[Sequence[Any], float | None], Awaitable[list[Any]]],
-    item_of: Callable[[Any], Any],
-    fill: Callable[[Any, Any, Any], str],
-    requests: Sequence[Any],
-    results: Sequence[Any],
-    context: Context,
-) -> list[str | VaultdError]:
-    """Convert, use, and fill `results`; a request that cannot be converted fails by itself."""
-    outcomes: list[Any] = [None] * len(requests)
-    items, places = [], []
-    for at, request in enumerate(requests):
-        if at % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
-            await asyncio.sleep(0)
-        try:
-            items.append(item_of(request))
-            places.append(at)
-        except VaultdError as error:
-            outcomes[at] = error
-    answers = await use(items, context.deadline)
-    for at, answer in zip(places, answers, strict=True):
-        if at % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
-            await asyncio.sleep(0)
-        outcomes[at] = answer if isinstance(answer, VaultdError) else fill(requests[at], answer, results[at])
-    return outcomes
+_encrypted: Final = _value(pb.EncryptRequest, "plaintext_crc32c")
+_decrypted: Final = _value(pb.DecryptRequest, "ciphertext_crc32c")
+_signed: Final = _value(pb.SignRequest, "input_crc32c")
+_authenticated: Final = _value(pb.GenerateMacRequest, "data_crc32c")
+_wrapped: Final = _value(pb.WrapKeyRequest, "key_material_crc32c")
+_unwrapped: Final = _value(pb.UnwrapKeyRequest, "wrapped_key_crc32c")
 
 
 class CryptoService:
-    """Uses keys."""
+    """Uses keys.  Calls that batches repeat answer encoded; of a batch each item does."""
 
-    def __init__(self, transit: Transit, vaults: Vaults, backends: Mapping[ProtectionLevel, Backend]) -> None:
+    def __init__(
+        self,
+        transit: Transit,
+        vaults: Vaults,
+        backends: Mapping[ProtectionLevel, Backend],
+        lane: BulkLane | None = None,
+    ) -> None:
         self._transit = transit
         self._vaults = vaults
         self._backends = backends
+        self._lane = lane or BulkLane()
 
-    async def Encrypt(self, request: pb.EncryptRequest, context: Context) -> pb.EncryptResponse:
-        answer = await self._transit.encrypt(_encrypt_item(request), context.deadline)
-        _encrypted(request, answer, response := pb.EncryptResponse())
-        return response
-
-    async def BatchEncrypt(
-        self, requests: Sequence[pb.EncryptRequest], results: Sequence[Any], context: Context
+    async def _each(
+        self,
+        use: Callable[[Sequence[Any], float | None], Awaitable[list[Any]]],
+        item_of: Callable[[Any, Refs], Any],
+        encode: Callable[[Any, Any], Encoded],
+        requests: Sequence[Any],
+        context: Context,
     ) -> Outcomes:
-        return await _each(self._transit.encrypt_many, _encrypt_item, _encrypted, requests, results, context)
+        """Convert, use, and encode; a request that cannot be converted fails by itself."""
+        lane = self._lane
+        outcomes: list[Any] = [None] * len(requests)
+        items: list[Any] = []
+        places: list[int] = []
+        refs = KeyRefs()
+        for start in range(0, len(requests), ITEMS_PER_LOOK):
+            if start and lane.over():
+                await lane.next_turn()
+            for at, request in enumerate(requests[start : start + ITEMS_PER_LOOK], start):
+                try:
+                    items.append(item_of(request, refs))
+                    places.append(at)
+                except VaultdError as error:
+                    outcomes[at] = error
+        answers = await use(items, context.deadline)
+        for start in range(0, len(answers), ITEMS_PER_LOOK):
+            if start and lane.over():
+                await lane.next_turn()
+            stop = start + ITEMS_PER_LOOK
+            for at, answer in zip(places[start:stop], answers[start:stop], strict=True):
+                outcomes[at] = answer if isinstance(answer, VaultdError) else encode(requests[at], answer)
+        return outcomes
 
-    async def Decrypt(self, request: pb.DecryptRequest, context: Context) -> pb.DecryptResponse:
-        answer = await self._transit.decrypt(_decrypt_item(request), context.deadline)
-        _decrypted(request, answer, response := pb.DecryptResponse())
-        return response
+    async def Encrypt(self, request: pb.EncryptRequest, context: Context) -> Encoded:
+        return _encrypted(request, await self._transit.encrypt(_encrypt_item(request, _PARSED), context.deadline))
 
-    async def BatchDecrypt(
-        self, requests: Sequence[pb.DecryptRequest], results: Sequence[Any], context: Context
-    ) -> Outcomes:
-        return await _each(self._transit.decrypt_many, _decrypt_item, _decrypted, requests, results, context)
+    async def BatchEncrypt(self, requests: Sequence[pb.EncryptRequest], context: Context) -> Outcomes:
+        return await self._each(self._transit.encrypt_many, _encrypt_item, _encrypted, requests, context)
 
-    async def ReEncrypt(self, request: pb.ReEncryptRequest, context: Context) -> pb.ReEncryptResponse:
-        answer = await self._transit.reencrypt(_reencrypt_item(request), context.deadline)
-        _reencrypted(request, answer, response := pb.ReEncryptResponse())
-        return response
+    async def Decrypt(self, request: pb.DecryptRequest, context: Context) -> Encoded:
+        return _decrypted(request, await self._transit.decrypt(_decrypt_item(request, _PARSED), context.deadline))
 
-    async def BatchReEncrypt(
-        self, requests: Sequence[pb.ReEncryptRequest], results: Sequence[Any], context: Context
-    ) -> Outcomes:
-        return await _each(self._transit.reencrypt_many, _reencrypt_item, _reencrypted, requests, results, context)
+    async def BatchDecrypt(self, requests: Sequence[pb.DecryptRequest], context: Context) -> Outcomes:
+        return await self._each(self._transit.decrypt_many, _decrypt_item, _decrypted, requests, context)
 
-    async def Sign(self, request: pb.SignRequest, context: Context) -> pb.SignResponse:
-        answer = await self._transit.sign(_sign_item(request), context.deadline)
-        _signed(request, answer, response := pb.SignResponse())
-        return response
+    async def ReEncrypt(self, request: pb.ReEncryptRequest, context: Context) -> Encoded:
+        return _reencrypted(request, await self._transit.reencrypt(_reencrypt_item(request, _PARSED), context.deadline))
 
-    async def BatchSign(self, requests: Sequence[pb.SignRequest], results: Sequence[Any], context: Context) -> Outcomes:
-        return await _each(self._transit.sign_many, _sign_item, _signed, requests, results, context)
+    async def BatchReEncrypt(self, requests: Sequence[pb.ReEncryptRequest], context: Context) -> Outcomes:
+        return await self._each(self._transit.reencrypt_many, _reencrypt_item, _reencrypted, requests, context)
 
-    async def Verify(self, request: pb.VerifyRequest, context: Context) -> pb.VerifyResponse:
-        answer = await self._transit.verify(_verify_item(request), context.deadline)
-        _verified(request, answer, response := pb.VerifyResponse())
-        return response
+    async def Sign(self, request: pb.SignRequest, context: Context) -> Encoded:
+        return _signed(request, await self._transit.sign(_sign_item(request, _PARSED), context.deadline))
 
-    async def BatchVerify(
-        self, requests: Sequence[pb.VerifyRequest], results: Sequence[Any], context: Context
-    ) -> Outcomes:
-        return await _each(self._transit.verify_many, _verify_item, _verified, requests, results, context)
+    async def BatchSign(self, requests: Sequence[pb.SignRequest], context: Context) -> Outcomes:
+        return await self._each(self._transit.sign_many, _sign_item, _signed, requests, context)
 
-    async def GenerateMac(self, request: pb.GenerateMacRequest, context: Context) -> pb.GenerateMacResponse:
-        answer = await self._transit.generate_mac(_mac_item(request), context.deadline)
-        _authenticated(request, answer, response := pb.GenerateMacResponse())
-        return response
+    async def Verify(self, request: pb.VerifyRequest, context: Context) -> Encoded:
+        return _verdict(request, await self._transit.verify(_verify_item(request, _PARSED), context.deadline))
 
-    async def BatchGenerateMac(
-        self, requests: Sequence[pb.GenerateMacRequest], results: Sequence[Any], context: Context
-    ) -> Outcomes:
-        return await _each(self._transit.generate_mac_many, _mac_item, _authenticated, requests, results, context)
+    async def BatchVerify(self, requests: Sequence[pb.VerifyRequest], context: Context) -> Outcomes:
+        return await self._each(self._transit.verify_many, _verify_item, _verdict, requests, context)
 
-    async def VerifyMac(self, request: pb.VerifyMacRequest, context: Context) -> pb.VerifyMacResponse:
-        answer = await self._transit.verify_mac(_verify_mac_item(request), context.deadline)
-        _mac_verified(request, answer, response := pb.VerifyMacResponse())
-        return response
+    async def GenerateMac(self, request: pb.GenerateMacRequest, context: Context) -> Encoded:
+        return _authenticated(request, await self._transit.generate_mac(_mac_item(request, _PARSED), context.deadline))
 
-    async def BatchVerifyMac(
-        self, requests: Sequence[pb.VerifyMacRequest], results: Sequence[Any], context: Context
-    ) -> Outcomes:
-        return await _each(self._transit.verify_mac_many, _verify_mac_item, _mac_verified, requests, results, context)
+    async def BatchGenerateMac(self, requests: Sequence[pb.GenerateMacRequest], context: Context) -> Outcomes:
+        return await self._each(self._transit.generate_mac_many, _mac_item, _authenticated, requests, context)
 
-    async def WrapKey(self, request: pb.WrapKeyRequest, context: Context) -> pb.WrapKeyResponse:
-        answer = await self._transit.wrap(_wrap_item(request), context.deadline)
-        _wrapped(request, answer, response := pb.WrapKeyResponse())
-        return response
+    async def VerifyMac(self, request: pb.VerifyMacRequest, context: Context) -> Encoded:
+        return _verdict(request, await self._transit.verify_mac(_verify_mac_item(request, _PARSED), context.deadline))
 
-    async def BatchWrapKey(
-        self, requests: Sequence[pb.WrapKeyRequest], results: Sequence[Any], context: Context
-    ) -> Outcomes:
-        return await _each(self._transit.wrap_many, _wrap_item, _wrapped, requests, results, context)
+    async def BatchVerifyMac(self, requests: Sequence[pb.VerifyMacRequest], context: Context) -> Outcomes:
+        return await self._each(self._transit.verify_mac_many, _verify_mac_item, _verdict, requests, context)
 
-    async def UnwrapKey(self, request: pb.UnwrapKeyRequest, context: Context) -> pb.UnwrapKeyResponse:
-        answer = await self._transit.unwrap(_unwrap_item(request), context.deadline)
-        _unwrapped(request, answer, response := pb.UnwrapKeyResponse())
-        return response
+    async def WrapKey(self, request: pb.WrapKeyRequest, context: Context) -> Encoded:
+        return _wrapped(request, await self._transit.wrap(_wrap_item(request, _PARSED), context.deadline))
 
-    async def BatchUnwrapKey(
-        self, requests: Sequence[pb.UnwrapKeyRequest], results: Sequence[Any], context: Context
-    ) -> Outcomes:
-        return await _each(self._transit.unwrap_many, _unwrap_item, _unwrapped, requests, results, context)
+    async def BatchWrapKey(self, requests: Sequence[pb.WrapKeyRequest], context: Context) -> Outcomes:
+        return await self._each(self._transit.wrap_many, _wrap_item, _wrapped, requests, context)
+
+    async def UnwrapKey(self, request: pb.UnwrapKeyRequest, context: Context) -> Encoded:
+        return _unwrapped(request, await self._transit.unwrap(_unwrap_item(request, _PARSED), context.deadline))
+
+    async def BatchUnwrapKey(self, requests: Sequence[pb.UnwrapKeyRequest], context: Context) -> Outcomes:
+        return await self._each(self._transit.unwrap_many, _unwrap_item, _unwrapped, requests, context)
 
     async def GenerateDataKey(self, request: pb.GenerateDataKeyRequest, context: Context) -> pb.GenerateDataKeyResponse:
         keys, version = await self._transit.generate_data_keys(
@@ -344,19 +303,17 @@ class CryptoService:
     def ReEncryptStream(self) -> ReEncryptSession:
         return ReEncryptSession(self._reencrypt_stale, self._version_of)
 
-    async def _reencrypt_stale(
-        self, requests: Sequence[pb.ReEncryptRequest], results: Sequence[Any], context: Context
-    ) -> Outcomes:
-        """Like BatchReEncrypt; what is on the newest version by its header is left alone, and its result has no ciphertext."""
-        outcomes: Outcomes = [""] * len(requests)
+    async def _reencrypt_stale(self, requests: Sequence[pb.ReEncryptRequest], context: Context) -> Outcomes:
+        """Like BatchReEncrypt; what is on the newest version by its header is left alone, and its answer has no ciphertext."""
+        outcomes: Outcomes = [_NOTHING] * len(requests)
         stale = []
         for at, request in enumerate(requests):
             newest = await self._transit.newest(parse(request.destination_name), request.ciphertext)
             if newest:
-                results[at].key_version = results[at].source_key_version = outcomes[at] = newest
+                outcomes[at] = value_answer(b"", newest) + source_field(newest), newest
             else:
                 stale.append(at)
-        moved = await self.BatchReEncrypt([requests[at] for at in stale], [results[at] for at in stale], context)
+        moved = await self.BatchReEncrypt([requests[at] for at in stale], context)
         for at, outcome in zip(stale, moved, strict=True):
             outcomes[at] = outcome
         return outcomes

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from vaultd.services.context import Context
+    from vaultd.services.encoding import Encoded
 
-    Stale = Callable[[Sequence[Any], Sequence[Any], Context], Awaitable[list[str | VaultdError]]]
+    Stale = Callable[[Sequence[Any], Context], Awaitable[list[Encoded | VaultdError]]]
 
 MAX_OPERATIONS: Final = 1_000
 ANSWER_BYTES: Final = 1024
@@ -152,10 +153,8 @@ class ReEncryptSession:
         del method
         return self._serve
 
-    async def _serve(
-        self, requests: Sequence[Any], results: Sequence[Any], context: Context
-    ) -> list[str | VaultdError]:
-        outcomes = await self._stale(requests, results, context)
+    async def _serve(self, requests: Sequence[Any], context: Context) -> list[Encoded | VaultdError]:
+        outcomes = await self._stale(requests, context)
         for request, outcome in zip(requests, outcomes, strict=True):
             if isinstance(outcome, VaultdError):
                 version = await self._version_of(request.source_name, request.ciphertext)

@@ -14,6 +14,7 @@ from vaultd.engine.paging import MAX_PAGE_BYTES, page_limit, page_start, page_to
 from vaultd.engine.secret_access import AccessItem
 from vaultd.engine.secret_payloads import X25519_BYTES
 from vaultd.engine.secrets import NewVersion, SecretSpec
+from vaultd.engine.turns import ITEMS_PER_LOOK, BulkLane
 from vaultd.errors import InvalidArgument, VaultdError
 from vaultd.names import (
     parse_secret_name,
@@ -24,6 +25,7 @@ from vaultd.names import (
 )
 from vaultd.secret import Secret
 from vaultd.services.convert import duration_us, one_etag, set_time, time_us, update_paths
+from vaultd.services.encoding import bytes_field, checksum_field, value_answer
 from vaultd_client.v1 import secrets_pb2 as pb
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from vaultd.engine.secret_access import Accessed, SecretAccess
     from vaultd.engine.secrets import Secrets
     from vaultd.services.context import Context
+    from vaultd.services.encoding import Encoded
     from vaultd.services.rotations import RotationCalls
 
 R = TypeVar("R")
@@ -48,10 +51,10 @@ VERSION_STATES: Final[dict[SecretVersionState, Any]] = {
 }
 MAX_TTL_US: Final = 36_525 * 86_400 * 1_000_000
 MIN_TTL_US: Final = 1_000_000
-ITEMS_PER_TURN: Final = 1000
-"""Items of a batch that are converted between two turns of the event loop."""
-DESCRIBED_PER_TURN: Final = 50
-"""The same, of items with metadata or the like."""
+_SEALED: Final = 4
+_SEALED_CRC: Final = 21
+"""Fields of AccessSecretVersionResponse."""
+_NOT_MODIFIED: Final = b"\x18\x01"
 BYTES_PER_TURN: Final = 32 * 1024
 """Messages of a list that are built between two turns of the event loop; metadata takes most of the time."""
 _new_item: Final = tuple.__new__  # as in the crypto service: a batch makes thousands
@@ -189,30 +192,34 @@ def _access_item(request: pb.AccessSecretVersionRequest) -> AccessItem:
     return _new_item(AccessItem, (request.name, unless, recipient, context))
 
 
-def _fill(answer: Accessed, response: pb.AccessSecretVersionResponse) -> str:
-    """Write an answer; returns the name of the version."""
+def _encode(answer: Accessed) -> Encoded:
+    """An answer as the wire has it: each field in its order, and what is said of the version between its name and checksums."""
     held, payload, sealed = answer
-    response.version = name = held.name
+    name = held.name
     if payload is not None:
-        response.payload = payload.expose("the answer of an access that was allowed")
-        response.payload_crc32c = held.version.payload_crc32c
-    elif sealed is not None:
-        response.sealed_payload = sealed
-        response.sealed_payload_crc32c = google_crc32c.value(sealed)
-    else:
-        response.not_modified = True
-    if held.description:
-        response.MergeFromString(held.description)
-    return name
+        value = payload.expose("the answer of an access that was allowed")
+        return value_answer(value, name) + held.description + checksum_field(held.version.payload_crc32c), name
+    if sealed is not None:
+        checksum = checksum_field(google_crc32c.value(sealed), _SEALED_CRC)
+        return value_answer(b"", name) + bytes_field(_SEALED, sealed) + held.description + checksum, name
+    return value_answer(b"", name) + _NOT_MODIFIED + held.description, name
 
 
 class SecretsService:
     """Keeps secrets and gives them out."""
 
-    def __init__(self, secrets: Secrets, access: SecretAccess, ledger: Ledger, rotation: RotationCalls) -> None:
+    def __init__(
+        self,
+        secrets: Secrets,
+        access: SecretAccess,
+        ledger: Ledger,
+        rotation: RotationCalls,
+        lane: BulkLane | None = None,
+    ) -> None:
         self._secrets = secrets
         self._access = access
         self._ledger = ledger
+        self._lane = lane or BulkLane()
         self.SetRotationPolicy = rotation.SetRotationPolicy
         self.DeleteRotationPolicy = rotation.DeleteRotationPolicy
         self.GetRotation = rotation.GetRotation
@@ -270,38 +277,28 @@ class SecretsService:
             version=version.name, secret_version=version_message(version), etag=version.etag
         )
 
-    async def AccessSecretVersion(
-        self, request: pb.AccessSecretVersionRequest, context: Context
-    ) -> pb.AccessSecretVersionResponse:
-        answer = await self._access.access(_access_item(request), context.deadline)
-        _fill(answer, response := pb.AccessSecretVersionResponse())
-        return response
+    async def AccessSecretVersion(self, request: pb.AccessSecretVersionRequest, context: Context) -> Encoded:
+        return _encode(await self._access.access(_access_item(request), context.deadline))
 
     async def BatchAccessSecretVersions(
-        self, requests: Sequence[pb.AccessSecretVersionRequest], results: Sequence[Any], context: Context
-    ) -> list[str | VaultdError]:
+        self, requests: Sequence[pb.AccessSecretVersionRequest], context: Context
+    ) -> list[Encoded | VaultdError]:
+        lane = self._lane
         outcomes: list[Any] = [None] * len(requests)
         items, places = [], []
         for at, request in enumerate(requests):
-            if at % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
-                await asyncio.sleep(0)
+            if at % ITEMS_PER_LOOK == ITEMS_PER_LOOK - 1 and lane.over():
+                await lane.next_turn()
             try:
                 items.append(_access_item(request))
                 places.append(at)
             except VaultdError as error:
                 outcomes[at] = error
         answers = await self._access.access_many(items, context.deadline)
-        left = ITEMS_PER_TURN
-        for at, answer in zip(places, answers, strict=True):
-            if isinstance(answer, VaultdError):
-                outcomes[at] = answer
-                left -= 1
-            else:
-                outcomes[at] = _fill(answer, results[at])
-                left -= ITEMS_PER_TURN // DESCRIBED_PER_TURN if answer[0].description else 1
-            if left <= 0:
-                left = ITEMS_PER_TURN
-                await asyncio.sleep(0)
+        for done, (at, answer) in enumerate(zip(places, answers, strict=True), start=1):
+            if done % ITEMS_PER_LOOK == 0 and lane.over():
+                await lane.next_turn()
+            outcomes[at] = answer if isinstance(answer, VaultdError) else _encode(answer)
         return outcomes
 
     async def ListSecretVersions(

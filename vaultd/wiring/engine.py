@@ -27,8 +27,9 @@ from vaultd.engine.labels import LabelBook
 from vaultd.engine.leases import LeaseBook
 from vaultd.engine.ledger import Ledger
 from vaultd.engine.lifecycle import KeyLifecycle, LifecycleLimits
+from vaultd.engine.neighbours import ALONE
 from vaultd.engine.quota_store import Quotas
-from vaultd.engine.quotas import CLASSES, RateLimiter, configured_quota
+from vaultd.engine.quotas import CLASSES, RateLimiter, configured_quota, new_bucket
 from vaultd.engine.revocations import Revocations
 from vaultd.engine.rotation_runner import RotationRunner
 from vaultd.engine.rotation_steps import RotationLimits
@@ -41,6 +42,7 @@ from vaultd.engine.secret_catalog import SecretCatalog
 from vaultd.engine.secrets import Secrets
 from vaultd.engine.tokens import TokenObjects
 from vaultd.engine.transit import Transit
+from vaultd.engine.turns import BulkLane
 from vaultd.engine.usage import BudgetBook, UsageBook
 from vaultd.engine.vaults import Vaults
 from vaultd.engine.watch import WatchHub
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     from vaultd.config import LimitsSection, Settings
     from vaultd.engine.clock import Clock
     from vaultd.engine.model import Quota
+    from vaultd.engine.neighbours import Neighbours
+    from vaultd.engine.shared_buckets import SharedCounts
     from vaultd.rotation_config import RotationSection
     from vaultd.store.base import Store
 
@@ -86,6 +90,7 @@ class Engine:
     catalog: KeyCatalog
     lifecycle: KeyLifecycle
     transit: Transit
+    lane: BulkLane
     vaults: Vaults
     grants: Grants
     approvals: Approvals
@@ -135,9 +140,16 @@ def build_engine(
     on_open: Sequence[Callable[[], Awaitable[None]]] = (),
     on_close: Callable[[], None] = lambda: None,
     on_fault: Callable[[BaseException], None] = raise_fault,
+    *,
+    neighbours: Neighbours = ALONE,
+    counts: SharedCounts | None = None,
+    leads: Callable[[], bool] = lambda: True,
 ) -> Engine:
-    """Connect the parts.  Nothing runs yet.  `on_open` is part of unsealing, `on_close` of sealing."""
-    ledger = Ledger(store, clock)
+    """Connect the parts.  Nothing runs yet.  `on_open` is part of unsealing, `on_close` of sealing.
+
+    Of a worker: `neighbours` are the others, `counts` what they count together, `leads` whether it is the elected one.
+    """
+    ledger = Ledger(store, clock, neighbours)
     authority = Authority(ledger, frozenset(settings.operators))
     revocations = Revocations(ledger, authority)
     software = SoftwareBackend(settings.software.threads or None, settings.software.max_queued)
@@ -158,7 +170,8 @@ def build_engine(
     lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits, scrubber)
     secrets = Secrets(ledger, clock, limits.deletion_retention_us, scrubber)
     secret_catalog = SecretCatalog(ledger, describe_version, settings.secrets.max_cached_mib * 1024 * 1024)
-    secret_access = SecretAccess(secret_catalog, ledger, clock, software)
+    lane = BulkLane()
+    secret_access = SecretAccess(secret_catalog, ledger, clock, software, lane)
 
     async def read_secret(name: str) -> Secret:
         _, payload, _ = await secret_access.access(AccessItem(name), None)
@@ -176,6 +189,7 @@ def build_engine(
         on_event,
         on_fault,
         SystemRandom().random,
+        leads,
     )
     wrapping = KeyWrapping(software)
     imports = KeyImport(ledger, lifecycle, budgets, wrapping, clock, scrubber)
@@ -183,7 +197,8 @@ def build_engine(
     access = AccessBook(ledger, clock)
     methods = quota_methods(RULES)
     leases = LeaseBook(ledger, clock)
-    limiter = RateLimiter(_configured_quotas(settings.limits), methods, clock, leases)
+    short = counts.bucket if counts is not None else new_bucket
+    limiter = RateLimiter(_configured_quotas(settings.limits), methods, clock, leases, short)
     quotas = Quotas(ledger, limiter, leases, methods)
     grants = Grants(ledger, authority, revocations, clock)
     depths = {method: impact.depth for method, impact in HIGH_IMPACT.items()}
@@ -228,6 +243,7 @@ def build_engine(
         clock,
         on_intent,
         on_event,
+        leads,
     )
     return Engine(
         store=store,
@@ -239,7 +255,8 @@ def build_engine(
         software=software,
         catalog=catalog,
         lifecycle=lifecycle,
-        transit=Transit(catalog, ledger, clock),
+        transit=Transit(catalog, ledger, clock, lane),
+        lane=lane,
         vaults=Vaults(ledger),
         grants=grants,
         approvals=approvals,

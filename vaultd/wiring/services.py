@@ -56,7 +56,7 @@ def make_routes(
     """Every method that is served, by its path, with its rule."""
     services: dict[ServiceDescriptor, object] = {
         crypto_pb2.DESCRIPTOR.services_by_name["CryptoService"]: CryptoService(
-            engine.transit, engine.vaults, engine.backends
+            engine.transit, engine.vaults, engine.backends, engine.lane
         ),
         keys_pb2.DESCRIPTOR.services_by_name["KeysService"]: KeysService(
             engine.lifecycle,
@@ -73,6 +73,7 @@ def make_routes(
             engine.secret_access,
             engine.ledger,
             RotationCalls(engine.rotations, engine.ledger, clock),
+            engine.lane,
         ),
         admin_pb2.DESCRIPTOR.services_by_name["AdminService"]: AdminService(
             engine.seal,

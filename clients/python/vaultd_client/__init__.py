@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from vaultd_client.aio import AsyncClient
+    from vaultd_client.data_keys import DataKeyLimits
+    from vaultd_client.envelope import AsyncEnvelopeAead, EnvelopeAead
     from vaultd_client.errors import (
         Aborted,
         AlreadyExists,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         InternalError,
         InvalidArgument,
         NotFound,
+        OutOfRange,
         PermissionDenied,
         ResourceExhausted,
         Unauthenticated,
@@ -41,11 +44,13 @@ if TYPE_CHECKING:
     from vaultd_client.info import CallInfo
     from vaultd_client.settings import BatchLimits, TokenFile
     from vaultd_client.sync import Client
+    from vaultd_client.watching import Freshness
 
 __all__ = [
     "Aborted",
     "AlreadyExists",
     "AsyncClient",
+    "AsyncEnvelopeAead",
     "BatchLimits",
     "CallInfo",
     "Cancelled",
@@ -54,15 +59,19 @@ __all__ = [
     "Client",
     "ClientClosed",
     "ConfigurationError",
+    "DataKeyLimits",
     "DataLoss",
     "DeadlineExceeded",
     "DecryptionFailed",
+    "EnvelopeAead",
     "FailedPrecondition",
     "FieldViolation",
     "ForkedClient",
+    "Freshness",
     "InternalError",
     "InvalidArgument",
     "NotFound",
+    "OutOfRange",
     "PermissionDenied",
     "ResourceExhausted",
     "TokenFile",
@@ -76,9 +85,13 @@ __all__ = [
 
 _PLACES: Final = {
     "AsyncClient": "aio",
+    "AsyncEnvelopeAead": "envelope",
+    "DataKeyLimits": "data_keys",
+    "EnvelopeAead": "envelope",
     "Client": "sync",
     "CallInfo": "info",
     "BatchLimits": "settings",
+    "Freshness": "watching",
     "TokenFile": "settings",
 }
 

@@ -96,6 +96,8 @@ class SyncTransport:
 
     def _connection(self, endpoint: Endpoint, now: float) -> _Connection:
         with self._lock:
+            if self._closed:
+                raise ClientClosed("the client was closed while the call was made")
             material = self._files.current(now)
             if material is not self._material:
                 # Calls under way end on the old connections, which are closed once their time is over.

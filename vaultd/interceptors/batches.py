@@ -1,0 +1,310 @@
+"""The steps of the chain after parsing, for the items of a batch: each is authorised, served and refused by itself.
+
+What items share is done once: a decision for all that name the same resources, a quota for all that use them, a status for all
+that fail alike.  Long batches go through in turns (engine/turns.py), so that other callers are answered between them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from google.rpc.status_pb2 import Status
+
+from vaultd.engine.turns import ITEMS_PER_LOOK, BulkLane
+from vaultd.errors import DataLoss, InvalidArgument, PermissionDenied, ResourceExhausted, VaultdError
+from vaultd.interceptors.errors import CODES, status_of
+from vaultd.interceptors.grants import Granted, GrantsOfBatch
+from vaultd.interceptors.throttle import message_cost, spend
+from vaultd.services.encoding import head
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vaultd.engine.caller import Caller
+    from vaultd.engine.refusals import RefusalLog
+    from vaultd.interceptors.audit import AuditStep, Entry
+    from vaultd.interceptors.grants import GrantStep
+    from vaultd.interceptors.policy import PolicyStep
+    from vaultd.interceptors.routes import Route
+    from vaultd.interceptors.throttle import Throttle
+    from vaultd.services.context import Context
+
+MAX_ITEMS: Final = 10_000
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+LEAST_RESULT_BYTES: Final = 64
+"""Kept for each item of a batch, so that at least its code and reason fit."""
+RESULT_FRAME_BYTES: Final = 10
+"""Tags and lengths around one result."""
+MAX_NAMED: Final = 1000
+"""Items whose names a refusal is remembered with."""
+RESULT: Final = 1
+STATUS: Final = 2
+"""Fields of an item's outcome."""
+_UNDECIDED: Final = object()
+_TOO_LARGE: Final = ResourceExhausted("ANSWER_TOO_LARGE", "ANSWER_TOO_LARGE")
+
+
+class BatchSteps:
+    """Serves batches whose call was admitted and parsed."""
+
+    def __init__(
+        self,
+        throttle: Throttle,
+        policy: PolicyStep,
+        grants: GrantStep,
+        audit: AuditStep,
+        refusals: RefusalLog,
+        on_data_loss: Callable[[DataLoss], None],
+        lane: BulkLane,
+    ) -> None:
+        self._throttle = throttle
+        self._policy = policy
+        self._grants = grants
+        self._audit = audit
+        self._refusals = refusals
+        self._on_data_loss = on_data_loss
+        self._lane = lane
+
+    async def serve(self, route: Route, request: Any, context: Context, entry: Entry) -> bytes:
+        """Validate and authorise each item; the service sees only those that passed.  Returns the encoded answer."""
+        items = request.items
+        count, size, method = len(items), entry.bytes_in, route.rule.method
+        if not 1 <= count <= MAX_ITEMS:
+            raise InvalidArgument("BATCH_SIZE", f"items must be 1 to {MAX_ITEMS}", field="items")
+        throttle, principal, lane = self._throttle, context.caller.principal, self._lane
+        lease = throttle.admit_items(principal, method, count, size)
+        if lease is not None:
+            await spend(lease, lambda: throttle.admit_items(principal, method, count, size))
+        batch = _Batch(route, items)
+        for start in range(0, count, ITEMS_PER_LOOK):
+            if count > ITEMS_PER_LOOK and lane.over():
+                await lane.next_turn()
+            await self._pass(batch, context.caller, items[start : start + ITEMS_PER_LOOK], start)
+        if batch.requests and throttle.meters(method):
+            await self._meter(batch, principal, message_cost(size) + count - 1)
+        if self._audit.holds_calls:
+            self._audit.require_sinks()
+        outcomes = await route.serve(batch.requests, context) if batch.requests else []
+        await self._take(batch, context.caller, outcomes)
+        body = await _encode(batch, lane)
+        if self._audit.records_items:
+            await self._record_items(entry, batch, outcomes)
+        entry.name_items(batch.names, batch.versions, count, batch.errors, batch.decided)
+        batch.by_grants.record(entry)
+        self._remember(entry, batch)
+        return body
+
+    async def _pass(self, batch: _Batch, caller: Caller, piece: Sequence[Any], start: int) -> None:
+        """Policy and validation, for a piece of the list."""
+        route, verdicts, errors = batch.route, batch.verdicts, batch.errors
+        requests, places = batch.requests, batch.places
+        names: list[Any] = []
+        name_of, validate = batch.name_of, route.validate.rest
+        for at, item in enumerate(piece, start):
+            name = name_of(item)
+            verdict = verdicts.get(name, _UNDECIDED)
+            if verdict is not None:
+                if verdict is _UNDECIDED:
+                    verdict = self._verdict_now(batch, caller, item, name)
+                    if verdict is _UNDECIDED:
+                        verdict = await self._verdict(batch, caller, item, name)
+                    verdicts[name] = verdict
+                if verdict is not None and type(verdict) is not Granted:
+                    errors[at] = verdict
+                    continue
+            names.append(name)
+            try:
+                validate(item)
+            except VaultdError as error:
+                errors[at] = error
+                continue
+            if verdict is not None and (refused := await batch.by_grants.spend(verdict, item)) is not None:
+                errors[at] = refused
+            else:
+                requests.append(item)
+                places.append(at)
+        batch.names.update(names)
+
+    def _verdict_now(self, batch: _Batch, caller: Caller, item: Any, name: Any) -> Any:
+        """What `_verdict` says where nothing has to be waited for, else _UNDECIDED: a batch may name thousands of resources."""
+        try:
+            batch.route.validate.names(item)
+            binding = self._policy.permits(caller, batch.route.rule, item)
+        except VaultdError as error:
+            return error
+        if binding is None:
+            return _UNDECIDED
+        batch.decided[name] = binding
+        return None
+
+    async def _verdict(self, batch: _Batch, caller: Caller, item: Any, name: Any) -> VaultdError | Granted | None:
+        """Why items with these names are refused, or the grants that each of them uses, or None.  Notes what allows them."""
+        rule = batch.route.rule
+        try:
+            try:
+                batch.decided[name] = await self._policy.require(caller, rule, item)
+            except PermissionDenied as refused:
+                return await self._grants.look_up(refused, caller, rule, item)
+        except VaultdError as error:
+            return error
+        return None
+
+    async def _meter(self, batch: _Batch, principal: str, ahead: int) -> None:
+        """Quotas of vaults and keys, and weights: items with the same names are admitted or refused together."""
+        throttle, method, requests = self._throttle, batch.route.rule.method, batch.requests
+        groups: dict[Any, list[int]] = {}
+        for at, name in enumerate(map(batch.name_of, requests)):
+            groups.setdefault(name, []).append(at)
+        over: dict[int, VaultdError] = {}
+        for name, members in groups.items():
+            admit = partial(throttle.admit_uses, principal, method, name, len(members), ahead)
+            try:
+                lease = admit()
+                if lease is not None:
+                    await spend(lease, admit)
+            except VaultdError as error:
+                over.update(dict.fromkeys(members, error))
+        if over:
+            batch.errors.update((batch.places[at], error) for at, error in over.items())
+            batch.places = [place for at, place in enumerate(batch.places) if at not in over]
+            batch.requests = [request for at, request in enumerate(requests) if at not in over]
+
+    async def _take(self, batch: _Batch, caller: Caller, outcomes: list[Any]) -> None:
+        """Sort what the service said: answers, and why items failed."""
+        answers, places = batch.answers, batch.places
+        for start in range(0, len(outcomes), ITEMS_PER_LOOK):
+            if start and self._lane.over():
+                await self._lane.next_turn()
+            stop = start + ITEMS_PER_LOOK
+            used: list[str] = []
+            for at, outcome in zip(places[start:stop], outcomes[start:stop], strict=True):
+                if type(outcome) is tuple:
+                    answers[at], version = outcome
+                    used.append(version)
+                    continue
+                batch.errors[at] = await self._policy.disguise(outcome, caller, batch.route.rule, batch.items[at])
+                if isinstance(outcome, DataLoss):
+                    self._on_data_loss(outcome)
+            batch.versions.update(used)
+
+    async def _record_items(self, entry: Entry, batch: _Batch, outcomes: list[Any]) -> None:
+        """A record for each item, where the configuration asks for it."""
+        versions = {
+            at: outcome[1] for at, outcome in zip(batch.places, outcomes, strict=True) if type(outcome) is tuple
+        }
+        for start in range(0, len(batch.items), ITEMS_PER_LOOK):
+            if start and self._lane.over():
+                await self._lane.next_turn()
+            for at, item in enumerate(batch.items[start : start + ITEMS_PER_LOOK], start):
+                name = batch.name_of(item)
+                verdict, error = batch.verdicts[name], batch.errors.get(at)
+                allowed = verdict is None or type(verdict) is Granted
+                version = versions.get(at, "") if error is None else ""
+                self._audit.item(entry, at, name if allowed else None, version, error)
+
+    def _remember(self, entry: Entry, batch: _Batch) -> None:
+        # Only what policy refused: those names were validated.
+        forbidden = [at for at, error in batch.errors.items() if error.code == "PERMISSION_DENIED"]
+        if forbidden:
+            names: dict[str, None] = {}
+            for at in forbidden[:MAX_NAMED]:
+                name = batch.name_of(batch.items[at])
+                names.update(dict.fromkeys(name if isinstance(name, tuple) else (name,)))
+            error = batch.errors[forbidden[0]]
+            path = batch.route.path
+            self._refusals.note(entry.request_id, entry.principal, path, tuple(names), error.code, error.reason)
+
+
+class _Batch:
+    """What is known of the items so far."""
+
+    __slots__ = (
+        "answers",
+        "by_grants",
+        "decided",
+        "errors",
+        "items",
+        "name_of",
+        "names",
+        "places",
+        "requests",
+        "route",
+        "verdicts",
+        "versions",
+    )
+
+    def __init__(self, route: Route, items: Sequence[Any]) -> None:
+        self.route = route
+        self.items = items
+        self.name_of = route.rule.names
+        self.verdicts: dict[Any, Any] = {}
+        """By names: None where policy allows, grants, or why all items with these names are refused."""
+        self.decided: dict[Any, str] = {}
+        """By names: the entry of the policy that allows them."""
+        self.names: Counter[Any] = Counter()
+        """Of the items that policy or a grant allows."""
+        self.by_grants = GrantsOfBatch()
+        self.requests: list[Any] = []
+        self.places: list[int] = []
+        """What the service gets, and where in the batch it is."""
+        self.answers = [b""] * len(items)
+        """By place, encoded."""
+        self.versions: Counter[str] = Counter()
+        """That gave them."""
+        self.errors: dict[int, VaultdError] = {}
+
+
+async def _encode(batch: _Batch, lane: BulkLane) -> bytes:
+    """The answer to the call, within the size of a message: answers that do not fit say so, and may be asked for again."""
+    outcomes, fields = batch.answers, [RESULT] * len(batch.answers)
+    # Thousands may fail alike: each different status is built once.
+    built: dict[tuple[str, str], bytes] = {}
+    for done, (at, error) in enumerate(batch.errors.items(), start=1):
+        if done % ITEMS_PER_LOOK == 0 and lane.over():
+            await lane.next_turn()
+        alike = (error.reason, error.text)
+        status = built.get(alike)
+        if status is None:
+            status = built[alike] = status_of(error).SerializeToString()
+        outcomes[at], fields[at] = status, STATUS
+    body = await _frame(outcomes, fields, lane)
+    if len(body) > MAX_MESSAGE_BYTES:
+        await _trim(outcomes, fields, batch.errors, lane)
+        body = await _frame(outcomes, fields, lane)
+    return body
+
+
+async def _frame(outcomes: Sequence[bytes], fields: Sequence[int], lane: BulkLane) -> bytes:
+    """Field 1 of the response, repeated: a message that holds an answer in field 1, or a status in field 2."""
+    parts: list[bytes] = []
+    heads: dict[tuple[int, int], bytes] = {}
+    for start in range(0, len(outcomes), ITEMS_PER_LOOK):
+        if start and lane.over():
+            await lane.next_turn()
+        stop = start + ITEMS_PER_LOOK
+        for field, outcome in zip(fields[start:stop], outcomes[start:stop], strict=True):
+            kind = (field, len(outcome))
+            opening = heads.get(kind)
+            if opening is None:
+                inner = head(*kind)
+                opening = heads[kind] = head(1, len(inner) + kind[1]) + inner
+            parts.append(opening)
+            parts.append(outcome)
+    return b"".join(parts)
+
+
+async def _trim(outcomes: list[bytes], fields: list[int], errors: dict[int, VaultdError], lane: BulkLane) -> None:
+    room = MAX_MESSAGE_BYTES - LEAST_RESULT_BYTES * (len(outcomes) + 1)
+    for at, outcome in enumerate(outcomes):
+        if at % ITEMS_PER_LOOK == 0 and lane.over():
+            await lane.next_turn()
+        size = len(head(fields[at], len(outcome))) + len(outcome) + RESULT_FRAME_BYTES
+        if size <= room:
+            room -= size
+        else:
+            error = errors.setdefault(at, _TOO_LARGE)
+            # As small as can be, within what is kept for each: there may be thousands of them.
+            outcomes[at] = Status(code=CODES[error.code], message=error.reason).SerializeToString()
+            fields[at] = STATUS
