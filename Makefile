@@ -60,7 +60,7 @@ types: $(VENV)/.installed-dev ## mypy --strict
 test: $(VENV)/.installed-dev system-packages .bin/grpcurl .bin/loadgen ## every test, from a bare machine
 	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n 3 --dist loadscope
 
-.bin/loadgen: $(wildcard bench/loadgen/*.go) bench/loadgen/go.mod | system-packages
+.bin/loadgen: $(wildcard bench/loadgen/*.go) bench/loadgen/go.mod bench/loadgen/go.sum | system-packages
 	cd bench/loadgen && go build -o $(CURDIR)/.bin/loadgen .
 
 .bin/grpcurl: | system-packages

@@ -104,7 +104,7 @@ def _legend(names: Sequence[str]) -> list[str]:
     parts: list[str] = []
     x, y = float(_LEFT), HEIGHT - 22
     for number, name in enumerate(names):
-        width = 34 + 6.4 * len(name)
+        width = 44 + 6.8 * len(name)
         if x + width > WIDTH and x > _LEFT:
             x, y = _LEFT, y + 16
         colour = COLOURS[number % len(COLOURS)]

@@ -1,7 +1,7 @@
 // Loadgen is the load of the benchmarks: one request, sent again and again over HTTP/2 with TLS, by gRPC or as it stands.
 //
-// Each line on standard input is an order as JSON, each line on standard output what came of it. It needs the standard
-// library alone. Why no tool of others: docs/performance.md, "The load generator".
+// Each line on standard input is an order as JSON, each line on standard output what came of it. Why no tool of others:
+// docs/performance.md, "The load generator".
 package main
 
 import (
@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"time"
 )
 
 func main() {
@@ -33,7 +34,10 @@ func serve() error {
 		if err != nil {
 			return err
 		}
-		if err := answers.Encode(run(order, sender)); err != nil {
+		stop := servers.watch(time.Duration(order.TimeoutS * float64(time.Second)))
+		answer := run(order, sender)
+		stop()
+		if err := answers.Encode(answer); err != nil {
 			return err
 		}
 	}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from bench.clients import LoadFailed, Pressure
+from bench.clients import Pressure
 from bench.contenders import Loaded, summarize
 from bench.figures import Curve, Findings, Point
 from bench.parts.batches import batch
@@ -21,6 +21,8 @@ SHARES: Final = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)
 """Of what a contender can do in a closed loop."""
 CALLERS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 SIZES: Final = (1, 10, 100, 1_000, 10_000)
+BAO_SIZES: Final = (1, 10, 100, 400)
+"""OpenBao refuses a request with more than some hundreds of strings in it."""
 SATURATING: Final = Pressure(64)
 
 
@@ -85,17 +87,18 @@ def sweep_sizes(stand: Stand, pace: Pace) -> Findings:
         return lambda items: peer(stand, server, "OpenBao batch_input", server.encrypt_batch(items), Pressure(2))
 
     findings = Findings()
-    for make in available(
-        [lambda: vault("grpc", "aes"), lambda: vault("grpc", "xaes"), lambda: vault("envoy", "aes"), openbao]
+    for make, sizes in available(
+        [
+            lambda: (vault("grpc", "aes"), SIZES),
+            lambda: (vault("grpc", "xaes"), SIZES),
+            lambda: (vault("envoy", "aes"), SIZES),
+            lambda: (openbao(), BAO_SIZES),
+        ]
     ):
         points = []
-        for items in SIZES:
+        for items in sizes:
             contender = make(items)
-            try:
-                contender.run(pace.sweep_s / 3)
-                points.append(Point(items, summarize(contender.name, [contender.run(pace.sweep_s)])))
-            except LoadFailed as error:
-                findings.notes.append(f"{contender.name}, batches of {items:,}: {error}")
-                break
+            contender.run(pace.sweep_s / 3)
+            points.append(Point(items, summarize(contender.name, [contender.run(pace.sweep_s)])))
         findings.curves.setdefault("size of a batch", []).append(Curve(contender.name, tuple(points)))
     return findings

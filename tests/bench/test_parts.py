@@ -33,7 +33,8 @@ def test_a_run_measures_what_is_there_and_names_what_is_not(capsys):
     assert document["missing"]["KES"].startswith("not given")
     aims = {aim["figure"]: aim["verdict"] for aim in document["aims"]}
     assert aims["Encrypt on grpc.aio / its echo"] in ("met", "missed")
-    assert aims["p99 / p50 at half of saturation on grpc.aio, alone"] == "not measured"
+    assert aims["Encrypt on Envoy / KES"] == "not measured"
+    assert {aim["command"] for aim in document["aims"]} == {"python -m bench run encrypt"}
     (curve,) = document["parts"]["callers"]["curves"]["calls in flight"]
     assert [point["at"] for point in curve["points"]] == [1, 2, 4, 8, 16, 32, 64, 128]
     assert "calls a second, closed loop" in to_html(document)
