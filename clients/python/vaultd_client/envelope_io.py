@@ -133,11 +133,11 @@ class EnvelopeReader(io.RawIOBase):
 
     def _fill(self) -> None:
         piece = self._source.read(self._opener.wanted_bytes)
+        self._ended = not piece
         if piece:
-            opened = self._opener.update(piece)
-        else:
-            opened, self._ended = [self._opener.finish()], True
-        self._ready += filter(None, opened)
+            self._ready += self._opener.update(piece)
+        elif last := self._opener.finish():
+            self._ready.append(last)
 
 
 class EnvelopeFile(io.RawIOBase):

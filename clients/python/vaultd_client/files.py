@@ -25,10 +25,11 @@ Progress = Callable[[int], None]
 def new_file(target: FilePath, *, overwrite: bool) -> Iterator[BinaryIO]:
     """A file to write, which gets its name at the end: complete, synced, and 0600.  When anything fails nothing is left of it.
 
-    Raises FileExistsError when there is one of that name, unless `overwrite`; OSError.
+    Raises FileExistsError when there is one of that name, unless `overwrite`, and when it is a device, a pipe or a directory in any
+    case; OSError.
     """
     path = Path(target)
-    if not overwrite and os.path.lexists(path):
+    if os.path.lexists(path) and not (overwrite and (path.is_symlink() or path.is_file())):
         raise FileExistsError(f"{path} exists")
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".part")
     temporary = Path(name)

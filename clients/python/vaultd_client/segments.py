@@ -11,7 +11,7 @@ Nothing here reads or writes: bytes go in, bytes come out.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
@@ -137,26 +137,29 @@ class SegmentSealer(_Segments):
         self._done = False
         super().__init__(lambda number: self._cipher.sealed_bytes(number) - TAG_BYTES)
 
-    def update(self, data: bytes | bytearray | memoryview) -> list[bytes]:
-        """What can be written so far."""
+    def update(self, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
+        """What can be written so far; read it to its end.  A segment at a time, so that even a large input takes no more memory."""
         self._require_open()
-        sealed, view = self._take_header(), memoryview(data).cast("B")
+        yield from self._take_header()
+        view = memoryview(data).cast("B")
         while True:
             full, view = self._next(view)
             if full is None:
-                return sealed
-            sealed.append(self._cipher.seal(self._number, full, last=False))
+                return
+            yield self._cipher.seal(self._number, full, last=False)
             self._number += 1
 
-    def finish(self) -> list[bytes]:
-        """The end.  Without it the stream does not open."""
+    def finish(self) -> Iterator[bytes]:
+        """The end; read it to its end.  Without it the stream does not open."""
         self._require_open()
         self._done = True
-        return [*self._take_header(), self._cipher.seal(self._number, self._held, last=True)]
+        yield from self._take_header()
+        yield self._cipher.seal(self._number, self._held, last=True)
 
-    def _take_header(self) -> list[bytes]:
+    def _take_header(self) -> Iterator[bytes]:
         header, self._header = self._header, b""
-        return [header] if header else []
+        if header:
+            yield header
 
     def _require_open(self) -> None:
         if self._done:
@@ -174,27 +177,24 @@ class SegmentOpener(_Segments):
         self._done = False
         super().__init__(lambda number: HEADER_BYTES)
 
-    def update(self, data: bytes | bytearray | memoryview) -> list[bytes]:
-        """What is authentic so far.  Raises DecryptionFailed."""
+    def update(self, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
+        """What is authentic so far, a segment at a time; read it to its end.  Raises DecryptionFailed."""
         self._require_open()
-        opened: list[bytes] = []
         view = memoryview(data).cast("B")
         while True:
             full, view = self._next(view)
             if full is None:
-                return opened
-            try:
-                if self._cipher is None:
-                    self._cipher = read_stream(*self._stream, bytes(full))
-                    self._size = self._cipher.sealed_bytes
-                    continue
-                opened.append(self._cipher.open(self._number, full, last=False))
-            except DecryptionFailed:
-                self._done = True
-                if opened:
-                    return opened  # these are authentic; the next call raises
-                raise
+                return
+            self._done = True  # unless this opens
+            if self._cipher is None:
+                self._cipher = read_stream(*self._stream, bytes(full))
+                self._size = self._cipher.sealed_bytes
+                self._done = False
+                continue
+            opened = self._cipher.open(self._number, full, last=False)
+            self._done = False
             self._number += 1
+            yield opened
 
     def finish(self) -> bytes:
         """The last of it.  Raises DecryptionFailed, also when the stream goes on elsewhere."""
