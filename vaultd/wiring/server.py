@@ -22,7 +22,6 @@ from vaultd.engine.refusals import Refusal, RefusalLog
 from vaultd.engine.scheduler import PRINCIPAL as SCHEDULER
 from vaultd.engine.seal import SealState
 from vaultd.errors import DataLoss, Unavailable, VaultdError
-from vaultd.hosts.grpcio import GrpcHost
 from vaultd.instruments import meters_of
 from vaultd.interceptors.approvals import ApprovalStep
 from vaultd.interceptors.audit import AuditStep
@@ -38,6 +37,7 @@ from vaultd.services.health import HealthBoard
 from vaultd.sinks import make_workers, sinks_every_call_needs, sinks_mutations_need
 from vaultd.trust import TrustFiles
 from vaultd.wiring.engine import build_engine
+from vaultd.wiring.hosts import make_host
 from vaultd.wiring.services import make_routes
 from vaultd.wiring.sources import make_slot, open_root_key, open_store
 from vaultd.wiring.tls import TlsFiles
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from vaultd.engine.shared_buckets import SharedCounts
     from vaultd.instruments import SinkNumbers
     from vaultd.interceptors.certificates import TrustBundle
+    from vaultd.wiring.hosts import Host
     from vaultd.workers.siblings import Siblings
 
 
@@ -169,6 +170,7 @@ class Server:
         self.chain = self._build_chain()
         self.port = 0
         self.tls_port = 0
+        self._refresh_tls: Callable[[], Awaitable[None]]
 
     def _on_slot(self, name: str, serving: bool) -> None:
         if self.board.components().get(f"hsm:{name}") is not serving:
@@ -301,11 +303,9 @@ class Server:
             await self._start_seal()
             await self._issuers.tick()  # key files are read, and fetches begin, before the first call
             stack.push_async_callback(self._issuers.close)
-            host = GrpcHost(self.chain, self._tls.read, self._tls.changed, share_port=self._siblings is not None)
-            self.port = host.listen(settings.listen)
-            if settings.listen_tls:
-                self.tls_port = host.listen_tls(settings.listen_tls)
-            await host.start()
+            host = make_host(settings, self.chain, self._tls, share_port=self._siblings is not None)
+            self.port, self.tls_port = await host.start(settings.listen, settings.listen_tls)
+            self._refresh_tls = host.refresh
             stack.push_async_callback(self._drain, host)
             tasks = [
                 asyncio.create_task(self._every(settings.store.feed_poll_ms / 1000, self.follow)),
@@ -425,7 +425,7 @@ class Server:
         for backend in self.engine.backends.values():
             await backend.close()
 
-    async def _drain(self, host: GrpcHost) -> None:
+    async def _drain(self, host: Host) -> None:
         self.board.drain()
         await asyncio.sleep(HEALTH_NOTICE_S)  # balancers that watch health go elsewhere before calls are refused
         self.chain.drain_streams()
@@ -488,6 +488,7 @@ class Server:
     async def _check_files(self) -> None:
         """Trust bundles that changed on disk are in force without a signal, as the listener's certificates are."""
         await self._trust.follow(self._identity)
+        await self._refresh_tls()
         if self._reload_policy.is_set() and self.engine.seal.state is SealState.UNSEALED:
             await self.engine.authority.reload()  # nothing is allowed after a failure: the next turn tries again
             self._reload_policy.clear()

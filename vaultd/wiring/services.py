@@ -62,7 +62,9 @@ def make_routes(
             engine.transit, engine.vaults, engine.backends, engine.lane
         ),
         keys_pb2.DESCRIPTOR.services_by_name["KeysService"]: KeysService(
+            engine.keys,
             engine.lifecycle,
+            engine.key_versions,
             engine.grants,
             engine.ledger,
             engine.usage,
