@@ -75,10 +75,10 @@ async def test_a_change_is_in_force_in_the_other_when_it_returns(tmp_path):
     async with pair(tmp_path) as (one, two):
         ref = await one.create()
         await two.encrypt(ref)
-        await one.lifecycle.disable_version(intent(), version(ref, 1), "")
+        await one.key_versions.disable_version(intent(), version(ref, 1), "")
         with pytest.raises(FailedPrecondition):
             await two.encrypt(ref)
-        await two.lifecycle.enable_version(intent(), version(ref, 1), "")
+        await two.key_versions.enable_version(intent(), version(ref, 1), "")
         assert await one.encrypt(ref)
 
 
