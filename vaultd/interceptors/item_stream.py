@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from vaultd.interceptors.call import Call
     from vaultd.interceptors.routes import Route
     from vaultd.services.context import Context
-    from vaultd.services.encoding import Encoded
     from vaultd.services.crypto_stream import Operation
+    from vaultd.services.encoding import Encoded
 
     Serve = Callable[[Sequence[Any], Context], Awaitable[list[Encoded | VaultdError]]]
 
