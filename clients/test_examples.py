@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+import re
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -60,3 +63,15 @@ async def test_the_example_runs(vault, language):
         "verified true",
         "read vaults/default/secrets/db/versions/1 10 bytes",
     ]
+
+
+async def test_buf_generates_as_the_page_says(tmp_path):
+    page = (HERE.parent / "docs/languages.md").read_text()
+    (template,) = re.findall(r"^   ```yaml\n(.*?)^   ```", page, re.MULTILINE | re.DOTALL)
+    (command,) = re.findall(r"^   (buf generate .*)$", page, re.MULTILINE)
+    (tmp_path / "buf.gen.yaml").write_text(textwrap.dedent(template))
+    (tmp_path / "vaultd").symlink_to(HERE.parent)
+    path = f"{HERE.parent / '.bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    process = await asyncio.create_subprocess_shell(command, cwd=tmp_path, env={**os.environ, "PATH": path})
+    assert await process.wait() == 0
+    assert (tmp_path / "gen/vaultd/v1/crypto_grpc.pb.go").stat().st_size

@@ -25,12 +25,14 @@ from vaultd.backends.pkcs11.uses import USES  # noqa: E402
 from vaultd.backends.software import SoftwareBackend  # noqa: E402
 from vaultd.engine import (  # noqa: E402
     access,
+    approval_rules,
     approvals,
     audit_witness,
     conditions,
     key_grants,
+    key_specs,
+    key_versions,
     leases,
-    lifecycle,
     paging,
     permissions,
     policy,
@@ -40,6 +42,7 @@ from vaultd.engine import (  # noqa: E402
     refusals,
     revocations,
     scheduler,
+    secret_aliases,
     secret_payloads,
     secrets,
     usage,
@@ -51,7 +54,7 @@ from vaultd.engine.clock import DAY_US, SECOND_US  # noqa: E402
 from vaultd.engine.ledger import REPLAY_WINDOW_US  # noqa: E402
 from vaultd.engine.model import VersionState  # noqa: E402
 from vaultd.hosts import grpcio, plain  # noqa: E402
-from vaultd.interceptors import chain, crl, item_stream, jose, streams, throttle, tokens, validate  # noqa: E402
+from vaultd.interceptors import batches, crl, item_stream, jose, streams, throttle, tokens, validate  # noqa: E402
 from vaultd.interceptors.errors import Internal  # noqa: E402
 from vaultd.interceptors.rules import RULES, Access  # noqa: E402
 from vaultd.services import crypto_stream, health  # noqa: E402
@@ -86,7 +89,7 @@ NAME_CHECKS = {
     "_key_or_vault": "a key or a vault",
     "_approval": "`approvals/{approval}`",
     "_import_job": "`vaults/{vault}/importJobs/{import_job}`",
-    "_rules": f"at most {approvals.MAX_RULES}, together at most {approvals.MAX_RULES_CHARS // KIB} KiB",
+    "_rules": f"at most {approval_rules.MAX_RULES}, together at most {approval_rules.MAX_RULES_CHARS // KIB} KiB",
     "_grantable": f"1 to {validate.MAX_GRANTED} permissions that can be granted, each once",
     "_watched": "`/`, `vaults`, `vaults/{vault}`, its `keys` or `secrets`, one of them, its `versions`, or a version",
     "_kinds": f"at most {validate.MAX_KINDS} known kinds",
@@ -290,24 +293,24 @@ def field_limits() -> str:
 def fixed_limits() -> str:
     rows = [
         ("a message, either way", size(grpcio.MAX_MESSAGE_BYTES)),
-        ("items of a batch", f"1 to {chain.MAX_ITEMS:,}"),
+        ("items of a batch", f"1 to {batches.MAX_ITEMS:,}"),
         ("a resource name", f"{names.MAX_NAME_CHARS} characters"),
         ("a page", f"{paging.MAX_PAGE:,} items, {paging.DEFAULT_PAGE} by default"),
         ("a page token", f"{validate.MAX_TOKEN_CHARS} characters"),
         ("how long a `request_id` is remembered", f"{REPLAY_WINDOW_US // SECOND_US // 3600} hours"),
-        ("versions of a key", f"{lifecycle.MAX_VERSIONS:,}"),
+        ("versions of a key", f"{key_versions.MAX_VERSIONS:,}"),
         ("versions of a secret, in its life", f"{secrets.MAX_VERSIONS:,}"),
-        ("`keep_versions` of a secret", f"1 to {secrets.MAX_KEPT}, {secrets.DEFAULT_KEPT} by default"),
-        ("aliases of a secret", f"{secrets.MAX_ALIASES}"),
+        ("`keep_versions` of a secret", f"1 to {secret_aliases.MAX_KEPT}, {secret_aliases.DEFAULT_KEPT} by default"),
+        ("aliases of a secret", f"{secret_aliases.MAX_ALIASES}"),
         ("`version_ttl` of a secret", "1 second to 100 years"),
-        ("`rotation_period`", f"1 hour to {lifecycle.MAX_ROTATION_US // DAY_US:,} days"),
-        ("`destroy_scheduled_duration`", f"at most {lifecycle.MAX_DESTROY_DELAY_US // DAY_US} days"),
+        ("`rotation_period`", f"1 hour to {key_specs.MAX_ROTATION_US // DAY_US:,} days"),
+        ("`destroy_scheduled_duration`", f"at most {key_specs.MAX_DESTROY_DELAY_US // DAY_US} days"),
         ("grants of a key, in all", f"{key_grants.MAX_GRANTS_PER_KEY:,}, {key_grants.MAX_GRANTS:,}"),
         ("`expire_time` of a grant", f"at most {key_grants.MAX_TERM_US // DAY_US} days ahead"),
         ("uses of a grant leased at a time", f"a sixteenth of `max_uses`, at most {key_grants.BLOCK_USES:,}"),
         ("open approvals of a principal, in all", f"{approvals.MAX_OPEN_PER_PRINCIPAL}, {approvals.MAX_OPEN:,}"),
         ("how long an approval that ended can be looked at", f"{approvals.KEPT_US // DAY_US} days"),
-        ("methods, approvers of an approval rule", f"{approvals.MAX_METHODS}, {approvals.MAX_APPROVERS}"),
+        ("methods, approvers of an approval rule", f"{approval_rules.MAX_METHODS}, {approval_rules.MAX_APPROVERS}"),
         ("messages leased at a time (random-nonce ciphers)", f"{usage.BLOCK_MESSAGES:,}"),
         ("share of the message budget at which a key is rotated by itself", f"{usage.ROTATE_AT:.1%}"),
         ("cost of a message in its rate class", f"1, and 1 more for each {size(throttle.BYTES_PER_TOKEN)}"),

@@ -5,6 +5,7 @@
  *   write   write, writev and pwrite of what is already open
  *   sync    fdatasync and fsync
  *   open    opening for writing, or making, a file
+ *   delay   no error, but milliseconds that a sync which fails takes before it does
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -16,6 +17,7 @@
 #include <string.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
@@ -58,6 +60,15 @@ static int fails(const char *fault, int fd) {
     return 0;
 }
 
+static int fails_to_sync(int fd) {
+    if (!fails("sync", fd)) return 0;
+    int delay_ms = told("delay");
+    struct timespec rest = {delay_ms / 1000, delay_ms % 1000 * 1000000L};
+    while (nanosleep(&rest, &rest) != 0) continue;
+    errno = told("sync") ? told("sync") : EIO;
+    return 1;
+}
+
 ssize_t write(int fd, const void *data, size_t size) {
     static ssize_t (*real)(int, const void *, size_t);
     if (real == NULL) real = REAL(write);
@@ -85,13 +96,13 @@ ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) {
 int fdatasync(int fd) {
     static int (*real)(int);
     if (real == NULL) real = REAL(fdatasync);
-    return fails("sync", fd) ? -1 : real(fd);
+    return fails_to_sync(fd) ? -1 : real(fd);
 }
 
 int fsync(int fd) {
     static int (*real)(int);
     if (real == NULL) real = REAL(fsync);
-    return fails("sync", fd) ? -1 : real(fd);
+    return fails_to_sync(fd) ? -1 : real(fd);
 }
 
 static int may_not(const char *path, int flags) {

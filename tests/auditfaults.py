@@ -7,6 +7,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+SLOW_MS = 400
+"""How long a slow disk takes to fail."""
+
 
 def build_shim(directory: Path) -> Path:
     """Compile tests/auditfaults.c."""
@@ -28,7 +31,7 @@ class Shim:
         }
 
     def fail(self, **faults: int) -> None:
-        """From now on: `write`, `sync`, `open`, each with the number of its error."""
+        """From now on: `write`, `sync`, `open`, each with the number of its error; `delay`, the milliseconds of a failing sync."""
         for fault, number in faults.items():
             temporary = self._control / f"{fault}.tmp"
             temporary.write_text(str(number))
@@ -135,11 +138,12 @@ class ReplacedDirectory(Fault):
 
 
 def disk_faults(shim: Shim, directory: Path) -> dict[str, Fault]:
-    """Six faults by name, none of which needs rights of root."""
+    """Seven faults by name, none of which needs rights of root."""
     return {
         "enospc": ErrorFault(shim, write=errno.ENOSPC),
         "eio-write": ErrorFault(shim, write=errno.EIO),
         "eio-fsync": ErrorFault(shim, sync=errno.EIO),
+        "slow-fsync": ErrorFault(shim, delay=SLOW_MS, sync=errno.EIO),
         "read-only": ErrorFault(shim, write=errno.EROFS, open=errno.EROFS),
         "deleted": DeletedSegment(directory),
         "replaced": ReplacedDirectory(directory),

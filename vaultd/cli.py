@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
+import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,18 +17,27 @@ from vaultd import __version__
 from vaultd.config import ConfigError, Settings, load_settings, read_yaml
 from vaultd.errors import FailedPrecondition, VaultdError
 from vaultd.hosts.transport import restrict_transport
+from vaultd.process import harden_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from contextlib import AsyncExitStack
 
     from vaultd.audit.checkpoints import PublicKey
+    from vaultd.audit.verify import Verdict
     from vaultd.secret import Secret
-    from vaultd.wiring import Server
+    from vaultd.workers.supervisor import Supervisor
 
 ACCEPT_RESTORE = click.option(
     "--accept-restore",
     is_flag=True,
     help="Take a store that was put back from the past, this once; it is recorded.",
+)
+HOST = click.option(
+    "--host", type=click.Choice(["grpc", "envoy"]), help="How calls arrive: in grpc.aio, or in an Envoy of its own."
+)
+WORKERS = click.option(
+    "--workers", type=click.IntRange(1, 64), metavar="N", help="Processes that serve one port from one store."
 )
 CONFIG = click.option(
     "--config", "config", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, help="YAML file."
@@ -64,16 +74,6 @@ def _load(config: Path) -> Settings:
     return settings
 
 
-def _harden_process() -> None:
-    """No core dumps, and no other process of this user may read our memory."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        import ctypes
-
-        set_dumpable = 4
-        ctypes.CDLL(None, use_errno=True).prctl(set_dumpable, 0, 0, 0, 0)
-
-
 def _ask_passphrase(settings: Settings, *, confirm: bool) -> Secret | None:
     from vaultd.secret import Secret
 
@@ -91,7 +91,7 @@ def _ask_passphrase(settings: Settings, *, confirm: bool) -> Secret | None:
 def main() -> None:
     """vaultd, a self-hosted key vault that speaks gRPC."""
     restrict_transport()
-    _harden_process()
+    harden_process()
 
 
 @main.command()
@@ -99,50 +99,134 @@ def main() -> None:
 @click.option("--listen", default="127.0.0.1:7443", show_default=True, metavar="HOST:PORT")
 @click.option("--hsm", is_flag=True, help="Make a SoftHSM token in the directory, for protection_level HSM.")
 @click.option("--metrics", metavar="HOST:PORT", help="Serve metrics for Prometheus there, and plain HTTP health.")
+@WORKERS
+@HOST
 @ACCEPT_RESTORE
-def dev(directory: Path, listen: str, *, hsm: bool, metrics: str | None, accept_restore: bool) -> None:
+def dev(
+    directory: Path,
+    listen: str,
+    *,
+    hsm: bool,
+    metrics: str | None,
+    workers: int | None,
+    host: str | None,
+    accept_restore: bool,
+) -> None:
     """Make certificates and a vault in a directory (once), and serve."""
     from vaultd.dev import ADMIN, create_dev_directory, grpcurl_line
     from vaultd.softhsm import SoftHsmMissing
 
     try:
-        config = create_dev_directory(directory, listen, hsm=hsm, metrics=metrics)
+        config = create_dev_directory(directory, listen, hsm=hsm, metrics=metrics, workers=workers, host=host)
     except SoftHsmMissing as error:
         raise SystemExit(f"vaultd: {error}") from None
     settings = _load(config)
 
+    def announce(address: str, plain: str, audit_keys: bytes) -> None:
+        if audit_keys:
+            (directory / "audit.pub").write_bytes(audit_keys)
+        print(f"ready {address}", flush=True)
+        print(grpcurl_line(directory, address), flush=True)
+        if plain:
+            print(f"metrics http://{plain}/metrics", flush=True)
+
     async def start() -> None:
         if not settings.store.path.exists():
             await _init(settings, [ADMIN], directory / "policy.yaml", None, lambda _: None)
+        await _serve(config, settings, announce, accept_restore=accept_restore)
 
-        def announce(address: str, plain: str, server: Server) -> None:
-            if server.witness.public_keys:
-                (directory / "audit.pub").write_bytes(server.witness.public_pem)
-            print(f"ready {address}", flush=True)
-            print(grpcurl_line(directory, address), flush=True)
-            if plain:
-                print(f"metrics http://{plain}/metrics", flush=True)
-
-        await _serve(settings, announce, accept_restore=accept_restore)
-
+    if settings.workers > 1:
+        if not settings.store.path.exists():
+            # In a process of its own: the supervisor opens no store.
+            command = [sys.executable, "-m", "vaultd", "init", "--config", str(config), "--admin", ADMIN]
+            made = subprocess.run([*command, "--policy", str(directory / "policy.yaml")], stdout=subprocess.DEVNULL)  # noqa: S603
+            if made.returncode:
+                raise SystemExit(made.returncode)
+        _supervise(config, settings, announce, accept_restore=accept_restore)
     _run_server(start())
 
 
 @main.command()
 @CONFIG
+@WORKERS
+@HOST
 @ACCEPT_RESTORE
-def serve(config: Path, *, accept_restore: bool) -> None:
+def serve(config: Path, *, workers: int | None, host: str | None, accept_restore: bool) -> None:
     """Serve with a configuration file."""
-    settings = _load(config)
+    chosen = {"workers": workers, "host": host}
+    settings = _load(config).model_copy(update={name: value for name, value in chosen.items() if value is not None})
+    if problem := settings.host_problem():
+        raise SystemExit(f"vaultd: {problem}")
 
-    def announce(address: str, plain: str, server: Server) -> None:
-        del plain, server
+    def announce(address: str, plain: str, audit_keys: bytes) -> None:
+        del plain, audit_keys
         print(f"ready {address}", flush=True)
 
-    _run_server(_serve(settings, announce, accept_restore=accept_restore))
+    if settings.workers > 1:
+        _supervise(config, settings, announce, accept_restore=accept_restore)
+    _run_server(_serve(config, settings, announce, accept_restore=accept_restore))
 
 
-async def _serve(settings: Settings, announce: Callable[[str, str, Server], None], *, accept_restore: bool) -> None:
+def _supervise(
+    config: Path, settings: Settings, announce: Callable[[str, str, bytes], None], *, accept_restore: bool
+) -> NoReturn:
+    """Serve with several processes, and leave when they have ended."""
+    from vaultd.audit.segments import lock_directory, prepare_directory
+    from vaultd.engine.shared_buckets import TABLE_BYTES
+    from vaultd.workers.pages import serve_pages
+    from vaultd.workers.supervisor import Supervisor, shared_file, worker_command
+
+    listen, plain = settings.metrics.listen, ""
+
+    async def beside(stack: AsyncExitStack, supervisor: Supervisor) -> None:
+        nonlocal plain
+        if listen:
+            plain = f"{listen.rpartition(':')[0]}:{await serve_pages(stack, supervisor, listen)}"
+
+    async def start() -> None:
+        # The chain in the directory itself is nobody's while workers have theirs: nor is it that of a command beside them.
+        prepare_directory(settings.audit.directory)
+        lock_directory(settings.audit.directory)
+        supervisor = Supervisor(
+            worker_command(config),
+            settings.workers,
+            settings.listen,
+            settings.listen_tls,
+            settings.drain_grace_s,
+            lambda address, audit_keys: announce(address, plain, audit_keys),
+            counts_fd=shared_file(TABLE_BYTES),
+            accept_restore=accept_restore,
+        )
+        if not await supervisor.run(beside):
+            raise SystemExit(1)  # whoever failed has said why
+
+    _run(start())
+    raise SystemExit(0)
+
+
+@main.command(hidden=True)
+@CONFIG
+@click.option("--control-fd", type=int, required=True)
+def worker(config: Path, control_fd: int) -> None:
+    """Serve as one of several workers.  For the supervisor of `serve --workers` and `dev --workers`."""
+    settings = _load(config)
+
+    async def start() -> None:
+        from vaultd.wiring.worker import serve_worker
+
+        await serve_worker(settings, control_fd)
+
+    _run_server(start())
+
+
+async def _serve(
+    config: Path, settings: Settings, announce: Callable[[str, str, bytes], None], *, accept_restore: bool
+) -> None:
+    if settings.host == "envoy":
+        from vaultd.envoy_process import serve_in_envoy
+
+        await serve_in_envoy(config, settings, announce, accept_restore=accept_restore)
+        return
     from vaultd.wiring import Server
 
     server = Server(settings, accept_restore=accept_restore)
@@ -153,7 +237,8 @@ async def _serve(settings: Settings, announce: Callable[[str, str, Server], None
     loop.add_signal_handler(signal.SIGHUP, server.reload)
     async with server.running():
         plain = settings.metrics.listen and f"{settings.metrics.listen.rpartition(':')[0]}:{server.observing.port}"
-        announce(f"{settings.listen.rpartition(':')[0]}:{server.port}", plain, server)
+        audit_keys = server.witness.public_pem if server.witness.public_keys else b""
+        announce(f"{settings.listen.rpartition(':')[0]}:{server.port}", plain, audit_keys)
         await stop.wait()
 
 
@@ -390,21 +475,31 @@ def audit_replay(config: Path, name: str, begin: str, end: str) -> None:
 def audit_verify(directory: Path, public_key: Path | None, config: Path | None) -> None:
     """Verify an audit directory, beside a running server or without one.  Exit code 1 names the first bad record."""
     from vaultd.audit.checkpoints import read_public_keys
-    from vaultd.audit.verify import verify_directory
+    from vaultd.audit.ties import OWN
+    from vaultd.audit.verify import verify_chains
     from vaultd.audit.walk import BadRecord
 
     try:
         keys = read_public_keys(public_key.read_bytes()) if public_key is not None else None
-        mac_key, own = _audit_keys(directory, config) if config is not None else (None, [])
-        verdict = verify_directory(directory, keys=keys or own or None, mac_key=mac_key)
+        mac_key, own = _audit_keys(config) if config is not None else (None, [])
+        verdicts = verify_chains(directory, keys=keys or own or None, mac_key=mac_key)
     except BadRecord as bad:
         raise SystemExit(f"vaultd: bad record: {bad}") from None
     except VaultdError as error:
         raise SystemExit(f"vaultd: {error.reason}: {error.text}") from None
     except (OSError, ValueError) as error:
         raise SystemExit(f"vaultd: {error}") from None
+    for name, verdict in verdicts.items():
+        _tell_verdict(verdict, "" if name == OWN else f", in {name}", macs=config is not None)
+    if not keys and not own and any(verdict.newest is not None for verdict in verdicts.values()):
+        click.echo("the key is the one that the log names: pin it with --public-key")
+    if len(verdicts) > 1:
+        click.echo(f"tied: {len(verdicts)} chains, and none that they name is missing or cut off")
+
+
+def _tell_verdict(verdict: Verdict, where: str, *, macs: bool) -> None:
     begin = verdict.pruned + 1 if verdict.pruned else verdict.first
-    click.echo(f"ok: chain {verdict.chain_id.hex()}, records {begin} to {verdict.last}")
+    click.echo(f"ok: chain {verdict.chain_id.hex()}, records {begin} to {verdict.last}{where}")
     if verdict.pruned:
         click.echo(f"pruned: records up to {verdict.pruned}, behind a signed tree head")
     if verdict.newest is None:
@@ -414,24 +509,21 @@ def audit_verify(directory: Path, public_key: Path | None, config: Path | None) 
             f"signed: records up to {verdict.newest.last} at {verdict.newest.time}, {verdict.checkpoints} checkpoints, "
             f"by {' '.join(verdict.keys)}"
         )
-        if not keys and not own:
-            click.echo("the key is the one that the log names: pin it with --public-key")
     if verdict.unsigned:
         click.echo(f"after it: {verdict.unsigned} records, chained and not signed yet")
-    if config is not None:
+    if macs:
         click.echo(f"MACs: {verdict.macs} verified")
 
 
-def _audit_keys(directory: Path, config: Path) -> tuple[bytes, list[PublicKey]]:
-    """The key of the log's MACs, and who signs its checkpoints, from the store."""
-    from vaultd.audit.segments import read_chain_id
+def _audit_keys(config: Path) -> tuple[Callable[[bytes], bytes], list[PublicKey]]:
+    """What gives the key of a chain's MACs, and who signs its checkpoints, from the store."""
     from vaultd.engine.audit_witness import mac_key, stored_public_keys
     from vaultd.wiring import Server
 
     settings = _load(config)
     passphrase = _ask_passphrase(settings, confirm=False)
 
-    async def read() -> tuple[bytes, list[PublicKey]]:
+    async def read() -> tuple[Callable[[bytes], bytes], list[PublicKey]]:
         _require_store(settings)
         server = Server(settings)
         await server.engine.store.open()
@@ -443,6 +535,6 @@ def _audit_keys(directory: Path, config: Path) -> tuple[bytes, list[PublicKey]]:
             for backend in server.engine.backends.values():
                 await backend.close()
             await server.engine.store.close()
-        return mac_key(sealer, read_chain_id(directory) or b""), keys
+        return partial(mac_key, sealer), keys
 
     return asyncio.run(read())

@@ -64,8 +64,8 @@ class Observing:
         """Whether anybody is given metrics."""
         return bool(self._settings.metrics.listen or self._settings.metrics.push_interval_s)
 
-    async def start(self, stack: AsyncExitStack, meters: Meters, board: HealthBoard) -> None:
-        """Open what is configured; the stack closes it."""
+    async def start(self, stack: AsyncExitStack, meters: Meters, board: HealthBoard, *, listens: bool = True) -> None:
+        """Open what is configured; the stack closes it.  A worker does not listen: its supervisor does, and asks it."""
         settings = self._settings
         if not (settings.metrics.listen or settings.otlp.endpoint):
             return
@@ -76,10 +76,14 @@ class Observing:
                 meters.observe("vaultd.spans", self.spans.outcomes)
         self._provider = await asyncio.to_thread(_make_provider, settings, meters, resource)
         stack.push_async_callback(asyncio.to_thread, self._provider.close)
-        if settings.metrics.listen:
+        if settings.metrics.listen and listens:
             host = PlainHost(_pages(self._provider, board))
             self.port = await host.listen(settings.metrics.listen)
             stack.push_async_callback(host.close)
+
+    async def scrape(self, accept: str) -> tuple[str, bytes]:
+        """Content type and text of the metrics, for a scraper that accepts these types; nothing where they are not configured."""
+        return await self._provider.scrape(accept) if self._provider is not None else (TEXT, b"")
 
     async def push(self) -> None:
         """Send the metrics to the collector, if it takes them now: the next push has all of it again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -19,6 +20,9 @@ from vaultd.services.crypto import CryptoService
 from vaultd.services.crypto_stream import CryptoSession, answer_bytes
 from vaultd_client.v1 import crypto_pb2 as pb
 from vaultd_client.v1 import identity_pb2, policy_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -91,6 +95,15 @@ async def ask(client, *operations, **options) -> list[pb.CryptoResult]:
     assert await stream.call.read() is grpc.aio.EOF
     assert await stream.call.code() is grpc.StatusCode.OK
     return [found[id] for id in sorted(found)]
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    """Return once something that tells nobody has happened."""
+    async with asyncio.timeout(20):
+        while True:
+            if happened():
+                return
+            await asyncio.sleep(0.01)
 
 
 def records_of(world) -> list[dict[str, object]]:
@@ -344,6 +357,46 @@ async def test_nothing_is_begun_for_who_does_not_take_its_answers(world):
     assert sum(len(body) for body, _ in full[0].out) < 6 * 1024 * 1024
     assert 0 < len(records_of(world)) - before < 300
     call.cancel()
+
+
+async def test_all_streams_of_a_principal_that_nobody_reads_hold_no_more_than_their_bound(tmp_path):
+    bound = 8 * 1024 * 1024
+    limits = {**GENEROUS["limits"], "stream_mib": 8, "stream_mib_per_principal": 8}
+    async with running_server(tmp_path, limits=limits) as server:
+        await World(server).furnish("default")
+        held = server.server.chain._items._held
+        operations = [random_bytes(id) for id in range(250)]  # four streams could hold it all
+        streams = [Stream(server.app) for _ in range(12)]
+        for stream in streams:
+            await stream.send(*operations)
+            await stream.call.done_writing()
+        open_streams = server.server.chain._open_streams._streams
+        await until(lambda: held.held >= bound and not any(one.tasks for one in open_streams))
+        assert held.held < bound + 2 * 1024 * 1024
+        (other,) = await asyncio.wait_for(ask(server.admin, encrypt(1)), 10)
+        assert other.encrypt.ciphertext
+        for found in await asyncio.gather(*(stream.results(250) for stream in streams)):
+            assert len(found) == 250
+        for stream in streams:
+            assert await stream.call.code() is grpc.StatusCode.OK
+        assert held.held == 0
+
+
+async def test_what_comes_on_all_streams_at_once_beyond_twice_the_bound_is_refused(tmp_path):
+    limits = {**GENEROUS["limits"], "stream_mib": 8, "stream_mib_per_principal": 8}
+    async with running_server(tmp_path, limits=limits) as server:
+        await World(server).furnish("default")
+        large = [encrypt(id, data=bytes(60_000)) for id in range(60)]  # 3.5 MiB
+        streams = [Stream(server.app) for _ in range(12)]
+        await asyncio.gather(*(stream.send(*large) for stream in streams), return_exceptions=True)
+        await until(lambda: any(stream.call.done() for stream in streams))
+        over = next(stream for stream in streams if stream.call.done())
+        assert reason_of(await over.end()) == "STREAM_BYTES_EXCEEDED"
+        for stream in streams:
+            stream.call.cancel()
+        held = server.server.chain._items._held
+        await until(lambda: held.held == 0)
+        assert (await ask(server.app, encrypt(1)))[0].encrypt.ciphertext
 
 
 @pytest.mark.parametrize(

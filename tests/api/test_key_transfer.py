@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
-from click.testing import CliRunner
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
-from test_vaultctl import vaultctl
 from wire import GENEROUS, INVALID_ARGUMENT, KEYS, NOT_FOUND, PERMISSION_DENIED, World, call, key_of
 
+import commandline
 from contract.backend import outside_material, pkcs8
 from harness import APP, FakeClock, running_server
 from softhsm import hsm_section
 from vaultd_client.key_wrapping import Recipient, unwrap_exported, wrap_for_import
 from vaultd_client.v1 import approval_pb2, crypto_pb2, keys_pb2, resources_pb2
 from vaultd_client.v1 import key_transfer_pb2 as pb
-from vaultd_client.vaultctl import main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,17 +46,8 @@ def openssl(*arguments: Any, data: bytes = b"") -> bytes:
 
 
 async def ctl(world: World, *arguments: Any, data: bytes = b"") -> tuple[int, str]:
-    """vaultctl within this process, on a thread; exit code and all that it said."""
-    tls = world.server.directory / "tls"
-    environment = {
-        "VAULTD_ADDR": world.server.address,
-        "VAULTD_CA": str(tls / "ca.crt"),
-        "VAULTD_CERT": str(tls / "admin.crt"),
-        "VAULTD_KEY": str(tls / "admin.key"),
-    }
-    words = [str(argument) for argument in arguments]
-    done = await asyncio.to_thread(CliRunner().invoke, main, words, input=data, env=environment)
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    """vaultctl within this process; exit code and all that it said."""
+    done = await commandline.ctl(world.server, *arguments, data=data)
     return done.exit_code, done.output
 
 
@@ -220,7 +208,7 @@ async def test_vaultctl_imports_from_its_standard_input_as_a_process_and_wraps_b
             world, "keys", "import", name, made, "--method", method.removeprefix("WRAPPING_METHOD_"), "--keep-primary"
         )
         assert (code, said) == (0, f"{name}/versions/{number}\n"), method
-    code, out, err = await vaultctl(world.server, "keys", "import", name, str(tmp_path / "first.pem"))
+    code, out, err = await commandline.vaultctl(world.server, "keys", "import", name, str(tmp_path / "first.pem"))
     assert (code, out, err) == (0, f"{name}/versions/6\n", "")
 
 
@@ -247,7 +235,8 @@ async def test_vaultctl_says_what_is_wrong_with_a_file(world, tmp_path):
     }
     for arguments, text in wrong.items():
         code, said = await ctl(world, *arguments)
-        assert (code, text in said, said.count("\n")) == (2, True, 1), (arguments, said)
+        asked = "\n  request: " in said  # otherwise nothing was asked of the server
+        assert (code in {1, 3, 5} if asked else code == 2, text in said) == (True, True), (arguments, code, said)
 
 
 # -- export, backup -----------------------------------------------------------------------------------------------------

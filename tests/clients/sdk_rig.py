@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from harness import running_server
 from vaultd_client import AsyncClient, Client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine, Iterator
     from pathlib import Path
 
 VAULT = "vaults/default"
@@ -147,3 +149,24 @@ async def wire_to(address: str) -> AsyncIterator[Wire]:
             await asyncio.gather(*tasks, return_exceptions=True)
         wire.cut()
         await asyncio.sleep(0)  # transports that were aborted close their sockets in the loop's next turn
+
+
+@contextmanager
+def server_in_a_thread(directory: Path, **settings: Any) -> Iterator[Any]:
+    """A running server on an event loop of its own, for tests that block as their libraries do."""
+    with asyncio.Runner() as runner, ThreadPoolExecutor(1) as thread:
+        serving = running_server(directory, **{**PATIENT, **settings})
+        loop = thread.submit(runner.get_loop).result()
+        thread.submit(loop.run_forever)
+
+        def on_loop(step: Coroutine[Any, Any, Any]) -> Any:
+            return asyncio.run_coroutine_threadsafe(step, loop).result(30)
+
+        try:
+            server = on_loop(serving.__aenter__())
+            try:
+                yield server
+            finally:
+                on_loop(serving.__aexit__(None, None, None))
+        finally:
+            loop.call_soon_threadsafe(loop.stop)

@@ -14,7 +14,10 @@ from harness import running_server
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "clients/python/examples"
-DOCUMENTS = [ROOT / "clients/python/README.md", ROOT / "docs/sdk.md"]
+DOCUMENTS = [
+    ROOT / "clients/python/README.md",
+    *(ROOT / f"docs/{name}.md" for name in ("sdk", "envelope", "integrations")),
+]
 
 
 def programs(path: Path) -> list[str]:
@@ -40,7 +43,7 @@ async def run(server, stem: str, programs: list[str]) -> list[str]:
     }
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-W", "error", "-c", RUNNER, env=environment, **pipes
+        sys.executable, "-W", "error", "-c", RUNNER, cwd=server.directory, env=environment, **pipes
     )
     out, err = await process.communicate(json.dumps(programs).encode())
     assert process.returncode == 0, f"{out.decode()}\n{err.decode()}"

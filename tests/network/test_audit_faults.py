@@ -24,7 +24,7 @@ def faulty(tmp_path_factory):
         process.kill()
 
 
-@pytest.mark.parametrize("name", ["enospc", "eio-write", "eio-fsync", "read-only", "deleted", "replaced"])
+@pytest.mark.parametrize("name", ["enospc", "eio-write", "eio-fsync", "slow-fsync", "read-only", "deleted", "replaced"])
 async def test_while_the_disk_fails_no_call_is_answered_and_then_all_are(faulty, name):
     process, shim, directory = faulty
     remote = Remote(process)

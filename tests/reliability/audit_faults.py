@@ -33,7 +33,7 @@ from vaultd.devpki import create_dev_pki
 if TYPE_CHECKING:
     from receivers import OtlpReceiver
 
-KINDS = ("enospc", "eio-write", "eio-fsync", "read-only", "deleted", "replaced", "hung-sink")
+KINDS = ("enospc", "eio-write", "eio-fsync", "slow-fsync", "read-only", "deleted", "replaced", "hung-sink")
 TMPFS_BYTES = 64 * 1024 * 1024
 MAX_LAG_S = 0.05
 LAG_SERVER = ("tests/reliability/lag_server.py",)

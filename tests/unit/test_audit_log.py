@@ -488,6 +488,14 @@ async def until_recorded(log, directory, event):
         await asyncio.to_thread(lambda: None)
 
 
+async def until_serving(log):
+    """Check until the log goes on; bounded by the test's timeout."""
+    while not log.serving:
+        log.check()
+        await log.proved(60)
+        await asyncio.to_thread(lambda: None)
+
+
 async def test_a_deleted_segment_is_noticed_put_back_and_recorded_in_a_new_one(tmp_path):
     async with audit_log(tmp_path / "audit") as log:
         log.append({})
@@ -655,6 +663,7 @@ async def test_a_failed_sync_fails_all_waiters_and_its_segment_is_never_used_aga
         content = segment.read_bytes()
 
         disk.error = None
+        await until_serving(log)
         receipt = await log.append_durable({"n": 51})
         assert log.serving
         assert segment.read_bytes() == content
@@ -676,10 +685,111 @@ async def test_a_disk_that_keeps_failing_to_sync_serves_nothing_and_leaves_no_li
             with pytest.raises(Unavailable):
                 log.append({})
             log.check()
+            await log.proved(60)
             assert not log.serving
         assert len(segment_paths(tmp_path / "audit")) == 1
         disk.error = None
+        await until_serving(log)
         assert log.append({}).sequence == 3
+
+
+async def test_a_disk_that_fails_slowly_stalls_nobody_who_is_refused(tmp_path):
+    disk, loop, threads = Disk(), threading.get_ident(), set()
+
+    def fdatasync(fd: int) -> None:
+        threads.add(threading.get_ident())
+        disk.fdatasync(fd)
+
+    async with audit_log(tmp_path / "audit", fdatasync=fdatasync) as log:
+        await log.append_durable({})
+        disk.error = errno.EIO
+        with pytest.raises(Unavailable):
+            await log.append_durable({})
+        threads.clear()
+        disk.go_on.clear()
+        for _ in range(3):
+            disk.started.clear()
+            with pytest.raises(Unavailable):
+                log.append({"while": "the new segment's sync is under way"})
+            await asyncio.to_thread(disk.started.wait)
+            log.check()
+            assert not log.serving
+            disk.go_on.set()
+            await log.proved(60)
+            disk.go_on.clear()
+        assert threads
+        assert loop not in threads
+        disk.go_on.set()
+        disk.error = None
+        await until_serving(log)
+        await log.append_durable({"n": "after"})
+    assert_gapless(tmp_path / "audit")
+    assert verify_directory(tmp_path / "audit").last == len(records(tmp_path / "audit"))
+
+
+async def test_what_goes_wrong_while_a_new_segment_is_proved_is_in_the_next_one(tmp_path):
+    disk = Disk()
+    async with audit_log(tmp_path / "audit", fdatasync=disk.fdatasync) as log:
+        await log.append_durable({})
+        disk.error = errno.EIO
+        with pytest.raises(Unavailable):
+            await log.append_durable({})
+        disk.error = None
+        disk.started.clear()
+        disk.go_on.clear()
+        log.check()
+        await asyncio.to_thread(disk.started.wait)
+        log.use_key(bytes(32))  # as unseal does
+        log._rescued("audit-x.jsonl", 5)
+        assert not log.serving
+        disk.go_on.set()
+        await until_serving(log)
+        log.append({})
+    written = records(tmp_path / "audit")
+    assert [record.get("event") for record in written[2:]] == ["segment_abandoned", "segment_restored", None]
+    assert all("mac" in record for record in written[2:])
+    assert_gapless(tmp_path / "audit")
+
+
+async def test_a_sync_that_comes_too_late_proves_nothing(tmp_path):
+    disk = Disk()
+    async with audit_log(tmp_path / "audit", fdatasync=disk.fdatasync, sync_timeout_s=0.1) as log:
+        disk.error = errno.EIO
+        with pytest.raises(Unavailable):
+            await log.append_durable({})
+        disk.error = None
+        disk.go_on.clear()
+        log.check()
+        await log.proved(0.2)  # longer than a sync may take
+        disk.go_on.set()
+        await log.proved(60)
+        assert not log.serving
+        await until_serving(log)
+        log.append({})
+    assert_gapless(tmp_path / "audit")
+
+
+@pytest.mark.parametrize("error", [None, errno.EIO])
+async def test_a_log_can_be_closed_while_a_new_segment_is_proved(tmp_path, error):
+    disk = Disk()
+    log = AuditLog(tmp_path / "audit", now=Clock(), fdatasync=disk.fdatasync)
+    await log.open()
+    disk.error = errno.EIO
+    with pytest.raises(Unavailable):
+        await log.append_durable({})
+    disk.error = error
+    disk.started.clear()
+    disk.go_on.clear()
+    log.check()
+    await asyncio.to_thread(disk.started.wait)
+    closing = asyncio.create_task(log.close())
+    await asyncio.to_thread(lambda: None)
+    disk.go_on.set()
+    await closing
+    async with audit_log(tmp_path / "audit") as again:
+        again.append({})
+    assert_gapless(tmp_path / "audit")
+    assert verify_directory(tmp_path / "audit").last == len(records(tmp_path / "audit"))
 
 
 async def test_check_starts_a_sync_of_plain_appends_and_notices_its_failure(tmp_path):
@@ -789,6 +899,7 @@ async def test_a_full_segment_that_fails_to_sync_takes_the_next_one_with_it(tmp_
         with pytest.raises(Unavailable):
             await log.append_durable({})
         disk.error = None
+        await until_serving(log)
         log.append({})
     reasons = [record["reason"] for record in records(tmp_path / "audit") if "reason" in record]
     assert reasons == ["sync_failed", "previous_segment_sync_failed"]
@@ -806,8 +917,9 @@ async def test_a_segment_whose_descriptor_is_closed_is_never_put_back_from_it(tm
         with pytest.raises(Unavailable):
             await log.append_durable({})
         disk.error = None
+        await until_serving(log)
         log.append({})
-    full, open_then, _ = segment_paths(tmp_path / "audit")
+    full, open_then, *_ = segment_paths(tmp_path / "audit")
     assert full.name not in rescued
     assert rescued == [open_then.name]
 
@@ -876,6 +988,7 @@ async def test_a_segment_whose_sync_failed_is_written_anew_before_what_follows_v
         with pytest.raises(Unavailable):
             await log.append_durable({"n": 1})
         disk.error = None
+        await until_serving(log)
         await log.append_durable({"n": 2})
         assert first.stat().st_ino != before
         assert first.read_bytes().startswith(content)

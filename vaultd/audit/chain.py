@@ -19,7 +19,7 @@ FOLD: Final = 512
 class Chain:
     """Grows by one record at a time.  Making a line changes nothing; `add` does, once the line is written."""
 
-    __slots__ = ("_key", "_leaves", "_mac", "_tree", "chain_id", "first", "head")
+    __slots__ = ("_key", "_leaves", "_tree", "chain_id", "first", "head", "mac")
 
     def __init__(
         self,
@@ -36,7 +36,8 @@ class Chain:
         """The chain hash of the last record."""
         self._tree = tree or Frontier()
         self._leaves: list[bytes] = []
-        self._mac: RecordMac | None = None
+        self.mac: RecordMac | None = None
+        """Of the next line; None without the key ring."""
         self._key = b""
 
     @classmethod
@@ -65,7 +66,7 @@ class Chain:
 
     def line(self, content: bytes, before: bytes | None = None) -> tuple[bytes, bytes]:
         """The next record's line and its chain hash; `before` is the hash of the one before when that is not added yet."""
-        return link(self.head if before is None else before, content, self._mac)
+        return link(self.head if before is None else before, content, self.mac)
 
     def add(self, chain: bytes, line: bytes) -> bytes:
         """Take in a record that was written; return its leaf hash."""
@@ -78,7 +79,7 @@ class Chain:
 
     def use_key(self, key: bytes) -> None:
         """MAC every record from now on."""
-        self._key, self._mac = key, RecordMac(key)
+        self._key, self.mac = key, RecordMac(key)
 
     @property
     def has_key(self) -> bool:

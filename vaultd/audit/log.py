@@ -13,10 +13,10 @@ Promises:
   - When a line cannot be written whole, or a sync fails or takes too long, the caller gets Unavailable and the segment
     is never written again: a kernel that failed to write pages back may have dropped them and still say yes to a second
     fsync. The next append opens a new segment, whose first record, `segment_abandoned`, says which bytes of the old one
-    count.
+    count.  After a sync that failed or took too long, nothing is appended before that segment is durable, in time.
   - A segment that was deleted or replaced is put back from the descriptor that still has it, and a record says so.
 
-Everything but fdatasync runs on the event loop's thread, so there are no locks.
+Once it is open, everything but syncs runs on the event loop's thread, so there are no locks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -38,6 +40,7 @@ from vaultd.audit.lines import RESERVED
 from vaultd.audit.recovery import resume
 from vaultd.audit.syncing import OpenSegment, SyncThread, unavailable
 from vaultd.audit.walk import CHECKPOINT, SEALED
+from vaultd.durable import sync_directory
 from vaultd.errors import FailedPrecondition, Unavailable
 
 if TYPE_CHECKING:
@@ -46,12 +49,16 @@ if TYPE_CHECKING:
 
     from vaultd.audit.chain import Chain
     from vaultd.audit.checkpoints import Signer
+    from vaultd.audit.lines import RecordMac
 
     Record = dict[str, object]
 
 MAX_SEGMENT_BYTES: Final = 256 * 1024 * 1024
 MAX_SEGMENT_AGE_S: Final = 86_400.0
 SYNC_TIMEOUT_S: Final = 2.0
+
+_NOT_SYNCED: Final = frozenset({"sync_failed", "sync_timed_out"})
+"""Why a segment is abandoned of which nothing may be believed any more."""
 
 
 class Receipt(NamedTuple):
@@ -61,6 +68,17 @@ class Receipt(NamedTuple):
     sequence: int
     leaf_hash: bytes
     """SHA-256 over 0x00 and the line without its newline (the leaf hash of RFC 6962)."""
+
+
+@dataclass(slots=True, eq=False)
+class _Proof:
+    """A new segment that counts once it is durable, and what was known when its records were written."""
+
+    segment: OpenSegment
+    lines: list[tuple[bytes, bytes]]
+    faults: int
+    mac: RecordMac | None
+    done: asyncio.Future[None]
 
 
 class AuditLog:
@@ -101,6 +119,8 @@ class AuditLog:
         self._sequence = 0
         self._faults: list[Record] = []
         self._prove_sync = False
+        self._proof: _Proof | None = None
+        self._sync_timeout_s = sync_timeout_s
         self._last_line = b""
         self._formatted_second = -1
         self._formatted = b""
@@ -208,14 +228,19 @@ class AuditLog:
                 self.append({"event": SEALED})
             self._chain.seal_key()
 
-    def checkpoint(self, signer: Signer, revision: int, store: bytes, recorded: int) -> heads.Newest | None:
+    def checkpoint(
+        self, signer: Signer, revision: int, store: bytes, recorded: int, ties: Record | None = None
+    ) -> heads.Newest | None:
         """Sign the tree over every record and append it; None when there is no record yet.  Raises Unavailable.
 
-        Durable after `durable`; only then it may be kept anywhere else.
+        `ties` is a record that goes before it: the last one that it covers.  Durable after `durable`; only then it may be kept
+        anywhere else.
         """
         chain = self.chain
         if self._segment is None:
             raise unavailable()
+        if ties is not None:
+            self.append(ties)
         tree = chain.tree()
         if not tree.size:
             return None
@@ -266,6 +291,11 @@ class AuditLog:
         elif self._segment.size > self._segment.synced and not self._segment.syncs:
             self._thread.submit(self._segment)
 
+    async def proved(self, timeout_s: float) -> None:
+        """Wait, for so long at most, until a new segment that must be durable before it is used is, or has failed."""
+        if self._proof is not None:
+            await asyncio.wait([self._proof.done], timeout=timeout_s)
+
     def _look_for_room(self) -> None:
         """Calls are refused while there is room to record that they were; they come back with a quarter more."""
         if self._min_free_bytes:
@@ -299,23 +329,26 @@ class AuditLog:
             self._number, self._blocks = resumed.number, resumed.blocks
             self._sequence = resumed.chain.last
             self._chain = resumed.chain
-            segment, _ = self._start_segment(resumed.records, prove_sync=True)
+            segment, lines = self._write_segment(resumed.records)
+            try:
+                self._sync_whole(segment)
+            except BaseException:
+                segments.discard(segment.path, segment.fd)
+                raise
         except BaseException:
             os.close(lock_fd)
             self._lock_fd = None
             raise
-        self._segment = segment
+        self._begin(segment, lines)
 
-    def _start_segment(self, records: Sequence[Record], *, prove_sync: bool) -> tuple[OpenSegment, list[Receipt]]:
-        """Create a segment that begins with these records, all or none.  Raises OSError, leaving no file behind."""
-        chain, first = self.chain, self._sequence + 1
-        lines: list[bytes] = []
-        hashes: list[bytes] = []
-        for n, record in enumerate(records):
-            line, head = chain.line(self._format(first + n, record), hashes[-1] if hashes else None)
-            lines.append(line)
-            hashes.append(head)
-        data = b"".join(line + b"\n" for line in lines)
+    def _write_segment(self, records: Sequence[Record]) -> tuple[OpenSegment, list[tuple[bytes, bytes]]]:
+        """Create a segment that begins with these records, all or none; they count once `_begin` is given it with their lines
+        and chain hashes.  Raises OSError, leaving no file behind.
+        """
+        lines: list[tuple[bytes, bytes]] = []
+        for sequence, record in enumerate(records, self._sequence + 1):
+            lines.append(self.chain.line(self._format(sequence, record), lines[-1][1] if lines else None))
+        data = b"".join(line + b"\n" for line, _ in lines)
         if self._lock_fd is None or not segments.is_locked_by(self._directory, self._lock_fd):
             raise OSError(errno.ESTALE, "the audit directory was replaced")
         now_us = self._now()
@@ -325,25 +358,25 @@ class AuditLog:
         try:
             if data and os.pwrite(fd, data, 0) != len(data):
                 raise OSError(errno.ENOSPC, "short write")
-            if prove_sync:
-                self._fdatasync(fd)
-                segments.sync_directory(self._directory)
-                segment.name_durable = True
-                segment.synced = len(data)
         except BaseException:
-            with suppress(OSError):
-                os.ftruncate(fd, 0)  # should the name outlive this, then at least no number is in two places
-            with suppress(OSError):
-                segment.path.unlink()
-            os.close(fd)
+            segments.discard(segment.path, fd)
             raise
         segment.size = len(data)
+        return segment, lines
+
+    def _sync_whole(self, segment: OpenSegment) -> None:
+        """Make a new segment durable; blocks.  Raises OSError."""
+        self._fdatasync(segment.fd)
+        sync_directory(self._directory)
+        segment.name_durable = True
+        segment.synced = segment.size
+
+    def _begin(self, segment: OpenSegment, lines: Sequence[tuple[bytes, bytes]]) -> list[Receipt]:
+        """Go on in a new segment: its records count."""
+        chain, first = self.chain, self._sequence + 1
+        self._segment = segment
         self._sequence += len(lines)
-        receipts = [
-            Receipt(chain.chain_id, first + n, chain.add(head, line))
-            for n, (line, head) in enumerate(zip(lines, hashes, strict=True))
-        ]
-        return segment, receipts
+        return [Receipt(chain.chain_id, first + n, chain.add(head, line)) for n, (line, head) in enumerate(lines)]
 
     # Lines
 
@@ -366,7 +399,7 @@ class AuditLog:
     def _roll(self, segment: OpenSegment) -> OpenSegment:
         """Go on in a new segment.  The sync thread finishes the old one before it looks at the new one."""
         try:
-            new, _ = self._start_segment([], prove_sync=False)
+            new, _ = self._write_segment([])
         except OSError:
             segment.roll_at += self._max_segment_bytes  # nothing is wrong with this one: out of descriptors, perhaps
             return segment
@@ -388,7 +421,7 @@ class AuditLog:
                     "durable_bytes": segment.synced,
                 }
             )
-            self._prove_sync = self._prove_sync or reason == "sync_failed"
+            self._prove_sync = self._prove_sync or reason in _NOT_SYNCED
             if self._segment is segment:
                 self._segment = None
             self._thread.fail_waiters(segment)
@@ -396,7 +429,7 @@ class AuditLog:
             if segment.closing:  # its descriptor may be another file's by now
                 self._thread.put(partial(self._renew, segment, segment.size, self._lock_fd))
             else:
-                may_hold = reason not in ("sync_failed", "sync_timed_out")
+                may_hold = reason not in _NOT_SYNCED
                 self._thread.put(partial(self._rescue, segment, segment.size, self._lock_fd, may_hold=may_hold))
             self._close_segment(segment)
         return unavailable()
@@ -421,7 +454,7 @@ class AuditLog:
             if may_hold:
                 with suppress(OSError):
                     self._fdatasync(segment.fd)
-                    segments.sync_directory(self._directory)
+                    sync_directory(self._directory)
                     return
             segments.renew(segment.path, segment.fd, size)
 
@@ -437,25 +470,60 @@ class AuditLog:
                 os.close(fd)
 
     def _rescued(self, name: str, size: int) -> None:
-        with suppress(Unavailable):
-            self.append({"event": "segment_restored", "segment": name, "bytes": size})
+        record: Record = {"event": "segment_restored", "segment": name, "bytes": size}
+        try:
+            self.append(record)
+        except Unavailable:
+            self._faults.append(record)
 
     def _recover(self, records: Sequence[Record]) -> list[Receipt]:
         """Open a new segment that begins with what went wrong, then these records.
 
-        After a failed sync the new segment is synced here, on the loop: nothing may be answered on a disk that still
-        fails. While a sync hangs nothing is tried, so no more than one thread ever hangs.
+        After a failed sync the new segment, with what went wrong alone, is first synced by the thread: nothing may be answered on
+        a disk that still fails, and meanwhile Unavailable is raised. While a sync hangs nothing is tried, so no more than one
+        thread ever hangs.
         """
-        if self._lock_fd is None or self._thread.hung:
+        if self._lock_fd is None or self._thread.hung or self._proof is not None:
             raise unavailable()
         try:
-            segment, receipts = self._start_segment([*self._faults, *records], prove_sync=self._prove_sync)
+            segment, lines = self._write_segment(self._faults if self._prove_sync else [*self._faults, *records])
         except OSError as e:
             raise unavailable() from e
+        if self._prove_sync:
+            done = asyncio.get_running_loop().create_future()
+            self._proof = _Proof(segment, lines, len(self._faults), self.chain.mac, done)
+            self._thread.put(partial(self._prove, self._proof))
+            raise unavailable()
         self._faults.clear()
-        self._prove_sync = False
-        self._segment = segment
-        return receipts
+        return self._begin(segment, lines)
+
+    def _prove(self, proof: _Proof) -> None:
+        """Runs on the sync thread, after what was to be done for the segments before.  Late is as bad as never."""
+        segment, until_s = proof.segment, time.monotonic() + self._sync_timeout_s
+        with suppress(OSError):
+            self._sync_whole(segment)
+        works = segment.name_durable and time.monotonic() <= until_s
+        if not works and self._lock_fd is None:
+            os.close(segment.fd)  # the directory may be another's by now; whose first look is for what is not whole
+        elif not works:
+            segments.discard(segment.path, segment.fd)
+        self._thread.back(self._proved, proof, works)
+
+    def _proved(self, proof: _Proof, works: bool) -> None:
+        self._proof = None
+        proof.done.set_result(None)
+        if not works:
+            return
+        if self._lock_fd is None:
+            os.close(proof.segment.fd)  # its records are whole: whoever opens the directory next goes on after them
+        elif proof.faults == len(self._faults) and proof.mac is self.chain.mac:
+            self._faults.clear()
+            self._prove_sync = False
+            self._begin(proof.segment, proof.lines)
+        else:  # more went wrong, or the key is another one
+            segments.discard(proof.segment.path, proof.segment.fd)
+            with suppress(Unavailable):
+                self._recover([])
 
     def _close_segment(self, segment: OpenSegment) -> None:
         """Close the descriptor on the sync thread, after the syncs that use it."""

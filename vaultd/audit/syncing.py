@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vaultd.audit import segments
+from vaultd.durable import sync_directory
 from vaultd.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ class _Sync:
 class SyncThread:
     """Runs syncs, and jobs between them, in the order in which they were asked for.
 
-    on_failed: is told, on the loop, of a segment that must not be written again, and why: `sync_failed` or `sync_timed_out`.
+    on_failed: is told, on the loop, of a segment that must not be written again, and why: `sync_failed`, `sync_timed_out` or
+    `deleted`.
     """
 
     def __init__(
@@ -163,23 +164,24 @@ class SyncThread:
 
     def _run(self, sync: _Sync) -> None:
         """Runs on the thread."""
-        segment, error = sync.segment, False
+        segment, fault = sync.segment, ""
         try:
             if segment.dead:
                 raise OSError(errno.EIO, "abandoned")  # a second fsync may succeed without having written anything
             self._fdatasync(segment.fd)
             if not segment.name_durable:
-                segments.sync_directory(self._directory)
+                sync_directory(self._directory)
                 segment.name_durable = True
-            error = os.fstat(segment.fd).st_nlink == 0  # durable, but no longer in the directory
+            if os.fstat(segment.fd).st_nlink == 0:
+                fault = "deleted"  # durable, but no longer in the directory
         except OSError:
-            error = True
-        self.back(self._synced, sync, error)
+            fault = "sync_failed"
+        self.back(self._synced, sync, fault)
 
-    def _synced(self, sync: _Sync, failed: bool) -> None:
+    def _synced(self, sync: _Sync, fault: str) -> None:
         segment = sync.segment
-        if failed and not segment.dead:
-            self._on_failed(segment, "sync_failed")  # fails the waiters of this sync, which is still among self._syncs
+        if fault and not segment.dead:
+            self._on_failed(segment, fault)  # fails the waiters of this sync, which is still among self._syncs
         self._syncs.remove(sync)
         sync.timer.cancel()
         segment.syncs -= 1

@@ -18,6 +18,7 @@ from vaultd.audit.chain import Chain
 from vaultd.audit.checkpoints import key_id
 from vaultd.audit.lines import take_apart
 from vaultd.audit.reader import first_sequence
+from vaultd.audit.ties import OWN, chains_in, from_record, missing
 from vaultd.audit.tree import Frontier
 from vaultd.audit.walk import BadRecord, Place, Walk
 from vaultd.errors import FailedPrecondition
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vaultd.audit.checkpoints import PublicKey, TreeHead
+    from vaultd.audit.ties import Tie
 
 BEGINS: Final = b'"event":"chain_begins"'
 LINES_PER_PAUSE: Final = 256
@@ -53,6 +55,8 @@ class Verdict:
     """MACs that were checked."""
     keys: list[str] = field(default_factory=list)
     """Ids of the keys that verified the checkpoints."""
+    ties: list[Tie] = field(default_factory=list)
+    """What it says, signed, of the chains beside it."""
 
 
 def verify_directory(
@@ -90,7 +94,37 @@ def verify_directory(
         unsigned=walk.sequence - max(covered, walk.chain.first - 1),
         macs=walk.macs,
         keys=[key_id(key) for key in walk.keys],
+        ties=from_record({"heads": list(walk.ties.values())}),
     )
+
+
+def verify_chains(
+    root: Path,
+    *,
+    keys: Sequence[PublicKey] | None = None,
+    mac_key: Callable[[bytes], bytes] | None = None,
+) -> dict[str, Verdict]:
+    """Verify every chain in an audit directory, and what each says of the others; by name, `.` is the directory's own.
+
+    `mac_key` gives the key of a chain's MACs.  Raises like `verify_directory`; a BadRecord names the chain it is in.
+    """
+    found = chains_in(root)
+    if not found:
+        return {OWN: verify_directory(root, keys=keys)}  # says what is wrong
+    verdicts = {}
+    for name, directory in found.items():
+        chain_id = segments.read_chain_id(directory) or b""
+        try:
+            key = mac_key(chain_id) if mac_key is not None else None
+            verdicts[name] = verify_directory(directory, keys=keys, mac_key=key)
+        except BadRecord as bad:
+            raise bad if name == OWN else bad.within(name) from None
+    for name, verdict in verdicts.items():
+        problem = missing(found[name], verdict.ties)
+        if problem:
+            told = BadRecord(Place("", 0), verdict.newest.last if verdict.newest is not None else verdict.last, problem)
+            raise told if name == OWN else told.within(name)
+    return verdicts
 
 
 def _beginning(

@@ -12,7 +12,7 @@ import binascii
 import hmac
 import re
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from vaultd.audit.lines import Parts
 
 CHECKPOINT: Final = "checkpoint"
+TIES: Final = "sibling_heads"
+"""The newest signed tree heads of the chains beside this one; ties.py has its form."""
 KEYS: Final = "audit_keys"
 """The record with which a server that was unsealed goes on: the public keys, and MACs from there on."""
 SEALED: Final = "audit_sealed"
@@ -38,9 +40,11 @@ ACCEPTED: Final = "restore_accepted"
 REVISION: Final = "store_revision"
 """Field of records that tell how far the store had come."""
 
-_MARK: Final = {event: b'"event":"%b"' % event.encode() for event in (CHECKPOINT, KEYS, SEALED, ABANDONED, ACCEPTED)}
+_MARK: Final = {
+    event: b'"event":"%b"' % event.encode() for event in (CHECKPOINT, TIES, KEYS, SEALED, ABANDONED, ACCEPTED)
+}
 _REVISION: Final = b'"%b":' % REVISION.encode()
-_UNSEALED: Final = (_MARK[CHECKPOINT], _MARK[KEYS], _MARK[SEALED], _MARK[ACCEPTED], _REVISION)
+_UNSEALED: Final = (_MARK[CHECKPOINT], _MARK[TIES], _MARK[KEYS], _MARK[SEALED], _MARK[ACCEPTED], _REVISION)
 """In records that only a server writes which is unsealed, or was."""
 _OK: Final = b'"code":"OK"'
 _WHILE_SEALED: Final = re.compile(
@@ -76,11 +80,17 @@ class BadRecord(Exception):
     """The first record that is not as it was written."""
 
     def __init__(self, place: Place, sequence: int, problem: str) -> None:
-        where = f"{place.segment} line {place.line}, " if place.segment else ""
+        line = f" line {place.line}" if place.line else ""
+        where = f"{place.segment}{line}, " if place.segment else ""
         super().__init__(f"{where}record {sequence}: {problem}")
         self.place = place
         self.sequence = sequence
         self.problem = problem
+
+    def within(self, directory: str) -> BadRecord:
+        """The same of a chain in a directory among several."""
+        place = Place(f"{directory}/{self.place.segment}".rstrip("/"), self.place.line)
+        return BadRecord(place, self.sequence, self.problem)
 
 
 class Walk:
@@ -113,6 +123,8 @@ class Walk:
         self.revision = 0
         """The newest revision of the store that a record tells of."""
         self.macs = 0
+        self.ties: dict[bytes, dict[str, Any]] = {}
+        """By chain, what the newest record that names it says of a chain beside this one."""
 
     @property
     def keys(self) -> Sequence[PublicKey]:
@@ -150,6 +162,10 @@ class Walk:
             self._checkpoint(place, line)
         elif _MARK[KEYS] in line:
             self._take_keys(place, line)
+        elif _MARK[TIES] in line:
+            record = orjson.loads(line)
+            if record.get("event") == TIES:
+                self.ties.update((bytes.fromhex(tie["chain"]), tie) for tie in record["heads"])
         elif _MARK[ABANDONED] in line:
             record = orjson.loads(line)
             if record.get("event") == ABANDONED:

@@ -26,6 +26,7 @@ from vaultd.audit.chain import Chain
 from vaultd.audit.checkpoints import Signer, has_signature, key_algorithm, key_der, key_id, write_public_keys
 from vaultd.audit.lines import RecordMac
 from vaultd.audit.recovery import newest_checkpoint
+from vaultd.audit.ties import missing, newest_ties, ties_at, to_record
 from vaultd.audit.verify import begin_chain, walk_segments
 from vaultd.audit.walk import ACCEPTED, KEYS, REVISION, BadRecord, Walk
 from vaultd.engine.clock import SECOND_US
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from vaultd.audit.checkpoints import PrivateKey, PublicKey, TreeHead
     from vaultd.audit.log import AuditLog
+    from vaultd.audit.ties import Tie
     from vaultd.engine.clock import Clock
     from vaultd.engine.ledger import Changes, Ledger
     from vaultd.engine.sealing import Sealer
@@ -52,6 +54,8 @@ MAX_UNSIGNED: Final = 100_000
 """Records after which a checkpoint is made before its time, so that a start never has many more to read."""
 _ACTIVE: Final = "ACTIVE"
 _ALL: Final = 2**63
+_OWN_RECORDS: Final = 2
+"""What a chain that is idle grows by when it takes in that another one grew: else two would have each other go on for ever."""
 
 
 def mac_key(sealer: Sealer, chain_id: bytes) -> bytes:
@@ -93,6 +97,8 @@ class AuditWitness:
         self._revision = 0
         self._fingerprint = bytes(16)
         self._turn = asyncio.Lock()
+        self._ties: list[Tie] = []
+        self._alarmed = ""
         self.needed = needed
         self._started = (clock.now_us(), clock.monotonic_s())
 
@@ -125,9 +131,9 @@ class AuditWitness:
         """The newest checkpoint of this process's log; None while sealed."""
         return self._newest
 
-    def mac_key(self) -> bytes:
-        """The key of this log's MACs; raises Unavailable while sealed."""
-        return mac_key(self._ledger.sealer, self._log.chain_id)
+    def mac_key(self, chain_id: bytes = b"") -> bytes:
+        """The key of the MACs of this log, or of a chain beside it; raises Unavailable while sealed."""
+        return mac_key(self._ledger.sealer, chain_id or self._log.chain_id)
 
     # -- with the vault -------------------------------------------------------------------------------------------------
 
@@ -173,11 +179,37 @@ class AuditWitness:
     async def tick(self) -> None:
         """Sign a checkpoint when it is due and there is anything new."""
         newest = self._newest
-        if self._signer is None or newest is None or self._log.sequence <= newest.sequence:
+        if self._signer is None or newest is None:
             return
-        waited_us = self._clock.now_us() - self._signed_us
-        if not 0 <= waited_us < self._interval_us or self._log.sequence - newest.sequence > MAX_UNSIGNED:
+        due = not 0 <= self._clock.now_us() - self._signed_us < self._interval_us
+        unsigned = self._log.sequence - newest.sequence
+        if unsigned > MAX_UNSIGNED or (due and (unsigned > 0 or await self._siblings_moved())):
             await self.checkpoint()
+
+    async def _siblings_moved(self) -> bool:
+        """Whether a chain beside this one has more than what it says of this one."""
+        signer = self._signer
+        if signer is None:
+            return False
+        ties = await asyncio.to_thread(newest_ties, self._log.directory, signer.public_keys)
+        named = {tie.chain_id: tie.size for tie in self._ties}
+        return any(tie.size > named.get(tie.chain_id, 0) + _OWN_RECORDS for tie in ties)
+
+    async def _tie(self) -> dict[str, object] | None:
+        """What to say of the chains beside this one; None when there are none.  One that is gone, or has gone back, is an alarm."""
+        signer, directory = self._signer, self._log.directory
+        if signer is None:
+            return None
+        before = self._ties
+        problem = await asyncio.to_thread(missing, directory, before) if before else ""
+        if problem:
+            if problem != self._alarmed:
+                self._alarmed = problem
+                self._on_event("audit_chain_lost", "", problem)
+        else:
+            self._alarmed = ""
+            self._ties = await asyncio.to_thread(newest_ties, directory, signer.public_keys)
+        return to_record(self._ties) if self._ties else None
 
     async def sign_off(self) -> None:
         """Sign every record that there is, and tell the store of it whatever it was told before: the server stops."""
@@ -193,9 +225,10 @@ class AuditWitness:
             if self._signer is None:
                 return None
             self._revision, self._fingerprint = await self._ledger.fingerprint()
+            tied = await self._tie()
             if self._signer is None:
                 return None  # sealed meanwhile
-            newest = self._log.checkpoint(self._signer, self._revision, self._fingerprint, self._recorded)
+            newest = self._log.checkpoint(self._signer, self._revision, self._fingerprint, self._recorded, tied)
             if newest is None:
                 return None
             self._signed_us = self._clock.now_us()  # one that cannot be kept is not repeated before its time
@@ -274,6 +307,7 @@ class AuditWitness:
         """Compare log and store; return what is to be recorded where the store is served although it was put back."""
         row = await self._ledger.read(self._log_row())
         self._recorded = int(row.values["size"]) if row is not None else 0
+        await self._compare_siblings(newest)
         if self._recorded > (newest.size if newest is not None else 0):
             raise DataLoss(
                 "AUDIT_ROLLED_BACK",
@@ -295,6 +329,24 @@ class AuditWitness:
                 "past; put the newest one in place, or start once with --accept-restore",
             )
         return {"event": ACCEPTED, REVISION: revision, "was": walk.revision}
+
+    async def _compare_siblings(self, newest: TreeHead | None) -> None:
+        """The chains that the newest checkpoint names must be there, and not shorter than it says."""
+        directory = self._log.directory
+
+        def look() -> str:
+            kept = heads.read_newest(directory)
+            if newest is None or kept is None:
+                return ""
+            self._ties = ties_at(directory, kept)
+            return missing(directory, self._ties)
+
+        problem = await asyncio.to_thread(look)
+        if problem:
+            raise DataLoss(
+                "AUDIT_ROLLED_BACK",
+                f"{problem}: put it back, or keep the audit directory as evidence and start a new one",
+            )
 
     def _log_row(self) -> RowKey:
         return RowKey(LOG_KIND, "", self._log.chain_id.hex(), 0)

@@ -18,6 +18,7 @@ import orjson
 from vaultd import failpoints
 from vaultd.engine.clock import DAY_US, Clock
 from vaultd.engine.model import decode_resource, encode_resource
+from vaultd.engine.neighbours import ALONE
 from vaultd.engine.sealing import MultisetHash, Sealer, metadata_aad, pack, row_lost, sealed_error, secret_aad
 from vaultd.errors import AlreadyExists, DataLoss, Unavailable
 from vaultd.store.base import Change, Digest, Replay, RingRow, Row, RowKey, Store, Transaction
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import builtins
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
+    from vaultd.engine.neighbours import Neighbours
     from vaultd.secret import Secret
 
 R = TypeVar("R")
@@ -233,9 +235,10 @@ class Changes:
 class Ledger:
     """Reads and writes sealed rows.  Sealed itself (`sealer` is None) until the key ring is open."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, neighbours: Neighbours = ALONE) -> None:
         self.store = store
         self._clock = clock
+        self.neighbours = neighbours
         self._sealer: Sealer | None = None
         self._listeners: list[Callable[[Iterable[Change]], None]] = []
         self.own_revisions: set[int] = set()
@@ -297,14 +300,20 @@ class Ledger:
         failpoints.hit("ledger.committed")
         self.revision = max(self.revision, revision)
         self.publish(changes.feed)
+        if changes.feed:
+            self.neighbours.committed()
 
     async def mutate(self, intent: Intent, body: Callable[[Changes], Awaitable[R]]) -> R:
-        """Run `body` in a change; a repeated request gets the stored answer and changes nothing."""
+        """Run `body` in a change; a repeated request gets the stored answer and changes nothing.
+
+        In force in the other processes of this server, too, when it returns, as far as they could be asked.
+        """
         async with self.change() as changes:
             known, stored = await changes.replayed(intent)
             answer: R = stored if known else await body(changes)
             if not known:
                 await changes.remember(intent, answer)
+        await self.neighbours.settled()
         return answer
 
     async def answered(self, intent: Intent) -> tuple[bool, Any]:

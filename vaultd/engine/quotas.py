@@ -4,7 +4,8 @@ Quotas of the configuration hold for each principal and a class of operation.  T
 resource, and classes or methods.  What a quota counts is found once for a principal and method and kept, so that a check is
 a look-up and a comparison for each window.
 
-Windows shorter than an hour are counted in the memory of one process; longer ones are durable (leases.py).
+Windows shorter than an hour are counted in memory, of one process or shared by the workers of a server (shared_buckets.py); longer
+ones are durable (leases.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from vaultd.engine.buckets import TokenBucket
 from vaultd.engine.leases import LeasedBucket
 from vaultd.engine.model import EACH_PRINCIPAL, Quota
+from vaultd.engine.shared_buckets import SharedBucket
 from vaultd.errors import ResourceExhausted, VaultdError
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ MAX_ACCOUNT_QUOTAS: Final = 1_000_000
 
 Place = tuple[str, str]
 """Vault and key id; empty where there is none.  ("", "") is `/`."""
-Bucket = TokenBucket | LeasedBucket
+Bucket = TokenBucket | SharedBucket | LeasedBucket
 Buckets = tuple["_Counted", ...]
 _Plan = tuple[tuple["Callable[[int, int], float]", ...], Buckets]
 """The `take` of each bucket that counts a call, for the hot path, and the buckets."""
@@ -94,6 +96,12 @@ def configured_quota(cost_class: str, windows: tuple[Window, ...]) -> Quota:
     return Quota("", name, uid, EACH_PRINCIPAL, "/", (cost_class,), (), windows, 0, 0)
 
 
+def new_bucket(uid: bytes, owner: str, window: Window) -> TokenBucket:
+    """A bucket that this process alone counts in: full since ever, since a later look at the clock would be in the future."""
+    del uid, owner
+    return TokenBucket.of(window, 0)
+
+
 def place_of(name: str) -> Place:
     """The place of a validated resource name: of a key version its key, of `vaults` and `/` everything."""
     parts = name.split("/")
@@ -126,6 +134,7 @@ class RateLimiter:
         methods: Mapping[str, Method],
         clock: Clock,
         leases: LeaseBook | None = None,
+        short: Callable[[bytes, str, Window], TokenBucket | SharedBucket] = new_bucket,
         *,
         max_principals: int = MAX_PRINCIPALS,
     ) -> None:
@@ -136,6 +145,7 @@ class RateLimiter:
         self._clock = clock
         self._monotonic_s = clock.monotonic_s
         self._leases = leases
+        self._short = short
         self._max_principals = max_principals
         self._accounts: OrderedDict[str, _Account] = OrderedDict()
         self._counts_held = 0
@@ -266,7 +276,8 @@ class RateLimiter:
     async def left(self, quota: Quota, principal: str) -> list[Left]:
         """What is left in each window: for the principal, or for all when they share the quota.
 
-        Short windows are this process's own.  Of durable ones, what other processes have leased counts as spent.
+        Short windows are this process's own, or those of all workers.  Of durable ones, what other processes have leased counts
+        as spent.
         """
         owner = "" if quota.subject == "" else principal
         account = self._accounts.get(principal)
@@ -279,8 +290,8 @@ class RateLimiter:
             now_ns = int(self._monotonic_s() * 1e9 + 0.5)
             if window.durable and self._leases is not None:
                 bucket, now_ns = await self._leases.count(quota.uid, owner, window), wall_ns
-            if not isinstance(bucket, TokenBucket):
-                bucket = TokenBucket.of(window, now_ns)
+            if not isinstance(bucket, TokenBucket | SharedBucket):
+                bucket = self._short(quota.uid, owner, window)
             full_us = (wall_ns + bucket.full_at_ns(now_ns) - now_ns) // 1000
             answer.append(Left(window, bucket.left(now_ns), full_us))
         return answer
@@ -317,11 +328,11 @@ class RateLimiter:
     def _fill(self, quota: Quota, owner: str) -> Buckets:
         buckets: list[_Counted] = []
         for window in quota.windows:
-            bucket: Bucket = TokenBucket.of(
-                window, 0
-            )  # full since ever: a later look at the clock would be in the future
+            bucket: Bucket
             if window.durable and self._leases is not None:
                 bucket = self._leases.bucket(quota.uid, owner, window)
+            else:
+                bucket = self._short(quota.uid, owner, window)
             buckets.append(_Counted(bucket, quota, window))
         return tuple(buckets)
 
@@ -346,7 +357,7 @@ class RateLimiter:
     @staticmethod
     def _release(buckets: Buckets) -> None:
         for counted in buckets:
-            if isinstance(counted.bucket, LeasedBucket):
+            if not isinstance(counted.bucket, TokenBucket):
                 counted.bucket.release()
 
 

@@ -97,7 +97,9 @@ class RotationRunner:
         on_event: Callable[[str, str, str], None],
         on_fault: Callable[[BaseException], None],
         random: Callable[[], float],
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`leads`: whether this process does what it hears of; else another one that is told of it at the same time does."""
         self._ledger = ledger
         self._secrets = secrets
         self._rotations = rotations
@@ -108,6 +110,7 @@ class RotationRunner:
         self._on_event = on_event
         self._on_fault = on_fault
         self._random = random
+        self._leads = leads
         self._tasks: dict[RowKey, asyncio.Task[None]] = {}
         self._closed = False
         self.owner = os.urandom(8).hex()
@@ -121,7 +124,7 @@ class RotationRunner:
 
     def _hear(self, changes: Iterable[Change]) -> None:
         for change in changes:
-            if change.key.kind == KIND and change.event != "delete":
+            if change.key.kind == KIND and change.event != "delete" and self._leads():
                 self.offer(change.key)
 
     def offer(self, key: RowKey) -> None:

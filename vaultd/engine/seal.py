@@ -20,7 +20,7 @@ from vaultd.errors import Aborted, DataLoss, FailedPrecondition, InvalidArgument
 from vaultd.store.base import RingRow
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from vaultd.backends.rootkeys import RootKeyProvider
     from vaultd.engine.ledger import Intent, Ledger
@@ -49,6 +49,19 @@ class KeepsKeys(Protocol):
         ...
 
 
+@runtime_checkable
+class SharesKeys(Protocol):
+    """One whose root keys are nowhere but in memory, so that another process of this server can have them from here only."""
+
+    def hand_over(self) -> Mapping[str, Secret]:
+        """Every root key in memory, by its ref."""
+        ...
+
+    def take_over(self, keys: Mapping[str, Secret]) -> None:
+        """Keep root keys that another process handed over, beside those that are here."""
+        ...
+
+
 def _ring_aad(root_ref: str, generation: int) -> bytes:
     return pack("vaultd ring", root_ref, generation)
 
@@ -71,6 +84,7 @@ class Seal:
         self._forget_keys = forget_keys
         self._on_change = on_change
         self._on_open = on_open
+        self._neighbours = ledger.neighbours
         self._turn = asyncio.Lock()
         self.state = SealState.UNINITIALIZED
 
@@ -84,13 +98,16 @@ class Seal:
         self._on_change(state)
 
     async def start(self) -> None:
-        """Find out where we are, and unseal when the provider needs nobody.  Raises DataLoss for rows that fail the check."""
+        """Find out where we are, and unseal when the provider needs nobody.  Raises DataLoss for rows that fail the check.
+
+        Where another process of this server was sealed by somebody, this one stays sealed.
+        """
         if await self._ledger.store.ring() is None:
             self._enter(SealState.UNINITIALIZED)
             return
         self._enter(SealState.SEALED)
-        if not self._provider.needs_passphrase:
-            await self.unseal(None)
+        if not self._provider.needs_passphrase and not self._neighbours.sealed:
+            await self._open(None)
 
     def _check_passphrase(self, passphrase: Secret | None, minimum: int) -> None:
         if self._provider.needs_passphrase and (passphrase is None or len(passphrase) < minimum):
@@ -131,10 +148,30 @@ class Seal:
                 self._enter(SealState.SEALED)
                 raise
             self._enter(SealState.UNSEALED)
+        await self._neighbours.open(self.root_keys())
 
     async def unseal(self, passphrase: Secret | None) -> None:
-        """Open the key ring, check every row against its digest, load the policy.  Idempotent."""
+        """Open the key ring, check every row against its digest, load the policy; then have the neighbours do so.  Idempotent."""
         self._check_passphrase(passphrase, 1)
+        await self._open(passphrase)
+        await self._neighbours.open(self.root_keys())
+
+    async def unseal_with(self, keys: Mapping[str, Secret]) -> None:
+        """Unseal as a neighbour did, with the root keys that it handed over.  Idempotent; raises what `unseal` raises."""
+        self.take_over(keys)
+        await self._open(None)
+
+    def root_keys(self) -> Mapping[str, Secret]:
+        """What a neighbour needs from here to open the ring; nothing where it can read the root key itself."""
+        keeps = isinstance(self._provider, SharesKeys) and self.state is SealState.UNSEALED
+        return self._provider.hand_over() if keeps else {}  # type: ignore[attr-defined]  # SharesKeys, as was asked
+
+    def take_over(self, keys: Mapping[str, Secret]) -> None:
+        """Keep root keys of a neighbour."""
+        if keys and isinstance(self._provider, SharesKeys):
+            self._provider.take_over(keys)
+
+    async def _open(self, passphrase: Secret | None) -> None:
         async with self._turn:
             if self.state is SealState.UNSEALED:
                 return
@@ -206,7 +243,11 @@ class Seal:
             self._provider.forget()
 
     async def seal(self) -> None:
-        """Forget all keys.  Calls under way finish or fail; no new use begins."""
+        """Forget all keys, here and in the neighbours.  Calls under way finish or fail; no new use begins."""
+        await asyncio.gather(self.seal_here(), self._neighbours.seal())
+
+    async def seal_here(self) -> None:
+        """Forget all keys of this process."""
         async with self._turn:
             self._close()
             if self.state is SealState.UNSEALED:
@@ -227,6 +268,7 @@ class Seal:
                         "ROOT_KEY_ROTATED", "another node rotated the root key just now; check GetStatus and repeat"
                     )
                 ref = await self._provider.prepare_next(passphrase)
+                await self._neighbours.share(self.root_keys())  # before the ring that needs it can be read
                 failpoints.hit("seal.prepared")
                 ring = old.with_new_term(retiring=row.root_ref)
                 wrapped = await self._provider.wrap(ref, ring.dump(), _ring_aad(ref, ring.generation))
@@ -244,6 +286,7 @@ class Seal:
             failpoints.hit("seal.read_back")
             await self._retire_replaced_root()
             failpoints.hit("seal.retired")
+        await self._neighbours.settled()
 
     async def _adopt_committed_ring(self, ref: str, passphrase: Secret | None) -> None:
         row = await self._ledger.store.ring()

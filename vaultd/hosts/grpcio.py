@@ -42,7 +42,7 @@ OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
     ("grpc.http2.max_ping_strikes", 2),
-    ("grpc.so_reuseport", 0),  # no other local process may share the port
+    ("grpc.so_reuseport", 0),  # no other local process may share the port; with workers they do, and then it is 1
     ("grpc.enable_channelz", 0),
     ("grpc.default_compression_algorithm", 0),
     ("grpc.compression_enabled_algorithms_bitset", 1),  # identity only: no bombs, no side channel
@@ -121,21 +121,24 @@ def _peer(context: Any) -> Peer:
 class GrpcHost:
     """A grpc.aio server on one mTLS listener, and perhaps one that asks for no client certificate."""
 
-    def __init__(self, chain: Chain, read_tls: Callable[[], TlsConfig], tls_changed: Callable[[], bool]) -> None:
-        """`read_tls` gives the files' contents; `tls_changed` is asked once per handshake and must be cheap."""
-        self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_RPCS, compression=None)
+    def __init__(
+        self,
+        chain: Chain,
+        read_tls: Callable[[], TlsConfig],
+        tls_changed: Callable[[], bool],
+        *,
+        share_port: bool = False,
+    ) -> None:
+        """`read_tls` gives the files' contents; `tls_changed` is asked once per handshake and must be cheap.
+
+        share_port: other workers listen on the same port, and the kernel deals out connections.
+        """
+        options = [(name, int(share_port) if name == "grpc.so_reuseport" else value) for name, value in OPTIONS]
+        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_RPCS, compression=None)
         self._server.add_generic_rpc_handlers((_Handlers(chain),))
         self._read_tls = read_tls
         self._tls_changed = tls_changed
         self._files: TlsConfig = (b"", b"", b"")
-
-    def listen(self, address: str) -> int:
-        """Bind the listener that demands a client certificate; returns the port.  Raises OSError when it cannot be bound."""
-        return self._bind(address, require_client_certificate=True)
-
-    def listen_tls(self, address: str) -> int:
-        """Bind a listener that never asks for a client certificate: its calls have none, and identify by token."""
-        return self._bind(address, require_client_certificate=False)
 
     def _bind(self, address: str, *, require_client_certificate: bool) -> int:
         if not is_restricted():
@@ -169,9 +172,18 @@ class GrpcHost:
             raise OSError(f"cannot listen on {address}; is another process using it?")
         return port
 
-    async def start(self) -> None:
-        """Begin to serve."""
+    async def start(self, listen: str, listen_tls: str) -> tuple[int, int]:
+        """Bind and serve; returns the ports, 0 for what is not configured.  Raises OSError when one cannot be bound.
+
+        `listen` demands a client certificate; `listen_tls` never asks for one: its calls identify by token.
+        """
+        port = self._bind(listen, require_client_certificate=True)
+        tls_port = self._bind(listen_tls, require_client_certificate=False) if listen_tls else 0
         await self._server.start()
+        return port, tls_port
+
+    async def refresh(self) -> None:
+        """Do nothing: changed certificate files are found by the handshakes."""
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, let those under way finish within the grace, then end them."""

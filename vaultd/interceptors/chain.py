@@ -28,6 +28,7 @@ from vaultd.interceptors.batches import MAX_MESSAGE_BYTES, BatchSteps
 from vaultd.interceptors.call import ReaderGone, Reply
 from vaultd.interceptors.deadlines import Deadlines
 from vaultd.interceptors.errors import CODES, DETAILS_KEY, audit_unavailable, known_error, status_of
+from vaultd.interceptors.held_bytes import HeldBytes
 from vaultd.interceptors.item_stream import ItemStream
 from vaultd.interceptors.items import ItemSteps
 from vaultd.interceptors.routes import parse
@@ -55,12 +56,21 @@ NOBODY: Final = Caller("")
 
 
 class ChainLimits:
-    """Times of the chain, in seconds."""
+    """Times of the chain, in seconds, and what streams of operations may hold, in bytes."""
 
-    def __init__(self, receive_s: float = 10.0, unary_s: float = 30.0, least_deadline_s: float = 0.05) -> None:
+    def __init__(
+        self,
+        receive_s: float = 10.0,
+        unary_s: float = 30.0,
+        least_deadline_s: float = 0.05,
+        stream_bytes_per_principal: int = 128 * 1024 * 1024,
+        stream_bytes: int = 512 * 1024 * 1024,
+    ) -> None:
         self.receive_s = receive_s
         self.unary_s = unary_s
         self.least_deadline_s = least_deadline_s
+        self.stream_bytes_per_principal = stream_bytes_per_principal
+        self.stream_bytes = stream_bytes
 
 
 class Chain:
@@ -110,6 +120,7 @@ class Chain:
             on_data_loss,
             self._remember,
             telemetry.ended,
+            HeldBytes(self._limits.stream_bytes_per_principal, self._limits.stream_bytes),
             self._limits.receive_s,
             self._limits.unary_s,
         )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vaultd.errors import VaultdError
     from vaultd.interceptors.audit import Entry
     from vaultd.interceptors.call import Call
+    from vaultd.interceptors.held_bytes import Share
     from vaultd.interceptors.routes import Route
     from vaultd.services.context import Context
     from vaultd.services.crypto_stream import Operation
@@ -65,6 +66,7 @@ class ItemStream(OpenStream):
         "closing",
         "entry",
         "failure",
+        "message_bytes",
         "out",
         "over",
         "pause_s",
@@ -72,6 +74,7 @@ class ItemStream(OpenStream):
         "ready",
         "room",
         "session",
+        "share",
         "stopping",
         "tasks",
         "unanswered",
@@ -81,10 +84,11 @@ class ItemStream(OpenStream):
     def __init__(self, call: Call, caller: Caller, credential: str, route: Route, task: asyncio.Task[Any]) -> None:
         super().__init__(call, caller, credential, route, task)
         self.entry: Entry
+        self.share: Share
         self.session: Session = route.serve()
         self.tasks: set[asyncio.Task[None]] = set()
         self.out: list[tuple[bytes, int]] = []
-        self.unanswered = self.unanswered_bytes = 0
+        self.unanswered = self.unanswered_bytes = self.message_bytes = 0
         self.ready = asyncio.Event()
         self.room = asyncio.Event()
         self.pause_s = 0.0
@@ -99,9 +103,21 @@ class ItemStream(OpenStream):
             if self.reading:
                 self.task.cancel()
 
+    async def receive(self) -> bytes | None:
+        """The next message, or None at the end.  It counts until more is asked for."""
+        body = await super().receive()
+        if body is not None:
+            self._count_message(len(body))
+        return body
+
+    def begin(self, operations: int, reserved: int) -> None:
+        """Operations are served from now on: they, and what their answers may have, count for so many bytes."""
+        self.unanswered += operations
+        self._count(reserved)
+
     def put(self, body: bytes, operations: int, reserved: int) -> None:
         """Hand results to the writer; `reserved` is what was counted for them, and from now on they count as what they are."""
-        self.unanswered_bytes += len(body) - reserved
+        self._count(len(body) - reserved)
         self.out.append((body, operations))
         self.ready.set()
         self.room.set()
@@ -121,7 +137,7 @@ class ItemStream(OpenStream):
                 # Lists of results may be put one behind another: that is one message with all of them.
                 await self.send(b"".join(parts) if len(parts) > 1 else parts[0])
                 self.unanswered -= operations
-                self.unanswered_bytes -= length
+                self._count(-length)
                 self.room.set()
             if self.closing:
                 return
@@ -135,14 +151,38 @@ class ItemStream(OpenStream):
             self.task.cancel()
 
     async def has_room(self) -> None:
-        """Wait until more may be read."""
-        while self.unanswered >= MAX_UNANSWERED or self.unanswered_bytes >= MAX_UNANSWERED_BYTES:
-            await self._freed()
+        """Wait until more may be read: what was read before is begun."""
+        self._count_message(0)
+        while True:
+            while self.unanswered >= MAX_UNANSWERED or self.unanswered_bytes >= MAX_UNANSWERED_BYTES:
+                await self._freed()
+            if self.share.may_read:
+                return
+            await self.share.turn()
 
     async def has_room_for_answers(self) -> None:
         """Wait until more may be served."""
-        while self.unanswered_bytes >= MAX_UNANSWERED_BYTES:
-            await self._freed()
+        while True:
+            while self.unanswered_bytes >= MAX_UNANSWERED_BYTES:
+                await self._freed()
+            if self.share.may_begin:
+                return
+            await self.share.turn()
+
+    def give_back(self) -> None:
+        """It is over, and holds nothing any more."""
+        self.over = True
+        self.share.add(-self.unanswered_bytes - self.message_bytes, -self.message_bytes)
+
+    def _count(self, more: int) -> None:
+        if not self.over:
+            self.unanswered_bytes += more
+            self.share.add(more)
+
+    def _count_message(self, length: int) -> None:
+        more = length - self.message_bytes
+        self.message_bytes = length
+        self.share.add(more, more)
 
     async def _freed(self) -> None:
         self.room.clear()

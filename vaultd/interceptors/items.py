@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vaultd.interceptors.audit import AuditStep
     from vaultd.interceptors.deadlines import Deadlines
     from vaultd.interceptors.grants import Granted, GrantStep
+    from vaultd.interceptors.held_bytes import HeldBytes
     from vaultd.interceptors.identity import Identity
     from vaultd.interceptors.item_stream import ItemStream
     from vaultd.interceptors.policy import PolicyStep
@@ -70,6 +71,7 @@ class ItemSteps:
         on_data_loss: Callable[[DataLoss], None],
         remember: Callable[[Entry, VaultdError], None],
         ended: Callable[[Entry], None],
+        held: HeldBytes,
         receive_s: float,
         operation_s: float,
     ) -> None:
@@ -85,6 +87,7 @@ class ItemSteps:
         self._on_data_loss = on_data_loss
         self._remember = remember
         self._ended = ended
+        self._held = held
         self._receive_s = receive_s
         self._operation_s = operation_s
 
@@ -95,6 +98,13 @@ class ItemSteps:
         """
         stream.entry = entry
         self._policy.require_loaded()
+        with self._held.share(stream.caller.principal) as stream.share:
+            try:
+                await self._serve_all(stream)
+            finally:
+                stream.give_back()
+
+    async def _serve_all(self, stream: ItemStream) -> None:
         writer = asyncio.get_running_loop().create_task(stream.write_all())
         writer.add_done_callback(stream.ended_by)
         try:
@@ -148,6 +158,7 @@ class ItemSteps:
                 if body is None and stream.received:
                     return None
                 stream.caller = await self._identity.identify(stream.call)
+                stream.share.check()
                 message = parse(stream.route, body)
                 stream.route.validate.rest(message)
                 operations = stream.session.read(message)
@@ -183,8 +194,7 @@ class ItemSteps:
     async def _start_group(self, stream: ItemStream, group: list[Operation]) -> None:
         await stream.has_room_for_answers()
         reserved = sum(operation.size + operation.answer for operation in group)
-        stream.unanswered += len(group)
-        stream.unanswered_bytes += reserved
+        stream.begin(len(group), reserved)
         task = asyncio.get_running_loop().create_task(self._serve_group(stream, group, reserved))
         stream.tasks.add(task)
         task.add_done_callback(stream.ended_by)

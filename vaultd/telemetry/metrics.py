@@ -34,6 +34,8 @@ class Metric(NamedTuple):
     unit: str
     text: str
     labels: tuple[str, ...] = ()
+    whole: bool = False
+    """Whether it is of the store: every worker on it says the same."""
 
     @property
     def prometheus(self) -> str:
@@ -97,8 +99,9 @@ METRICS: Final = {
             "{resource}",
             "Keys, secret versions, certificates by expiry: `expired`, within `1d`, `7d`, `30d`, `90d`, `later`, `never`",
             ("type", "expires"),
+            whole=True,
         ),
-        Metric("vaultd.rotations.due", _G, "{rotation}", "Rotations that are due and not done", ("type",)),
+        Metric("vaultd.rotations.due", _G, "{rotation}", "Rotations that are due and not done", ("type",), whole=True),
         Metric("vaultd.rotations", _C, "{rotation}", "Rotations that came due, by outcome", ("type", "outcome")),
         Metric("vaultd.scheduler.events", _C, "{event}", "What the scheduler did or failed to do", ("event",)),
         # Audit

@@ -22,13 +22,18 @@ from vaultd.engine.key_backups import KeyBackups
 from vaultd.engine.key_export import KeyExport
 from vaultd.engine.key_grants import Grants
 from vaultd.engine.key_import import KeyImport
+from vaultd.engine.key_material import KeyMaterial
+from vaultd.engine.key_reads import KeyReader
+from vaultd.engine.key_specs import LifecycleLimits
+from vaultd.engine.key_versions import KeyVersions
 from vaultd.engine.key_wrapping import KeyWrapping
 from vaultd.engine.labels import LabelBook
 from vaultd.engine.leases import LeaseBook
 from vaultd.engine.ledger import Ledger
-from vaultd.engine.lifecycle import KeyLifecycle, LifecycleLimits
+from vaultd.engine.lifecycle import KeyLifecycle
+from vaultd.engine.neighbours import ALONE
 from vaultd.engine.quota_store import Quotas
-from vaultd.engine.quotas import CLASSES, RateLimiter, configured_quota
+from vaultd.engine.quotas import CLASSES, RateLimiter, configured_quota, new_bucket
 from vaultd.engine.revocations import Revocations
 from vaultd.engine.rotation_runner import RotationRunner
 from vaultd.engine.rotation_steps import RotationLimits
@@ -60,6 +65,8 @@ if TYPE_CHECKING:
     from vaultd.config import LimitsSection, Settings
     from vaultd.engine.clock import Clock
     from vaultd.engine.model import Quota
+    from vaultd.engine.neighbours import Neighbours
+    from vaultd.engine.shared_buckets import SharedCounts
     from vaultd.rotation_config import RotationSection
     from vaultd.store.base import Store
 
@@ -85,7 +92,9 @@ class Engine:
     backends: Mapping[ProtectionLevel, Backend]
     software: SoftwareBackend
     catalog: KeyCatalog
+    keys: KeyReader
     lifecycle: KeyLifecycle
+    key_versions: KeyVersions
     transit: Transit
     lane: BulkLane
     vaults: Vaults
@@ -137,9 +146,16 @@ def build_engine(
     on_open: Sequence[Callable[[], Awaitable[None]]] = (),
     on_close: Callable[[], None] = lambda: None,
     on_fault: Callable[[BaseException], None] = raise_fault,
+    *,
+    neighbours: Neighbours = ALONE,
+    counts: SharedCounts | None = None,
+    leads: Callable[[], bool] = lambda: True,
 ) -> Engine:
-    """Connect the parts.  Nothing runs yet.  `on_open` is part of unsealing, `on_close` of sealing."""
-    ledger = Ledger(store, clock)
+    """Connect the parts.  Nothing runs yet.  `on_open` is part of unsealing, `on_close` of sealing.
+
+    Of a worker: `neighbours` are the others, `counts` what they count together, `leads` whether it is the elected one.
+    """
+    ledger = Ledger(store, clock, neighbours)
     authority = Authority(ledger, frozenset(settings.operators))
     revocations = Revocations(ledger, authority)
     software = SoftwareBackend(settings.software.threads or None, settings.software.max_queued)
@@ -157,7 +173,10 @@ def build_engine(
         deletion_retention_us=settings.lifecycle.deletion_retention_s * SECOND_US,
     )
     scrubber = Scrubber(store)
-    lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits, scrubber)
+    keys = KeyReader(ledger)
+    material = KeyMaterial(ledger, backends, tokens, scrubber)
+    lifecycle = KeyLifecycle(ledger, keys, material, clock, limits)
+    key_versions = KeyVersions(ledger, keys, material)
     secrets = Secrets(ledger, clock, limits.deletion_retention_us, scrubber)
     secret_catalog = SecretCatalog(ledger, describe_version, settings.secrets.max_cached_mib * 1024 * 1024)
     lane = BulkLane()
@@ -179,14 +198,16 @@ def build_engine(
         on_event,
         on_fault,
         SystemRandom().random,
+        leads,
     )
     wrapping = KeyWrapping(software)
-    imports = KeyImport(ledger, lifecycle, budgets, wrapping, clock, scrubber)
+    imports = KeyImport(ledger, keys, key_versions, budgets, wrapping, clock, scrubber)
     labels = LabelBook(ledger)
     access = AccessBook(ledger, clock)
     methods = quota_methods(RULES)
     leases = LeaseBook(ledger, clock)
-    limiter = RateLimiter(_configured_quotas(settings.limits), methods, clock, leases)
+    short = counts.bucket if counts is not None else new_bucket
+    limiter = RateLimiter(_configured_quotas(settings.limits), methods, clock, leases, short)
     quotas = Quotas(ledger, limiter, leases, methods)
     grants = Grants(ledger, authority, revocations, clock)
     depths = {method: impact.depth for method, impact in HIGH_IMPACT.items()}
@@ -214,7 +235,9 @@ def build_engine(
     decider = Decider(authority, labels, clock)
     scheduler = Scheduler(
         ledger,
+        keys,
         lifecycle,
+        key_versions,
         seal,
         usage,
         budgets,
@@ -231,6 +254,7 @@ def build_engine(
         clock,
         on_intent,
         on_event,
+        leads,
     )
     return Engine(
         store=store,
@@ -241,7 +265,9 @@ def build_engine(
         backends=backends,
         software=software,
         catalog=catalog,
+        keys=keys,
         lifecycle=lifecycle,
+        key_versions=key_versions,
         transit=Transit(catalog, ledger, clock, lane),
         lane=lane,
         vaults=Vaults(ledger),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -14,12 +16,12 @@ from vaultd.audit.log import AuditLog
 from vaultd.audit.shipping.shipper import Shipper
 from vaultd.engine.audit_witness import AuditWitness
 from vaultd.engine.clock import SystemClock
+from vaultd.engine.neighbours import ALONE
 from vaultd.engine.overload import PROBE_S, InFlight, LoadShedder
-from vaultd.engine.refusals import RefusalLog
+from vaultd.engine.refusals import Refusal, RefusalLog
 from vaultd.engine.scheduler import PRINCIPAL as SCHEDULER
 from vaultd.engine.seal import SealState
 from vaultd.errors import DataLoss, Unavailable, VaultdError
-from vaultd.hosts.grpcio import GrpcHost
 from vaultd.instruments import meters_of
 from vaultd.interceptors.approvals import ApprovalStep
 from vaultd.interceptors.audit import AuditStep
@@ -35,17 +37,22 @@ from vaultd.services.health import HealthBoard
 from vaultd.sinks import make_workers, sinks_every_call_needs, sinks_mutations_need
 from vaultd.trust import TrustFiles
 from vaultd.wiring.engine import build_engine
+from vaultd.wiring.hosts import make_host
 from vaultd.wiring.services import make_routes
 from vaultd.wiring.sources import make_slot, open_root_key, open_store
 from vaultd.wiring.tls import TlsFiles
+from vaultd.workers.election import Election
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from vaultd.config import Settings
     from vaultd.engine.clock import Clock
+    from vaultd.engine.shared_buckets import SharedCounts
     from vaultd.instruments import SinkNumbers
     from vaultd.interceptors.certificates import TrustBundle
+    from vaultd.wiring.hosts import Host
+    from vaultd.workers.siblings import Siblings
 
 
 AUDIT_CHECK_S: Final = 0.5
@@ -59,12 +66,31 @@ CENSUS_CHECK_S: Final = 1.0
 _log = structlog.get_logger("vaultd")
 
 
+async def refusal_of(siblings: Siblings, id: str) -> Refusal | None:
+    """What another worker remembers of a refused call."""
+    found = await siblings.refusal(id)
+    return Refusal(**{**found, "resources": tuple(found["resources"])}) if found else None
+
+
 class Server:
     """A running vaultd: engine, chain, host, and the tasks beside them."""
 
-    def __init__(self, settings: Settings, clock: Clock | None = None, *, accept_restore: bool = False) -> None:
-        """`accept_restore`: serve a store that was put back from the past, this once."""
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock | None = None,
+        *,
+        accept_restore: bool = False,
+        siblings: Siblings | None = None,
+        counts: SharedCounts | None = None,
+    ) -> None:
+        """`accept_restore`: serve a store that was put back from the past, this once.
+
+        Of a worker: `siblings` are the others of this server, `counts` the quotas that they count together.
+        """
         self._settings = settings
+        self._siblings = siblings
+        self._election = Election(Path(f"{settings.store.path}.scheduler")) if siblings is not None else None
         self._clock = clock or SystemClock()
         self.observing = Observing(settings, self._clock)
         audit = settings.audit
@@ -103,7 +129,7 @@ class Server:
             ],
             self.observing.recoveries.note,
         )
-        self.slots = [make_slot(section, self._on_slot) for section in settings.hsm]
+        self.slots = [make_slot(section, self._on_slot, siblings) for section in settings.hsm]
         self._unseal_again = False
         self.engine = build_engine(
             settings,
@@ -117,6 +143,9 @@ class Server:
             (lambda: self.witness.open(),),
             lambda: self.witness.close(),
             lambda error: self._on_incident("rotation", error),
+            neighbours=siblings or ALONE,
+            counts=counts,
+            leads=lambda: self._election is None or self._election.leads,
         )
         self.witness = AuditWitness(
             self.engine.ledger,
@@ -136,9 +165,12 @@ class Server:
         self._identity = Identity(
             self._trust.bundles, self.engine.revocations, self._clock, self._issuers.tokens, self._issuers.pairs
         )
+        elsewhere = [partial(refusal_of, siblings)] if siblings is not None else []
+        self.refusals = RefusalLog(self._clock, *elsewhere)
         self.chain = self._build_chain()
         self.port = 0
         self.tls_port = 0
+        self._refresh_tls: Callable[[], Awaitable[None]]
 
     def _on_slot(self, name: str, serving: bool) -> None:
         if self.board.components().get(f"hsm:{name}") is not serving:
@@ -208,9 +240,17 @@ class Server:
 
     def _build_chain(self) -> Chain:
         engine, limits = self.engine, self._settings.limits
-        refusals = RefusalLog(self._clock)
         return Chain(
-            make_routes(self._settings, engine, self._clock, self.board, self._audit_log, self.witness, refusals),
+            make_routes(
+                self._settings,
+                engine,
+                self._clock,
+                self.board,
+                self._audit_log,
+                self.witness,
+                self.refusals,
+                self._siblings,
+            ),
             self._identity,
             Throttle(
                 engine.limiter,
@@ -224,10 +264,16 @@ class Server:
             ApprovalStep(engine.approvals, self._audit),
             self._audit,
             self.observing.step,
-            refusals,
+            self.refusals,
             self._on_incident,
             self._on_data_loss,
-            ChainLimits(limits.receive_timeout_s, limits.unary_timeout_s, limits.least_deadline_ms / 1000),
+            ChainLimits(
+                limits.receive_timeout_s,
+                limits.unary_timeout_s,
+                limits.least_deadline_ms / 1000,
+                limits.stream_mib_per_principal * 1024 * 1024,
+                limits.stream_mib * 1024 * 1024,
+            ),
             engine.lane,
         )
 
@@ -242,7 +288,7 @@ class Server:
             stack.push_async_callback(self._audit_log.close)
             stack.callback(self._audit.write_last_folded)
             self.board.set("audit", self._audit_log.serving)
-            await self.observing.start(stack, meters_of(self), self.board)
+            await self.observing.start(stack, meters_of(self), self.board, listens=self._siblings is None)
             self._start_sinks()
             self._trust.require_fresh()
             await self.engine.store.open()
@@ -251,17 +297,18 @@ class Server:
             stack.push_async_callback(self._close_engine)
             await asyncio.gather(*(slot.open() for slot in self.slots))
             await self.engine.feed.start()
+            if self._election is not None:
+                self._election.open()
+                stack.callback(self._election.close)
             await self._start_seal()
             await self._issuers.tick()  # key files are read, and fetches begin, before the first call
             stack.push_async_callback(self._issuers.close)
-            host = GrpcHost(self.chain, self._tls.read, self._tls.changed)
-            self.port = host.listen(settings.listen)
-            if settings.listen_tls:
-                self.tls_port = host.listen_tls(settings.listen_tls)
-            await host.start()
+            host = make_host(settings, self.chain, self._tls, share_port=self._siblings is not None)
+            self.port, self.tls_port = await host.start(settings.listen, settings.listen_tls)
+            self._refresh_tls = host.refresh
             stack.push_async_callback(self._drain, host)
             tasks = [
-                asyncio.create_task(self._every(settings.store.feed_poll_ms / 1000, self._follow)),
+                asyncio.create_task(self._every(settings.store.feed_poll_ms / 1000, self.follow)),
                 asyncio.create_task(
                     self._every(settings.lifecycle.scheduler_interval_ms / 1000, self.engine.scheduler.tick)
                 ),
@@ -323,19 +370,30 @@ class Server:
         return ends
 
     async def _start_seal(self) -> None:
+        seal = self.engine.seal
         try:
-            await self.engine.seal.start()
+            await seal.start()
+            if self._siblings is not None and seal.state is SealState.SEALED and not self._siblings.sealed:
+                # What opens the ring may be nowhere but in the memory of a sibling.
+                keys = await self._siblings.root_keys()
+                if keys:
+                    await seal.unseal_with(keys)
         except VaultdError as error:
             # Sealed, and saying why: an operator can look, restore, or unseal.
-            _log.error("unseal_failed", reason=error.reason, text=error.text)
-            self._audit.event("unseal_failed", reason=error.reason)
+            self.unseal_failed(error)
             self._unseal_again = isinstance(error, Unavailable)
+
+    def unseal_failed(self, error: VaultdError) -> None:
+        """Say in log and audit log why the vault is sealed."""
+        _log.error("unseal_failed", reason=error.reason, text=error.text)
+        self._audit.event("unseal_failed", reason=error.reason)
 
     async def _retry_unseal(self) -> None:
         """A root key that was out of reach at the start may be back: nobody has to come and unseal."""
-        if self._unseal_again and self.engine.seal.state is SealState.SEALED:
+        sealed_by_somebody = self._siblings is not None and self._siblings.sealed
+        if self._unseal_again and self.engine.seal.state is SealState.SEALED and not sealed_by_somebody:
             try:
-                await self.engine.seal.unseal(None)
+                await self.engine.seal.unseal_with({})
             except Unavailable:
                 return
         self._unseal_again = False
@@ -367,7 +425,7 @@ class Server:
         for backend in self.engine.backends.values():
             await backend.close()
 
-    async def _drain(self, host: GrpcHost) -> None:
+    async def _drain(self, host: Host) -> None:
         self.board.drain()
         await asyncio.sleep(HEALTH_NOTICE_S)  # balancers that watch health go elsewhere before calls are refused
         self.chain.drain_streams()
@@ -415,7 +473,10 @@ class Server:
                 except VaultdError as error:  # the change cannot be audited: shedding goes on all the same
                     _log.warning("background_failed", reason=error.reason)
 
-    async def _follow(self) -> None:
+    async def follow(self) -> None:
+        """Take in what others wrote, and lead where nobody does any more."""
+        if self._election is not None and self._election.look():
+            _log.info("scheduler_elected")
         try:
             await self.engine.feed.poll()
             await self.engine.quotas.follow()
@@ -427,12 +488,14 @@ class Server:
     async def _check_files(self) -> None:
         """Trust bundles that changed on disk are in force without a signal, as the listener's certificates are."""
         await self._trust.follow(self._identity)
+        await self._refresh_tls()
         if self._reload_policy.is_set() and self.engine.seal.state is SealState.UNSEALED:
             await self.engine.authority.reload()  # nothing is allowed after a failure: the next turn tries again
             self._reload_policy.clear()
 
     async def _check_audit(self) -> None:
         self._audit_log.check()
+        await self._audit_log.proved(AUDIT_CHECK_S / 2)
         try:
             self._audit.write_folded()
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
     from vaultd.backends.rootkeys import RootKeyProvider
     from vaultd.config import HsmSection, RootKeySection, Settings
     from vaultd.store.base import Store
+    from vaultd.workers.siblings import Siblings
 
 
-def make_slot(section: HsmSection, on_health: Callable[[str, bool], None]) -> TokenSlot:
-    """A slot as it is configured.  Nothing runs yet."""
+def make_slot(
+    section: HsmSection, on_health: Callable[[str, bool], None], siblings: Siblings | None = None
+) -> TokenSlot:
+    """A slot as it is configured.  Nothing runs yet.  Workers share its sessions: each has its part, and one at least."""
     selector = section.resolved()
     pin = section.pin
     source = PinSource(
@@ -33,12 +37,14 @@ def make_slot(section: HsmSection, on_health: Callable[[str, bool], None]) -> To
         name=section.name,
         selector=selector,
         read_pin=source.read,
-        sessions=section.sessions or os.cpu_count() or 1,
+        sessions=max(1, (section.sessions or os.cpu_count() or 1) // (siblings.count if siblings is not None else 1)),
         max_queued=section.max_queued,
         operation_timeout_s=section.operation_timeout_s,
         generation_timeout_s=section.generation_timeout_s,
         environment=section.environment,
     )
+    if siblings is not None:
+        settings = replace(settings, login=siblings.login)
     return TokenSlot(settings, on_health)
 
 

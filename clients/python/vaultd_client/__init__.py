@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from vaultd_client.aio import AsyncClient
+    from vaultd_client.data_keys import DataKeyLimits
+    from vaultd_client.envelope import AsyncEnvelopeAead, EnvelopeAead
     from vaultd_client.errors import (
         Aborted,
         AlreadyExists,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         InternalError,
         InvalidArgument,
         NotFound,
+        OutOfRange,
         PermissionDenied,
         ResourceExhausted,
         Unauthenticated,
@@ -39,13 +42,19 @@ if TYPE_CHECKING:
         WrongEventLoop,
     )
     from vaultd_client.info import CallInfo
+    from vaultd_client.local_keys import AsyncLocalKeys, LocalKeys
+    from vaultd_client.secret_cache import AsyncSecretCache, SecretCache, SecretValue
     from vaultd_client.settings import BatchLimits, TokenFile
     from vaultd_client.sync import Client
+    from vaultd_client.watching import Freshness
 
 __all__ = [
     "Aborted",
     "AlreadyExists",
     "AsyncClient",
+    "AsyncEnvelopeAead",
+    "AsyncLocalKeys",
+    "AsyncSecretCache",
     "BatchLimits",
     "CallInfo",
     "Cancelled",
@@ -54,17 +63,24 @@ __all__ = [
     "Client",
     "ClientClosed",
     "ConfigurationError",
+    "DataKeyLimits",
     "DataLoss",
     "DeadlineExceeded",
     "DecryptionFailed",
+    "EnvelopeAead",
     "FailedPrecondition",
     "FieldViolation",
     "ForkedClient",
+    "Freshness",
     "InternalError",
     "InvalidArgument",
+    "LocalKeys",
     "NotFound",
+    "OutOfRange",
     "PermissionDenied",
     "ResourceExhausted",
+    "SecretCache",
+    "SecretValue",
     "TokenFile",
     "Unauthenticated",
     "Unavailable",
@@ -76,9 +92,18 @@ __all__ = [
 
 _PLACES: Final = {
     "AsyncClient": "aio",
+    "AsyncEnvelopeAead": "envelope",
+    "AsyncLocalKeys": "local_keys",
+    "AsyncSecretCache": "secret_cache",
+    "LocalKeys": "local_keys",
+    "SecretCache": "secret_cache",
+    "SecretValue": "secret_cache",
+    "DataKeyLimits": "data_keys",
+    "EnvelopeAead": "envelope",
     "Client": "sync",
     "CallInfo": "info",
     "BatchLimits": "settings",
+    "Freshness": "watching",
     "TokenFile": "settings",
 }
 

@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from vaultd_client.aio_transport import AsyncTransport
 from vaultd_client.checksums import FAST, check_answer, fill_checksums
 from vaultd_client.errors import ClientClosed, ForkedClient, WrongEventLoop
+from vaultd_client.followers import TaskFollower, watch_async
 from vaultd_client.generated.aio import AsyncMethods
-from vaultd_client.generated.table import BATCHES
+from vaultd_client.generated.table import BATCHES, WATCH
 from vaultd_client.lanes import Lane
-from vaultd_client.settings import AsyncTokenProvider, BatchLimits, Environment, Settings, TokenFile
+from vaultd_client.settings import AsyncTokenProvider, BatchLimits, Environment, Settings
 from vaultd_client.tls import TlsFiles
 from vaultd_client.trace import call_metadata, current_traceparent
+from vaultd_client.watching import Changes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 
     from vaultd_client.info import CallInfo
     from vaultd_client.method import Method, Request, Response
     from vaultd_client.settings import FilePath, TraceProvider
+    from vaultd_client.v1.watch_pb2 import WatchRequest, WatchResponse
 
 MAX_LANES: Final = 256
 """With tokens there is a lane for each; those of tokens that are gone are dropped beyond this."""
@@ -78,6 +81,8 @@ class AsyncClient(AsyncMethods):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._transport: AsyncTransport | None = None
         self._lanes: dict[tuple[Method[Any, Any], str | None], Lane] = {}
+        self._changes = Changes()
+        self._follower: TaskFollower | None = None
         self._closed = False
 
     @classmethod
@@ -91,13 +96,14 @@ class AsyncClient(AsyncMethods):
         batch: BatchLimits | None = None,
         trace: TraceProvider = current_traceparent,
     ) -> Self:
-        """A client of VAULTD_ADDR, with VAULTD_CA, VAULTD_CERT, VAULTD_KEY, VAULTD_SERVER_NAME and VAULTD_TOKEN_FILE.
+        """A client of VAULTD_ADDR, with VAULTD_CA, VAULTD_CERT, VAULTD_KEY, VAULTD_SERVER_NAME and VAULTD_TOKEN_FILE;
+        what they do not say comes from the profile VAULTD_PROFILE, if that is set (docs/vaultctl.md).
 
         Raises ConfigurationError.
         """
         found = Environment.read()
-        if token is None and found.token_file is not None:
-            token = TokenFile(found.token_file)
+        if token is None:
+            token = found.async_token()
         return cls(
             found.address,
             ca=found.ca,
@@ -126,9 +132,23 @@ class AsyncClient(AsyncMethods):
             return
         self._closed = True
         if self._transport is not None and self._pid == os.getpid():
+            if self._follower is not None:
+                await self._follower.stop()
             for lane in self._lanes.values():
                 await lane.close()
             await self._transport.close()
+
+    def follow_changes(self) -> Changes:
+        """What Watch tells of keys and secrets, for caches: one stream in the background, from the first call of this on until
+        the client is closed.
+        """
+        self._connected()
+        if self._follower is None:
+            self._follower = TaskFollower(self._open_watch, self._changes)
+        return self._changes
+
+    def _open_watch(self, request: WatchRequest, timeout_s: float | None) -> AsyncGenerator[WatchResponse]:
+        return self._one_stream(WATCH, request, timeout_s, None)
 
     def _connected(self) -> AsyncTransport:
         """The transport of this loop and process; raises UsageError elsewhere."""
@@ -182,9 +202,20 @@ class AsyncClient(AsyncMethods):
         found = self._token()
         return await found if inspect.isawaitable(found) else found
 
-    async def _server_stream(
+    def _server_stream(
         self, method: Method[Request, Response], request: Request, timeout_s: float | None, info: CallInfo | None
     ) -> AsyncIterator[Response]:
+        if method is WATCH:
+            message: Any = request
+            responses: Any = watch_async(
+                lambda again, left_s: self._one_stream(WATCH, again, left_s, info), message, timeout_s
+            )
+            return responses  # type: ignore[no-any-return]  # of WATCH, which the checker cannot tell from `is`
+        return self._one_stream(method, request, timeout_s, info)
+
+    async def _one_stream(
+        self, method: Method[Request, Response], request: Request, timeout_s: float | None, info: CallInfo | None
+    ) -> AsyncGenerator[Response]:
         transport = self._connected()
         metadata = call_metadata(await self._fresh_token(), self._trace())
         async for answer in transport.server_stream(method, request, timeout_s, metadata, info):

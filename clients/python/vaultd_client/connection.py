@@ -1,72 +1,34 @@
-"""What the commands of `vaultctl` share: where the server is, how a call is made, and how one that failed is told."""
+"""A channel to one address, of either client, and its callables."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
-
-import click
-import grpc
-from google.rpc import error_details_pb2, status_pb2
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    import grpc
 
-TIMEOUT_S = 30.0
-StubT = TypeVar("StubT")
+    from vaultd_client.method import Method
 
+CLOSE_GRACE_S: Final = 30.0
+"""How long calls on a connection with old certificates may go on."""
 
-def fail(text: str) -> NoReturn:
-    """Say why it could not be done, and exit with 2."""
-    click.echo(f"vaultctl: {text}", err=True)
-    raise SystemExit(2)
+Channel = TypeVar("Channel", bound="grpc.Channel | grpc.aio.Channel")
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """Where the server is, and the files that prove who calls."""
+class Connection(Generic[Channel]):
+    """Makes what calls a method once, when it is first called."""
 
-    address: str
-    ca: Path | None
-    certificate: Path | None
-    key: Path | None
+    __slots__ = ("_callables", "channel")
 
-    def stub(self, stub: Callable[[Any], StubT]) -> StubT:
-        """A stub of a service, by its class; exits when a file cannot be read."""
-        if not (self.address and self.ca and self.certificate and self.key):
-            fail(
-                "say where the server is: --addr, --ca, --cert and --key, or VAULTD_ADDR, VAULTD_CA, VAULTD_CERT, VAULTD_KEY"
-            )
-        try:
-            credentials = grpc.ssl_channel_credentials(
-                self.ca.read_bytes(), self.key.read_bytes(), self.certificate.read_bytes()
-            )
-        except OSError as error:
-            fail(f"{error.filename}: {error.strerror}")
-        return stub(grpc.secure_channel(self.address, credentials))
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self._callables: dict[str, Any] = {}
 
-
-def call(method: Callable[..., Any], request: Any) -> Any:
-    """Make a call; a refusal is one line with its reason, and exit code 2."""
-    try:
-        return method(request, timeout=TIMEOUT_S)
-    except grpc.RpcError as error:
-        fail(told(error))
-
-
-def told(error: Any) -> str:
-    """A refusal in one line: its reason, its text, and the field that it is about."""
-    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-    status = status_pb2.Status()
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
-            status.ParseFromString(value)
-    text = error.details() or ""
-    for detail in status.details:
-        if detail.Unpack(info):
-            text = f"{info.reason}: {text}"
-    for detail in status.details:
-        if detail.Unpack(bad):
-            text += f" (at {', '.join(violation.field for violation in bad.field_violations)})"
-    return f"{error.code().name}: {text}" if not status.details else text
+    def callable(self, method: Method[Any, Any], kind: str) -> Any:
+        """What calls a method; kind is gRPC's: `unary_unary` and so on."""
+        found = self._callables.get(method.path)
+        if found is None:
+            make = getattr(self.channel, kind)
+            found = make(method.path, method.request.SerializeToString, method.response.FromString)
+            self._callables[method.path] = found
+        return found

@@ -14,6 +14,7 @@
         CircuitOpen              no endpoint is tried now; nothing was sent
       DeadlineExceeded         DEADLINE_EXCEEDED
       Cancelled                CANCELLED by the server, or the connection was closed under the call
+      OutOfRange               OUT_OF_RANGE: the feed of changes does not reach there
       Unimplemented            UNIMPLEMENTED: the server is older than the RPC
       InternalError            INTERNAL, or UNKNOWN
       DataLoss                 DATA_LOSS
@@ -211,6 +212,12 @@ class Cancelled(VaultdError):
     code = "CANCELLED"
 
 
+class OutOfRange(VaultdError):
+    """A watch cannot begin there: read anew, and watch from now on."""
+
+    code = "OUT_OF_RANGE"
+
+
 class Unimplemented(VaultdError):
     """The server does not have this RPC."""
 
@@ -247,6 +254,7 @@ _CLASSES: Final[dict[str, type[VaultdError]]] = {
         Unavailable,
         DeadlineExceeded,
         Cancelled,
+        OutOfRange,
         Unimplemented,
         InternalError,
         DataLoss,

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from vaultd_client.checksums import FAST, check_answer, fill_checksums
 from vaultd_client.errors import ClientClosed, ForkedClient
+from vaultd_client.followers import ThreadFollower, watch
 from vaultd_client.generated.sync import SyncMethods
-from vaultd_client.generated.table import BATCHES
-from vaultd_client.settings import BatchLimits, Environment, Settings, TokenFile, TokenProvider
+from vaultd_client.generated.table import BATCHES, WATCH
+from vaultd_client.settings import BatchLimits, Environment, Settings, TokenProvider
 from vaultd_client.sync_lanes import SyncLane
 from vaultd_client.sync_transport import SyncTransport
 from vaultd_client.tls import TlsFiles
 from vaultd_client.trace import call_metadata, current_traceparent
+from vaultd_client.watching import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from vaultd_client.info import CallInfo
     from vaultd_client.method import Method, Request, Response
     from vaultd_client.settings import FilePath, TraceProvider
+    from vaultd_client.v1.watch_pb2 import WatchRequest, WatchResponse
 
 MAX_LANES: Final = 256
 """With tokens there is a lane for each; those of tokens that are gone are dropped beyond this."""
@@ -79,6 +82,8 @@ class Client(SyncMethods):
         self._lock = threading.Lock()
         self._transport: SyncTransport | None = None
         self._lanes: dict[tuple[Method[Any, Any], str | None], SyncLane] = {}
+        self._changes = Changes()
+        self._follower: ThreadFollower | None = None
         self._closed = False
 
     @classmethod
@@ -92,13 +97,14 @@ class Client(SyncMethods):
         batch: BatchLimits | None = None,
         trace: TraceProvider = current_traceparent,
     ) -> Self:
-        """A client of VAULTD_ADDR, with VAULTD_CA, VAULTD_CERT, VAULTD_KEY, VAULTD_SERVER_NAME and VAULTD_TOKEN_FILE.
+        """A client of VAULTD_ADDR, with VAULTD_CA, VAULTD_CERT, VAULTD_KEY, VAULTD_SERVER_NAME and VAULTD_TOKEN_FILE;
+        what they do not say comes from the profile VAULTD_PROFILE, if that is set (docs/vaultctl.md).
 
         Raises ConfigurationError.
         """
         found = Environment.read()
-        if token is None and found.token_file is not None:
-            token = TokenFile(found.token_file)
+        if token is None:
+            token = found.token()
         return cls(
             found.address,
             ca=found.ca,
@@ -127,7 +133,24 @@ class Client(SyncMethods):
             return
         self._closed = True
         if self._transport is not None and self._pid == os.getpid():
+            if self._follower is not None:
+                self._follower.stop()
             self._transport.close()
+            if self._follower is not None:
+                self._follower.join()
+
+    def follow_changes(self) -> Changes:
+        """What Watch tells of keys and secrets, for caches: one stream in a background thread, from the first call of this on until
+        the client is closed.
+        """
+        self._connected()
+        with self._lock:
+            if self._follower is None:
+                self._follower = ThreadFollower(self._open_watch, self._changes)
+        return self._changes
+
+    def _open_watch(self, request: WatchRequest, timeout_s: float | None) -> Iterator[WatchResponse]:
+        return self._one_stream(WATCH, request, timeout_s, None)
 
     def _connected(self) -> SyncTransport:
         """The transport of this process; raises UsageError elsewhere."""
@@ -179,6 +202,17 @@ class Client(SyncMethods):
         return None if self._token is None else self._token()
 
     def _server_stream(
+        self, method: Method[Request, Response], request: Request, timeout_s: float | None, info: CallInfo | None
+    ) -> Iterator[Response]:
+        if method is WATCH:
+            message: Any = request
+            responses: Any = watch(
+                lambda again, left_s: self._one_stream(WATCH, again, left_s, info), message, timeout_s
+            )
+            return responses  # type: ignore[no-any-return]  # of WATCH, which the checker cannot tell from `is`
+        return self._one_stream(method, request, timeout_s, info)
+
+    def _one_stream(
         self, method: Method[Request, Response], request: Request, timeout_s: float | None, info: CallInfo | None
     ) -> Iterator[Response]:
         transport = self._connected()

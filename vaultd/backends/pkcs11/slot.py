@@ -10,10 +10,10 @@ import hashlib
 import os
 import time
 from collections import Counter, deque
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import structlog
 
@@ -25,7 +25,8 @@ from vaultd.errors import FailedPrecondition, Unavailable, VaultdError
 from vaultd.telemetry import spans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from vaultd.backends.pkcs11.uri import TokenSelector
     from vaultd.secret import Secret
@@ -59,13 +60,32 @@ _REMEMBERED: Final = 1_000
 """Objects that are missing, or were destroyed: the last ones."""
 
 
+class LoginTurn(Protocol):
+    """One process's turn to try the PIN of a token."""
+
+    refused: bytes
+    """SHA-256 of the PIN that the token refused last, whoever tried it; empty when it refused none."""
+
+
+class _OwnTurn:
+    refused = b""
+
+
+@asynccontextmanager
+async def _own_turn(slot: str) -> AsyncIterator[LoginTurn]:
+    """Nobody else logs in to the token."""
+    del slot
+    yield _OwnTurn()
+
+
 @dataclass(frozen=True, slots=True)
 class SlotSettings:
     """Which token, and how it is entered.
 
     name: what key versions and the health component call it.  read_pin: reads the PIN from where it is kept; may raise
     FailedPrecondition.  sessions: for uses, beside the one that makes and destroys keys.  environment: variables for the
-    module.  operation_timeout_s and generation_timeout_s: without an answer for so long a worker is given up.
+    module.  operation_timeout_s and generation_timeout_s: without an answer for so long a worker is given up.  login: the turn to
+    try the PIN, where other processes use the token, too.
     """
 
     name: str
@@ -76,6 +96,7 @@ class SlotSettings:
     operation_timeout_s: float = 10.0
     generation_timeout_s: float = 120.0
     environment: Mapping[str, str] = field(default_factory=dict)
+    login: Callable[[str], AbstractAsyncContextManager[LoginTurn]] = _own_turn
 
 
 class SlotState(Enum):
@@ -517,10 +538,14 @@ class TokenSlot:
             pin = await asyncio.to_thread(settings.read_pin)
         except VaultdError as error:
             return error.text
-        exposed = pin.expose("log in to the token")
-        if hashlib.sha256(exposed).digest() == self._refused_pin:
+        async with settings.login(settings.name) as turn:
+            return await self._log_in(pin.expose("log in to the token"), turn)
+
+    async def _log_in(self, exposed: bytes, turn: LoginTurn) -> str:
+        settings, selector = self.settings, self.settings.selector
+        digest = hashlib.sha256(exposed).digest()
+        if digest in (self._refused_pin, turn.refused):
             return "the token refused this PIN; correct it, or send SIGHUP to try it again"
-        selector = settings.selector
         hello = Hello(
             selector.module,
             selector.label,
@@ -539,7 +564,7 @@ class TokenSlot:
             return f"its worker cannot be started ({os.strerror(error.errno or 0)})"
         if "refused" in greeting:
             self.logins += 1
-            self._refused_pin = hashlib.sha256(exposed).digest()
+            self._refused_pin = turn.refused = digest
             return str(greeting["refused"])
         if "token" not in greeting:
             return (

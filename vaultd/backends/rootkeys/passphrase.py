@@ -7,6 +7,7 @@ import hmac
 import os
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
@@ -24,6 +25,9 @@ from vaultd.backends.rootkeys.base import (
 )
 from vaultd.errors import InvalidArgument
 from vaultd.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MIN_PASSPHRASE_BYTES = 12
 MAX_PASSPHRASE_BYTES = 1024
@@ -91,7 +95,9 @@ class PassphraseRootKey:
     async def unwrap(self, ref: str, wrapped: bytes, aad: bytes, passphrase: Secret | None) -> Secret:
         """See RootKeyProvider.  Without a passphrase, the key in memory is used (reading back after a rotation)."""
         if passphrase is None and ref in self._keys:
-            return unwrap_with(self._keys[ref], wrapped, aad)
+            plaintext = unwrap_with(self._keys[ref], wrapped, aad)
+            self._in_use = ref
+            return plaintext
         if passphrase is None:
             raise _passphrase_required()
         cost, salt, check = self._parse_ref(ref)
@@ -124,6 +130,15 @@ class PassphraseRootKey:
         """Drop every key from memory, at seal.  Derivations under way do not bring one back."""
         self._keys.clear()
         self._forgotten += 1
+
+    def hand_over(self) -> dict[str, Secret]:
+        """Every key in memory by its ref, for another process of the same server."""
+        return {ref: root_key.key for ref, root_key in self._keys.items()}
+
+    def take_over(self, keys: Mapping[str, Secret]) -> None:
+        """Keep keys of another process; those that are neither its nor in use go."""
+        kept = {ref: root_key for ref, root_key in self._keys.items() if ref == self._in_use}
+        self._keys = kept | {ref: RootKey(ref, key) for ref, key in keys.items()}
 
     async def _derive_new(self, passphrase: Secret | None) -> str:
         if passphrase is None:

@@ -1,11 +1,8 @@
-"""The command vaultctl, as a process, against a real server."""
+"""`vaultctl policy`, as a process, against a real server."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import pytest
 import pytest_asyncio
 import yaml
 
+from commandline import vaultctl
 from harness import ADMIN, APP, running_server
 from vaultd.engine.policy import Policy
 from vaultd_client.policy_files import dump_policy, read_policy, read_tests
@@ -21,7 +19,6 @@ from vaultd_client.v1 import policy_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-VAULTCTL = Path(sys.executable).with_name("vaultctl")
 OWNER = "spiffe://dev.vaultd/owner"
 POLICY: dict[str, list[dict[str, Any]]] = {
     "roles": [{"name": "mine", "permissions": ["crypto.sign"]}],
@@ -40,27 +37,6 @@ async def server(tmp_path):
     async with running_server(tmp_path / "server", policy=seed) as running:
         running.add_identity("owner", uri=OWNER)
         yield running
-
-
-async def vaultctl(server: Any, *arguments: str, identity: str = "admin", **environment: str) -> tuple[int, str, str]:
-    """Run the command; return exit code, output and error output."""
-    tls = server.directory / "tls"
-    values = {
-        "VAULTD_ADDR": server.address,
-        "VAULTD_CA": str(tls / "ca.crt"),
-        "VAULTD_CERT": str(tls / f"{identity}.crt"),
-        "VAULTD_KEY": str(tls / f"{identity}.key"),
-    }
-    process = await asyncio.create_subprocess_exec(
-        *(VAULTCTL, *arguments),
-        env={**os.environ, **values, **environment},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert "Traceback" not in err.decode()
-    return process.returncode or 0, out.decode(), err.decode()
 
 
 def write(path: Path, document: Any) -> str:
@@ -116,29 +92,32 @@ async def test_the_administrator_of_a_vault_applies_the_policy_of_its_vault(serv
     bindings[2]["role"] = "admin"
     write(tmp_path / "vault.yaml", {"bindings": bindings})
     code, _, err = await vaultctl(server, *arguments, identity="owner")
-    assert code == 2
+    assert code == 4
     assert err.startswith("vaultctl: POLICY_GRANTS_TOO_MUCH: ")
-    assert err.endswith("(at bindings[2])\n")
+    assert err.splitlines()[0].endswith("(at bindings[2])")
 
 
-async def test_a_refusal_of_the_server_is_one_line_and_exit_code_2(server):
+async def test_a_refusal_of_the_server_says_what_why_and_what_next(server):
     code, out, err = await vaultctl(server, "policy", "get", identity="app")
-    assert (code, out) == (2, "")
-    assert err.startswith("vaultctl: PERMISSION_DENIED: ")
-    assert err.count("\n") == 1
+    assert (code, out) == (4, "")
+    what, hint, request = err.splitlines()
+    assert what.startswith("vaultctl: PERMISSION_DENIED: ")
+    assert "vaultctl policy explain --incident-id" in hint
+    assert request.startswith("  request: ")
+    assert request.removeprefix("  request: ") in hint
 
 
 @pytest.mark.parametrize(
-    ("environment", "told"),
+    ("environment", "exit_code", "told"),
     [
-        ({"VAULTD_ADDR": ""}, "VAULTD_ADDR"),
-        ({"VAULTD_CERT": "/nonexistent.crt"}, "/nonexistent.crt: No such file"),
-        ({"VAULTD_ADDR": "127.0.0.1:1"}, "UNAVAILABLE"),
+        ({"VAULTD_ADDR": ""}, 2, "VAULTD_ADDR"),
+        ({"VAULTD_CERT": "/nonexistent.crt"}, 2, "/nonexistent.crt cannot be read: No such file"),
+        ({"VAULTD_ADDR": "127.0.0.1:1"}, 6, "UNREACHABLE"),
     ],
 )
-async def test_a_server_that_is_not_reached_is_exit_code_2(server, environment, told):
+async def test_a_server_that_is_not_reached_has_its_exit_code(server, environment, exit_code, told):
     code, _, err = await vaultctl(server, "policy", "get", **environment)
-    assert (code, told in err) == (2, True)
+    assert (code, told in err) == (exit_code, True)
 
 
 async def test_flags_go_before_the_environment(server):

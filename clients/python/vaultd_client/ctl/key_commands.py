@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import secrets
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import grpc
 
-from vaultd_client.connection import TIMEOUT_S, Connection, call, fail, told
+from vaultd_client.ctl.commands import Command
+from vaultd_client.ctl.failures import fail
+from vaultd_client.ctl.names import ResourceName
+from vaultd_client.ctl.output import Printer
+from vaultd_client.errors import NotFound
 from vaultd_client.key_files import KeyFileError, decode_material, encode_material, read_bytes, write_private
 from vaultd_client.key_wrapping import Recipient, WrappingError, wrap_for_import
 from vaultd_client.v1 import key_transfer_pb2 as pb
-from vaultd_client.v1 import keys_pb2, keys_pb2_grpc, resources_pb2
+from vaultd_client.v1 import resources_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from vaultd_client import Client
+    from vaultd_client.ctl.session import Session
 
 METHODS = [name.removeprefix("WRAPPING_METHOD_") for name in pb.WrappingMethod.keys() if "UNSPECIFIED" not in name]
 ALGORITHMS = [name.removeprefix("ALGORITHM_") for name in resources_pb2.Algorithm.keys() if "UNSPECIFIED" not in name]
 LEVELS = ["SOFTWARE", "HSM", "HSM_ENVELOPE"]
 PURPOSES = [name.removeprefix("KEY_PURPOSE_") for name in resources_pb2.KeyPurpose.keys() if "UNSPECIFIED" not in name]
-KEY = click.argument("key", metavar="vaults/VAULT/keys/KEY")
+KEY = click.argument("key", type=ResourceName("key"), metavar="KEY")
 FILE = click.Path(path_type=Path)
 
 
-@click.group()
-def keys() -> None:
-    """Import, export, back up and restore keys."""
+def _tell(session: Session, made: Any) -> None:
+    """Say the name of what was made, or all of it where a program reads it."""
+    if session.output in {None, "table", "raw"}:
+        click.echo(made.name)
+    else:
+        Printer(session.output).message(made)
 
 
 def _attempt(act: Callable[[], Any]) -> Any:
@@ -38,21 +46,16 @@ def _attempt(act: Callable[[], Any]) -> Any:
         return act()
     except (KeyFileError, WrappingError) as error:
         fail(str(error))
-    except OSError as error:
-        fail(f"{error.filename}: {error.strerror}")
 
 
-def _existing(stub: keys_pb2_grpc.KeysServiceStub, name: str) -> resources_pb2.Key | None:
+def _existing(client: Client, name: str) -> resources_pb2.Key | None:
     try:
-        found: resources_pb2.Key = stub.GetKey(keys_pb2.GetKeyRequest(name=name), timeout=TIMEOUT_S)
-    except grpc.RpcError as error:
-        if error.code() is grpc.StatusCode.NOT_FOUND:
-            return None
-        fail(told(error))
-    return found
+        return client.get_key(name)
+    except NotFound:
+        return None
 
 
-@keys.command("import")
+@click.command("import", cls=Command)
 @KEY
 @click.argument("file", type=FILE)
 @click.option("--algorithm", type=click.Choice(ALGORITHMS), help="What the material is for; by default the key's.")
@@ -78,14 +81,14 @@ def _existing(stub: keys_pb2_grpc.KeysServiceStub, name: str) -> resources_pb2.K
     "--prior-messages", type=click.IntRange(0), help="Messages that an AES-GCM or ChaCha20 key encrypted before."
 )
 @click.pass_obj
-def import_key(connection: Connection, /, key: str, file: Path, **options: Any) -> None:
+def import_key(session: Session, /, key: str, file: Path, **options: Any) -> None:
     """Make a version of KEY of the material in FILE (`-`: standard input).
 
     FILE is a private key in PEM or DER, or the raw bytes of a symmetric key. It is wrapped here, to a key of the server's, so
     that nothing between sees it.
     """
-    stub = connection.stub(keys_pb2_grpc.KeysServiceStub)
-    found = _existing(stub, key)
+    client = session.client()
+    found = _existing(client, key)
     algorithm = options["algorithm"]
     if found is None and not (options["create"] and algorithm and options["purpose"]):
         fail(f"{key} is not there: create it, or say --create, --algorithm and --purpose")
@@ -97,22 +100,21 @@ def import_key(connection: Connection, /, key: str, file: Path, **options: Any) 
     content = _attempt(lambda: read_bytes(file))
     material = _attempt(lambda: decode_material(content, options["encoding"], algorithm, passphrase))
     if found is None:
-        _create(stub, key, algorithm, options)
+        _create(client, key, algorithm, options)
     vault = "/".join(key.split("/")[:2])
-    job = _job(stub, vault, options["job"], options["method"])
-    request = pb.ImportKeyVersionRequest(
+    job = _job(client, vault, options["job"], options["method"])
+    done = client.import_key_version(
         parent=key,
         import_job=job.name,
         algorithm=f"ALGORITHM_{algorithm}",
         wrapped_key=_attempt(lambda: wrap_for_import(job, material)),
         keep_primary=options["keep_primary"],
         prior_messages=options["prior_messages"],
-        request_id=str(uuid.uuid4()),
     )
-    click.echo(call(stub.ImportKeyVersion, request).name)
+    _tell(session, done)
 
 
-def _create(stub: keys_pb2_grpc.KeysServiceStub, name: str, algorithm: str, options: dict[str, Any]) -> None:
+def _create(client: Client, name: str, algorithm: str, options: dict[str, Any]) -> None:
     parent, _, key_id = name.rpartition("/keys/")
     key = resources_pb2.Key(
         purpose=f"KEY_PURPOSE_{options['purpose']}",
@@ -121,28 +123,18 @@ def _create(stub: keys_pb2_grpc.KeysServiceStub, name: str, algorithm: str, opti
         exportable=options["exportable"],
         import_only=options["import_only"],
     )
-    request = keys_pb2.CreateKeyRequest(
-        parent=parent, key_id=key_id, key=key, skip_initial_version=True, request_id=str(uuid.uuid4())
-    )
-    call(stub.CreateKey, request)
+    client.create_key(parent, key_id, key, skip_initial_version=True)
 
 
-def _job(stub: keys_pb2_grpc.KeysServiceStub, vault: str, name: str | None, method: str) -> pb.ImportJob:
+def _job(client: Client, vault: str, name: str | None, method: str) -> pb.ImportJob:
     if name is not None:
-        named: pb.ImportJob = call(stub.GetImportJob, pb.GetImportJobRequest(name=name))
-        return named
-    request = pb.CreateImportJobRequest(
-        parent=vault,
-        import_job_id=f"vaultctl-{secrets.token_hex(8)}",
-        import_job=pb.ImportJob(wrapping_method=f"WRAPPING_METHOD_{method}"),
-        request_id=str(uuid.uuid4()),
-    )
-    made: pb.ImportJob = call(stub.CreateImportJob, request)
-    return made
+        return client.get_import_job(name)
+    job = pb.ImportJob(wrapping_method=f"WRAPPING_METHOD_{method}")
+    return client.create_import_job(vault, f"vaultctl-{secrets.token_hex(8)}", job)
 
 
-@keys.command("export")
-@click.argument("key", metavar="vaults/VAULT/keys/KEY[/versions/N]")
+@click.command("export", cls=Command)
+@click.argument("key", type=ResourceName("key_or_version"), metavar="KEY[/VERSION]")
 @click.argument("file", type=FILE)
 @click.option(
     "--to", type=FILE, help="PEM of the recipient's public key: FILE gets the wrapping, which only they open."
@@ -150,27 +142,22 @@ def _job(stub: keys_pb2_grpc.KeysServiceStub, vault: str, name: str | None, meth
 @click.option("--method", type=click.Choice(METHODS), help="With --to: how it is wrapped.")
 @click.option("--plaintext", is_flag=True, help="FILE gets the key itself: PEM (PKCS#8), or raw bytes.")
 @click.pass_obj
-def export_key(
-    connection: Connection, key: str, file: Path, to: Path | None, method: str | None, plaintext: bool
-) -> None:
+def export_key(session: Session, key: str, file: Path, to: Path | None, method: str | None, plaintext: bool) -> None:
     """Write a version of an exportable KEY to FILE, a new one with mode 0600 (`-`: standard output).
 
     Either wrapped for somebody (--to, --method), or in plaintext.
     """
     if plaintext == (to is not None) or (to is not None) != (method is not None):
         fail("say --plaintext, or --to and --method")
-    stub = connection.stub(keys_pb2_grpc.KeysServiceStub)
+    client = session.client()
     recipient = Recipient()
     if to is not None:
         pem = _attempt(lambda: read_bytes(to)).decode("ascii", "replace")
-        request = pb.ExportKeyVersionRequest(name=key, wrapping_method=f"WRAPPING_METHOD_{method}", public_key_pem=pem)
+        exported = client.export_key_version(key, f"WRAPPING_METHOD_{method}", public_key_pem=pem)
     else:
-        request = pb.ExportKeyVersionRequest(
-            name=key,
-            wrapping_method=pb.WRAPPING_METHOD_HPKE_MLKEM768_X25519,
-            public_key_raw=recipient.public_key_raw,
+        exported = client.export_key_version(
+            key, pb.WRAPPING_METHOD_HPKE_MLKEM768_X25519, public_key_raw=recipient.public_key_raw
         )
-    exported = call(stub.ExportKeyVersion, request)
     content = exported.wrapped_key
     if plaintext:
         algorithm = resources_pb2.Algorithm.Name(exported.algorithm).removeprefix("ALGORITHM_")
@@ -178,24 +165,23 @@ def export_key(
     _attempt(lambda: write_private(file, content))
 
 
-@keys.command()
+@click.command(cls=Command)
 @KEY
 @click.argument("file", type=FILE)
 @click.pass_obj
-def backup(connection: Connection, key: str, file: Path) -> None:
+def backup(session: Session, key: str, file: Path) -> None:
     """Write KEY with all its versions to FILE, sealed: only its vaultd opens it."""
-    stub = connection.stub(keys_pb2_grpc.KeysServiceStub)
-    done = call(stub.BackupKey, pb.BackupKeyRequest(name=key))
+    client = session.client()
+    done = client.backup_key(key)
     _attempt(lambda: write_private(file, done.backup))
 
 
-@keys.command()
-@click.argument("vault", metavar="vaults/VAULT")
+@click.command(cls=Command)
+@click.argument("vault", type=ResourceName("vault"), metavar="VAULT")
 @click.argument("file", type=FILE)
 @click.pass_obj
-def restore(connection: Connection, vault: str, file: Path) -> None:
+def restore(session: Session, vault: str, file: Path) -> None:
     """Put a key back, from a FILE of `vaultctl keys backup`, into the VAULT that it was in."""
-    stub = connection.stub(keys_pb2_grpc.KeysServiceStub)
+    client = session.client()
     content = _attempt(file.read_bytes)
-    request = pb.RestoreKeyBackupRequest(parent=vault, backup=content, request_id=str(uuid.uuid4()))
-    click.echo(call(stub.RestoreKeyBackup, request).name)
+    _tell(session, client.restore_key_backup(vault, content))

@@ -1,0 +1,125 @@
+"""`vaultctl file`: files and pipes of any size, encrypted here with a data key of the vault."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from vaultd_client.ctl.commands import Group
+from vaultd_client.ctl.failures import fail
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from vaultd_client.ctl.session import Session
+    from vaultd_client.files import Progress
+
+PIPE = "-"
+KEY = click.argument("key", metavar="KEY")
+SOURCE = click.argument("source", type=click.Path(dir_okay=False, exists=True, allow_dash=True))
+TARGET = click.argument("target", type=click.Path(dir_okay=False, allow_dash=True))
+CONTEXT = click.option(
+    "--associated-data",
+    default="",
+    metavar="TEXT",
+    help="Bound to what is encrypted, and not in it: decrypting takes the same.",
+)
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace TARGET when there is one.")
+
+
+@click.group(cls=Group)
+def file() -> None:
+    """Encrypt and decrypt files and pipes of any size.
+
+    The vault makes a data key and keeps the key that opens it; the data does not leave this machine.
+    """
+
+
+@file.command()
+@KEY
+@SOURCE
+@TARGET
+@CONTEXT
+@OVERWRITE
+@click.pass_obj
+def encrypt(session: Session, key: str, source: str, target: str, associated_data: str, overwrite: bool) -> None:
+    """Encrypt SOURCE to TARGET; `-` is standard input or output.
+
+    KEY is an ENCRYPT_DECRYPT key: `vaults/VAULT/keys/KEY`, or its id.  A TARGET that is a file is there when all of it is.
+    """
+    _carry(session, key, source, target, associated_data, overwrite, "encrypting")
+
+
+@file.command()
+@KEY
+@SOURCE
+@TARGET
+@CONTEXT
+@OVERWRITE
+@click.pass_obj
+def decrypt(session: Session, key: str, source: str, target: str, associated_data: str, overwrite: bool) -> None:
+    """Decrypt SOURCE to TARGET; `-` is standard input or output.
+
+    What goes to standard output is authentic; that it is the whole is known only when the exit code is 0.
+    """
+    _carry(session, key, source, target, associated_data, overwrite, "decrypting")
+
+
+def _carry(
+    session: Session, key: str, source: str, target: str, associated_data: str, overwrite: bool, work: str
+) -> None:
+    from vaultd_client import EnvelopeAead
+
+    name = key if "/" in key else f"vaults/{session.vault}/keys/{key}"
+    try:
+        with (
+            EnvelopeAead(session.client(), name) as aead,
+            _source(source) as file,
+            _sink(target, overwrite) as sink,
+            _progress(file, work) as progress,
+        ):
+            act = aead.encrypt_stream if work == "encrypting" else aead.decrypt_stream
+            act(file, sink, associated_data.encode(), progress=progress)
+    except FileExistsError:
+        fail(f"{target} exists: choose another name, or say --overwrite")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        fail(f"{error.filename or 'standard input or output'}: {error.strerror}")
+
+
+def _source(name: str) -> AbstractContextManager[BinaryIO]:
+    return nullcontext(sys.stdin.buffer) if name == PIPE else open(name, "rb", buffering=0)
+
+
+@contextmanager
+def _sink(name: str, overwrite: bool) -> Iterator[BinaryIO]:
+    if name == PIPE:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    from vaultd_client.files import new_file
+
+    with new_file(name, overwrite=overwrite) as sink:
+        yield sink
+
+
+@contextmanager
+def _progress(file: BinaryIO, work: str) -> Iterator[Progress | None]:
+    """A bar on a terminal, for what is longer than a moment; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    size = os.fstat(file.fileno()).st_size or None
+    columns = (TextColumn(work), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(work, total=size)
+        yield lambda done: bar.update(task, completed=done)

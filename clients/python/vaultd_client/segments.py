@@ -1,0 +1,198 @@
+"""Authenticated encryption of streams, in segments, as Tink's AES-GCM-HKDF streaming AEAD lays them out: the construction STREAM of
+Hoang, Reyhanitabar, Rogaway and Vizár (Online Authenticated-Encryption and its Nonce-Reuse Misuse-Resistance, CRYPTO 2015).
+
+Every stream has a key of its own, derived from the data key with a random salt, so streams of one data key never share a nonce.
+The nonce of a segment is its place and whether it is the last: segments that are changed, moved, left out, repeated or added do
+not open, and neither does a stream that ends early.  No byte of a segment is given out before the whole segment is authenticated.
+
+Nothing here reads or writes: bytes go in, bytes come out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from vaultd_client.errors import DecryptionFailed, Refusal
+
+KEY_BYTES: Final = 32
+SALT_BYTES: Final = 32
+PREFIX_BYTES: Final = 7
+TAG_BYTES: Final = 16
+HEADER_BYTES: Final = 1 + SALT_BYTES + PREFIX_BYTES
+MAX_SEGMENTS: Final = 1 << 32
+
+DeriveKey = Callable[[bytes, bytes], bytes]
+"""Gives the key of a stream for its salt and its associated data: HKDF-SHA256 of the data key (RFC 5869), 32 bytes."""
+
+
+class StreamTooLong(ValueError):
+    """A stream has at most 2^32 segments: 4 PiB with those of 1 MiB."""
+
+
+def cannot_open() -> DecryptionFailed:
+    """The one error of everything that does not open."""
+    text = (
+        "it does not open: it is damaged or not whole, or the key or the associated data is not what encrypted it; "
+        "discard what was read of it"
+    )
+    return DecryptionFailed(Refusal("INVALID_ARGUMENT", text, "DECRYPTION_FAILED"))
+
+
+class SegmentCipher:
+    """Seals and opens the segments of one stream, by their number."""
+
+    __slots__ = ("_aes", "_prefix", "segment_bytes")
+
+    def __init__(self, key: bytes, prefix: bytes, segment_bytes: int) -> None:
+        if segment_bytes <= HEADER_BYTES + TAG_BYTES:
+            raise ValueError("a segment has more bytes than header and tag")
+        self._aes = AESGCM(key)
+        self._prefix = prefix
+        self.segment_bytes = segment_bytes
+
+    def sealed_bytes(self, number: int) -> int:
+        """How long a full segment is: the first one leaves room for the header."""
+        return self.segment_bytes if number else self.segment_bytes - HEADER_BYTES
+
+    def seal(self, number: int, segment: bytes | bytearray | memoryview, *, last: bool) -> bytes:
+        """Encrypt one segment.  Raises StreamTooLong."""
+        return self._aes.encrypt(self._nonce(number, last), segment, None)
+
+    def open(self, number: int, sealed: bytes | bytearray | memoryview, *, last: bool) -> bytes:
+        """Decrypt one segment.  Raises DecryptionFailed."""
+        if len(sealed) < TAG_BYTES or number >= MAX_SEGMENTS:
+            raise cannot_open()
+        try:
+            return self._aes.decrypt(self._nonce(number, last), sealed, None)
+        except InvalidTag:
+            raise cannot_open() from None
+
+    def _nonce(self, number: int, last: bool) -> bytes:
+        if number >= MAX_SEGMENTS:
+            raise StreamTooLong("the stream has more than 2^32 segments; divide it")
+        return self._prefix + number.to_bytes(4, "big") + (b"\x01" if last else b"\x00")
+
+
+def start_stream(derive: DeriveKey, info: bytes, segment_bytes: int) -> tuple[bytes, SegmentCipher]:
+    """A new stream's header, and its cipher."""
+    salt, prefix = os.urandom(SALT_BYTES), os.urandom(PREFIX_BYTES)
+    return bytes([HEADER_BYTES]) + salt + prefix, SegmentCipher(derive(salt, info), prefix, segment_bytes)
+
+
+def read_stream(derive: DeriveKey, info: bytes, segment_bytes: int, header: bytes | bytearray) -> SegmentCipher:
+    """The cipher of a stream that has this header.  Raises DecryptionFailed."""
+    if len(header) != HEADER_BYTES or header[0] != HEADER_BYTES:
+        raise cannot_open()
+    salt, prefix = bytes(header[1 : 1 + SALT_BYTES]), bytes(header[1 + SALT_BYTES :])
+    return SegmentCipher(derive(salt, info), prefix, segment_bytes)
+
+
+class _Segments:
+    """Cuts what comes into full segments.  What would just fill one is held back, since it may be the last."""
+
+    __slots__ = ("_held", "_number", "_size")
+
+    def __init__(self, size: Callable[[int], int]) -> None:
+        self._size = size
+        self._held = bytearray()
+        self._number = 0
+
+    def _next(self, view: memoryview) -> tuple[bytearray | memoryview | None, memoryview]:
+        """A segment that is full and not the last, if there is one, and what is left of the input."""
+        size = self._size(self._number)
+        if len(self._held) + len(view) <= size:
+            self._held += view
+            return None, view[:0]
+        if not self._held:
+            return view[:size], view[size:]
+        take = size - len(self._held)
+        self._held += view[:take]
+        full, self._held = self._held, bytearray()
+        return full, view[take:]
+
+
+class SegmentSealer(_Segments):
+    """Encrypts a stream, whatever the pieces in which it comes."""
+
+    __slots__ = ("_cipher", "_done", "_header")
+
+    def __init__(self, derive: DeriveKey, info: bytes, segment_bytes: int) -> None:
+        self._header, self._cipher = start_stream(derive, info, segment_bytes)
+        self._done = False
+        super().__init__(lambda number: self._cipher.sealed_bytes(number) - TAG_BYTES)
+
+    def update(self, data: bytes | bytearray | memoryview) -> list[bytes]:
+        """What can be written so far."""
+        self._require_open()
+        sealed, view = self._take_header(), memoryview(data).cast("B")
+        while True:
+            full, view = self._next(view)
+            if full is None:
+                return sealed
+            sealed.append(self._cipher.seal(self._number, full, last=False))
+            self._number += 1
+
+    def finish(self) -> list[bytes]:
+        """The end.  Without it the stream does not open."""
+        self._require_open()
+        self._done = True
+        return [*self._take_header(), self._cipher.seal(self._number, self._held, last=True)]
+
+    def _take_header(self) -> list[bytes]:
+        header, self._header = self._header, b""
+        return [header] if header else []
+
+    def _require_open(self) -> None:
+        if self._done:
+            raise ValueError("the stream was finished; begin another one")
+
+
+class SegmentOpener(_Segments):
+    """Decrypts a stream, whatever the pieces in which it comes.  After an error it gives nothing more."""
+
+    __slots__ = ("_cipher", "_done", "_stream")
+
+    def __init__(self, derive: DeriveKey, info: bytes, segment_bytes: int) -> None:
+        self._stream = derive, info, segment_bytes
+        self._cipher: SegmentCipher | None = None
+        self._done = False
+        super().__init__(lambda number: HEADER_BYTES)
+
+    def update(self, data: bytes | bytearray | memoryview) -> list[bytes]:
+        """What is authentic so far.  Raises DecryptionFailed."""
+        self._require_open()
+        opened: list[bytes] = []
+        view = memoryview(data).cast("B")
+        while True:
+            full, view = self._next(view)
+            if full is None:
+                return opened
+            try:
+                if self._cipher is None:
+                    self._cipher = read_stream(*self._stream, bytes(full))
+                    self._size = self._cipher.sealed_bytes
+                    continue
+                opened.append(self._cipher.open(self._number, full, last=False))
+            except DecryptionFailed:
+                self._done = True
+                if opened:
+                    return opened  # these are authentic; the next call raises
+                raise
+            self._number += 1
+
+    def finish(self) -> bytes:
+        """The last of it.  Raises DecryptionFailed, also when the stream goes on elsewhere."""
+        self._require_open()
+        self._done = True
+        if self._cipher is None:
+            raise cannot_open()
+        return self._cipher.open(self._number, self._held, last=True)
+
+    def _require_open(self) -> None:
+        if self._done:
+            raise cannot_open()

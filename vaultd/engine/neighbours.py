@@ -1,0 +1,61 @@
+"""Other processes of this server on the same store, where there are any: what the engine tells them beside the feed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vaultd.secret import Secret
+
+
+class Neighbours(Protocol):
+    """Nothing here raises: a neighbour that is away learns from the store, or from who starts it, what it missed."""
+
+    sealed: bool
+    """Whether somebody sealed the vault: then a process that starts does not unseal by itself."""
+
+    def committed(self) -> None:
+        """Something was committed: they need not wait for their next poll of the feed."""
+        ...
+
+    async def settled(self) -> None:
+        """Return when they have taken in what was committed until now, or after a bounded time."""
+        ...
+
+    async def seal(self) -> None:
+        """Return when they are sealed, or dead."""
+        ...
+
+    async def open(self, keys: Mapping[str, Secret]) -> None:
+        """Return when they have tried to unseal, with root keys that are nowhere but in memory."""
+        ...
+
+    async def share(self, keys: Mapping[str, Secret]) -> None:
+        """Give them root keys that the ring will be wrapped under before long."""
+        ...
+
+
+class Alone:
+    """No other process."""
+
+    sealed = False
+
+    def committed(self) -> None:
+        """See Neighbours."""
+
+    async def settled(self) -> None:
+        """See Neighbours."""
+
+    async def seal(self) -> None:
+        """See Neighbours."""
+
+    async def open(self, keys: Mapping[str, Secret]) -> None:
+        """See Neighbours."""
+
+    async def share(self, keys: Mapping[str, Secret]) -> None:
+        """See Neighbours."""
+
+
+ALONE: Final = Alone()

@@ -1,0 +1,126 @@
+"""The other workers as one of them sees them, through the supervisor.
+
+What is said is what processes on one store cannot learn from it: that the vault was sealed or opened, what opens it, who tries a
+PIN, and that something was committed, so that nobody has to wait for the next poll of the feed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from vaultd.secret import Secret
+from vaultd.workers.channel import ChannelClosed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from vaultd.workers.channel import Body, Channel
+
+POKE_S: Final = 0.002
+"""Commits within so long are told of together."""
+SETTLE_S: Final = 0.25
+"""How long a mutation's answer waits for the others to have taken it in.  One that stands still answers no calls meanwhile."""
+SEAL_S: Final = 10.0
+OPEN_S: Final = 60.0
+CHECKPOINT_S: Final = 5.0
+LOGIN_S: Final = 120.0
+
+Keys = dict[str, Secret]
+"""Root keys by their ref."""
+
+
+def exposed(keys: Mapping[str, Secret]) -> dict[str, bytes]:
+    """Root keys as they cross a control socket, in memory from end to end."""
+    return {ref: key.expose("handed to a sibling worker") for ref, key in keys.items()}
+
+
+def hidden(body: Body) -> Keys:
+    """What a message holds of root keys."""
+    return {str(ref): Secret(key) for ref, key in body.get("keys", {}).items()}
+
+
+class LoginTurn:
+    """One process's turn to try the PIN of a token."""
+
+    def __init__(self, refused: bytes) -> None:
+        self.refused = refused
+        """SHA-256 of the PIN that the token refused last; empty when it refused none."""
+
+
+class Siblings:
+    """Tells the others, and asks them.  Never raises for one that is away: it learns what it missed when it comes back."""
+
+    def __init__(self, channel: Channel, hello: Body) -> None:
+        self._channel = channel
+        self._poke: asyncio.TimerHandle | None = None
+        self.index: int = hello["index"]
+        self.count: int = hello["count"]
+        self.sealed: bool = hello["sealed"]
+        """Whether somebody sealed the vault: a worker that comes back stays sealed then."""
+
+    # -- the store ------------------------------------------------------------------------------------------------------
+
+    def committed(self) -> None:
+        """Something was committed: the others look at the feed now."""
+        if self._poke is None:
+            self._poke = asyncio.get_running_loop().call_later(POKE_S, self._tell)
+
+    def _tell(self) -> None:
+        self._poke = None
+        self._channel.tell("committed")
+
+    async def settled(self) -> None:
+        """Return when every sibling has taken in what was committed until now, or after SETTLE_S."""
+        if self._poke is not None:
+            self._poke.cancel()
+            self._poke = None
+        await self._ask("settle", SETTLE_S * 2)
+
+    # -- the seal -------------------------------------------------------------------------------------------------------
+
+    async def seal(self) -> None:
+        """Seal the others.  Who does not say within seconds that it is sealed is killed, and comes back sealed."""
+        self.sealed = True
+        await self._ask("sealed", SEAL_S)
+
+    async def open(self, keys: Mapping[str, Secret]) -> None:
+        """Unseal the others, which are given the root keys that are only in memory."""
+        self.sealed = False
+        await self._ask("opened", OPEN_S, keys=exposed(keys))
+
+    async def share(self, keys: Mapping[str, Secret]) -> None:
+        """Give the others root keys that a ring will need before long."""
+        if keys:
+            await self._ask("keys", SETTLE_S * 4, keys=exposed(keys))
+
+    async def root_keys(self) -> Keys:
+        """What an unsealed sibling opens the ring with; empty when there is none."""
+        return hidden(await self._ask("want_keys", OPEN_S))
+
+    # -- audit and tokens -----------------------------------------------------------------------------------------------
+
+    async def sign(self, chain_id: bytes) -> bool:
+        """Have whoever writes a chain sign a checkpoint of it now; False when nobody does."""
+        return bool((await self._ask("sign", CHECKPOINT_S, chain=chain_id)).get("signed"))
+
+    async def refusal(self, id: str) -> Body:
+        """What another worker remembers of a refused call; empty when none does."""
+        return await self._ask("refusal", SETTLE_S * 4, id=id)
+
+    @asynccontextmanager
+    async def login(self, slot: str) -> AsyncIterator[LoginTurn]:
+        """Hold the turn to log in to a token: one at a time, and each knows which PIN was refused."""
+        answer = await self._ask("login", LOGIN_S, slot=slot)
+        turn = LoginTurn(answer.get("refused", b""))
+        try:
+            yield turn
+        finally:
+            self._channel.tell("logged_in", slot=slot, refused=turn.refused)
+
+    async def _ask(self, kind: str, timeout_s: float, **body: object) -> Body:
+        try:
+            return await self._channel.ask(kind, timeout_s, **body)
+        except ChannelClosed:
+            return {}

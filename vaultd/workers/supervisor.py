@@ -1,0 +1,428 @@
+"""Keeps N workers: starts them, starts again what crashed, replaces them one by one, and carries what they say to each other.
+
+The supervisor holds ports and no connections, opens no store and no log, and keeps no key: root keys that one worker hands to
+another pass through its memory.  When it dies, the workers notice and drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from vaultd.workers.channel import Channel, ChannelClosed
+from vaultd.workers.ports import HeldPort
+from vaultd.workers.siblings import SETTLE_S
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from vaultd.workers.channel import Body
+
+QUICK_S: Final = 10.0
+"""A worker that ends sooner after its start than this has crashed quickly."""
+MAX_QUICK: Final = 5
+BACKOFF_S: Final = (0.0, 0.2, 0.5, 1.0, 2.0)
+SEAL_S: Final = 3.0
+"""A worker that does not say within this that it is sealed is killed."""
+OPEN_S: Final = 50.0
+LEAVE_S: Final = 15.0
+"""Beyond `drain_grace_s`, how long a worker may take to end."""
+SCRAPE_S: Final = 5.0
+
+_log = structlog.get_logger("vaultd.supervisor")
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A process, from its start to its end."""
+
+    index: int
+    process: asyncio.subprocess.Process
+    channel: Channel | None = None
+    serving: bool = False
+    replaced: bool = False
+    """Whether it was asked to end so that another takes its place."""
+    began_s: float = field(default_factory=time.monotonic)
+    chain_id: bytes = b""
+
+
+class _LoginTurns:
+    """Whose turn it is to log in to a token, and the PIN that it refused."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.holder: Worker | None = None
+        self.refused = b""
+
+
+class Supervisor:
+    """`run` returns when all has ended.
+
+    `command` starts a worker; the control descriptor is put behind it.  `on_ready` is told once, when all serve, of the address and
+    of the public keys of the audit log.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        count: int,
+        listen: str,
+        listen_tls: str,
+        drain_grace_s: float,
+        on_ready: Callable[[str, bytes], None],
+        *,
+        counts_fd: int,
+        accept_restore: bool = False,
+    ) -> None:
+        self._command = list(command)
+        self._count = count
+        self._addresses = {"listen": listen, "listen_tls": listen_tls}
+        self._drain_grace_s = drain_grace_s
+        self._on_ready = on_ready
+        self._counts_fd = counts_fd
+        self._accept_restore = accept_restore
+        self._workers: dict[int, Worker] = {}
+        self._keepers: dict[int, asyncio.Task[None]] = {}
+        self._changed = asyncio.Condition()
+        self._stop = asyncio.Event()
+        self._roll = asyncio.Event()
+        self._announced = False
+        self._failed = False
+        self._sealed = False
+        self._logins: dict[str, _LoginTurns] = {}
+        self._audit_keys = b""
+
+    # -- the whole ------------------------------------------------------------------------------------------------------
+
+    async def run(self, beside: Callable[[AsyncExitStack, Supervisor], Awaitable[None]] | None = None) -> bool:
+        """Serve until a signal or a failure; returns whether it ended as it was asked to.  `beside` opens what else is served."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGUSR2, self._roll.set)
+        async with AsyncExitStack() as stack:
+            for name, address in self._addresses.items():
+                if address:
+                    port = HeldPort(address)
+                    stack.callback(port.close)
+                    self._addresses[name] = port.address
+            stack.push_async_callback(self._end_all)
+            self._start(
+                0
+            )  # by itself: what is wrong with the configuration, the store or a PIN is said, and tried, once
+            if await self._wait_for(lambda: self._serves(0)):
+                for index in range(1, self._count):
+                    self._start(index)
+                if await self._wait_for(lambda: all(map(self._serves, range(self._count)))):
+                    if beside is not None:
+                        await beside(stack, self)
+                    self._announced = True
+                    self._on_ready(self._addresses["listen"], self._audit_keys)
+                    await self._serve()
+        return not self._failed
+
+    async def _serve(self) -> None:
+        while not self._stop.is_set():
+            waits = [asyncio.ensure_future(event.wait()) for event in (self._stop, self._roll)]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+            if self._roll.is_set() and not self._stop.is_set():
+                self._roll.clear()
+                await self._replace_all()
+
+    async def _wait_for(self, holds: Callable[[], bool]) -> bool:
+        """Wait until it holds; False when all is to end before that."""
+
+        async def wait() -> None:
+            async with self._changed:
+                await self._changed.wait_for(lambda: holds() or self._stop.is_set())
+
+        await wait()
+        return not self._stop.is_set()
+
+    async def _tell_changed(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _serves(self, index: int) -> bool:
+        worker = self._workers.get(index)
+        return worker is not None and worker.serving
+
+    def _fail(self) -> None:
+        self._failed = True
+        self._stop.set()
+
+    def _reload(self) -> None:
+        """SIGHUP: every worker reads its files again; a PIN that was refused may be tried again, once."""
+        for turns in self._logins.values():
+            turns.refused = b""
+        for worker in self._workers.values():
+            with suppress(ProcessLookupError):
+                worker.process.send_signal(signal.SIGHUP)
+
+    async def _end_all(self) -> None:
+        self._stop.set()
+        await self._tell_changed()
+        for worker in self._workers.values():
+            with suppress(ProcessLookupError):
+                worker.process.terminate()
+        if self._keepers:
+            _, slow = await asyncio.wait(self._keepers.values(), timeout=self._drain_grace_s + LEAVE_S)
+            if slow:
+                for worker in self._workers.values():
+                    _log.error("worker_killed", worker=worker.index, why="it did not end")
+                    with suppress(ProcessLookupError):
+                        worker.process.kill()
+                await asyncio.wait(slow)
+
+    # -- one worker -----------------------------------------------------------------------------------------------------
+
+    def _start(self, index: int) -> None:
+        self._keepers[index] = asyncio.get_running_loop().create_task(self._keep(index))
+
+    async def _keep(self, index: int) -> None:
+        """Have a worker at this place until all ends, or it crashed too often."""
+        quick = 0
+        while not self._stop.is_set():
+            worker = await self._spawn(index)
+            code = await worker.process.wait()
+            if self._workers.get(index) is worker:
+                del self._workers[index]
+            self._release_logins(worker)
+            if worker.channel is not None:
+                worker.channel.close()
+            await self._tell_changed()
+            if self._stop.is_set() or worker.replaced:
+                quick = 0
+                continue
+            _log.error("worker_ended", worker=index, code=code)
+            if not self._announced:
+                self._fail()
+                await self._tell_changed()
+                return
+            quick = quick + 1 if time.monotonic() - worker.began_s < QUICK_S else 1
+            if quick >= MAX_QUICK:
+                _log.error(
+                    "worker_given_up",
+                    worker=index,
+                    advice="it ended again and again; the others go on; mend what its log says, then send SIGUSR2",
+                )
+                if not self._workers:
+                    self._fail()
+                    await self._tell_changed()
+                return
+            await self._pause(BACKOFF_S[min(quick, len(BACKOFF_S)) - 1])
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+
+    async def _spawn(self, index: int) -> Worker:
+        here, there = socket.socketpair()
+        with there:
+            fd = there.fileno()
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                str(fd),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(fd, self._counts_fd),
+                start_new_session=True,  # Ctrl-C in a terminal is for the supervisor, which tells them
+            )
+        worker = self._workers[index] = Worker(index, process)
+
+        async def handle(kind: str, body: Body) -> Body | None:
+            return await self._handle(worker, kind, body)
+
+        worker.channel = await Channel.attach(here, handle)
+        worker.channel.tell(
+            "hello",
+            index=index,
+            count=self._count,
+            sealed=self._sealed,
+            counts_fd=self._counts_fd,
+            accept_restore=self._accept_restore and not self._announced,
+            **self._addresses,
+        )
+        _log.info("worker_started", worker=index, pid=process.pid)
+        if self._stop.is_set():  # all ended while it was made
+            process.terminate()
+        return worker
+
+    async def _replace_all(self) -> None:
+        """A rolling restart: each worker in turn ends and comes back; the next one only when it serves again."""
+        _log.info("rolling_restart")
+        for index in range(self._count):
+            worker = self._workers.get(index)
+            if worker is not None:
+                worker.replaced = True
+                with suppress(ProcessLookupError):
+                    worker.process.terminate()
+                if not await self._gone(worker):
+                    return
+            elif self._keepers[index].done():  # it was given up
+                self._start(index)
+            if not await self._wait_for(lambda at=index: self._serves(at) or self._keepers[at].done()):  # type: ignore[misc]
+                return
+            if not self._serves(index):
+                _log.error(
+                    "rolling_restart_stopped", worker=index, advice="it does not start; the others go on as they are"
+                )
+                return
+        _log.info("rolling_restart_done")
+
+    async def _gone(self, worker: Worker) -> bool:
+        """Wait for its end, and end it when it takes too long; False when all is to end."""
+        until = asyncio.get_running_loop().create_task(worker.process.wait())
+        stop = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((until, stop), timeout=self._drain_grace_s + LEAVE_S, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not until.done() and not self._stop.is_set():
+            _log.error("worker_killed", worker=worker.index, why="it did not drain")
+            with suppress(ProcessLookupError):
+                worker.process.kill()
+        if self._stop.is_set():
+            until.cancel()
+            return False
+        await until
+        return await self._wait_for(lambda: self._workers.get(worker.index) is not worker)
+
+    # -- what they say --------------------------------------------------------------------------------------------------
+
+    async def _handle(self, worker: Worker, kind: str, body: Body) -> Body | None:
+        match kind:
+            case "ready":
+                worker.serving, worker.chain_id = True, body["chain_id"]
+                self._audit_keys = body["audit_keys"]
+                await self._tell_changed()
+            case "committed":
+                for other in self._others(worker):
+                    other.tell("poll")
+            case "settle":
+                await self._ask_others(worker, "poll", SETTLE_S)
+            case "sealed":
+                self._sealed = True
+                await self._seal_others(worker)
+            case "opened":
+                self._sealed = False
+                await self._ask_others(worker, "unseal", OPEN_S, keys=body["keys"])
+            case "keys":
+                await self._ask_others(worker, "keys", SETTLE_S * 2, keys=body["keys"])
+            case "want_keys":
+                return await self._keys_for(worker)
+            case "refusal":
+                found = await self._ask_others(worker, "refusal", SETTLE_S * 2, id=body["id"])
+                return next(filter(None, found), None)
+            case "sign":
+                return await self._sign(body["chain"])
+            case "login":
+                return await self._login(worker, body["slot"])
+            case "logged_in":
+                self._end_login(worker, body["slot"], body["refused"])
+        return None
+
+    def _others(self, worker: Worker) -> list[Channel]:
+        return [
+            other.channel
+            for other in self._workers.values()
+            if other is not worker and other.channel is not None and not other.channel.closed
+        ]
+
+    async def _ask_others(self, worker: Worker, kind: str, timeout_s: float, **body: Any) -> list[Body]:
+        """Ask all others at once; the answers of those who answered."""
+        asked = (other.ask(kind, timeout_s, **body) for other in self._others(worker))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return [answer for answer in answers if isinstance(answer, dict)]
+
+    async def _seal_others(self, worker: Worker) -> None:
+        async def seal(other: Worker) -> None:
+            try:
+                if other.channel is not None:
+                    await other.channel.ask("seal", SEAL_S)
+            except ChannelClosed:
+                _log.error("worker_killed", worker=other.index, why="it did not seal")
+                with suppress(ProcessLookupError):
+                    other.process.kill()
+
+        await asyncio.gather(*(seal(other) for other in list(self._workers.values()) if other is not worker))
+
+    async def _keys_for(self, worker: Worker) -> Body:
+        if not self._sealed:
+            for answer in await self._ask_others(worker, "hand_over", SEAL_S):
+                if answer.get("keys"):
+                    return answer
+        return {}
+
+    async def _sign(self, chain_id: bytes) -> Body:
+        for other in self._workers.values():
+            if other.chain_id == chain_id and other.channel is not None:
+                await other.channel.ask("sign", SEAL_S)
+                return {"signed": True}
+        return {"signed": False}
+
+    async def _login(self, worker: Worker, slot: str) -> Body:
+        turns = self._logins.setdefault(slot, _LoginTurns())
+        await turns.lock.acquire()
+        turns.holder = worker
+        if self._workers.get(worker.index) is not worker:  # it ended while it waited
+            self._release_logins(worker)
+        return {"refused": turns.refused}
+
+    def _end_login(self, worker: Worker, slot: str, refused: bytes) -> None:
+        turns = self._logins.get(slot)
+        if turns is not None and turns.holder is worker:
+            turns.holder, turns.refused = None, refused
+            turns.lock.release()
+
+    def _release_logins(self, worker: Worker) -> None:
+        for turns in self._logins.values():
+            if turns.holder is worker:
+                turns.holder = None
+                turns.lock.release()
+
+    # -- what is asked of all -------------------------------------------------------------------------------------------
+
+    async def ask_each(self, kind: str, timeout_s: float = SCRAPE_S, **body: Any) -> dict[int, Body]:
+        """What each worker that serves answers, by its place."""
+
+        async def ask(worker: Worker) -> tuple[int, Body | None]:
+            try:
+                assert worker.channel is not None  # noqa: S101  # who serves said so through it
+                return worker.index, await worker.channel.ask(kind, timeout_s, **body)
+            except ChannelClosed:
+                return worker.index, None
+
+        answers = await asyncio.gather(*(ask(worker) for worker in list(self._workers.values()) if worker.serving))
+        return {index: answer for index, answer in answers if answer is not None}
+
+    @property
+    def count(self) -> int:
+        """How many workers there should be."""
+        return self._count
+
+
+def shared_file(size: int) -> int:
+    """A descriptor of zeroes in memory, which workers inherit; it goes with the last process that has it."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("vaultd-counts")
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, size)
+    return fd
+
+
+def worker_command(config: os.PathLike[str]) -> list[str]:
+    """What starts a worker, but for the descriptor of its control socket."""
+    return [sys.executable, "-m", "vaultd", "worker", "--config", os.fspath(config), "--control-fd"]
