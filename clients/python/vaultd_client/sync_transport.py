@@ -99,7 +99,7 @@ class SyncTransport:
         self, method: Method[Any, Any], request: Any, timeout_s: float | None, metadata: Any, info: CallInfo | None
     ) -> Iterator[Any]:
         """One request, many answers.  Raises VaultdError."""
-        endpoint, connection = self._pick(method)
+        endpoint, connection = self._pick(method, info)
         call = connection.callable(method, "unary_stream")(request, timeout=timeout_s, metadata=metadata)
         yield from self._read(method, call, endpoint, info)
 
@@ -112,7 +112,7 @@ class SyncTransport:
         info: CallInfo | None,
     ) -> Iterator[Any]:
         """Many requests, many answers.  Raises VaultdError."""
-        endpoint, connection = self._pick(method)
+        endpoint, connection = self._pick(method, info)
         call = connection.callable(method, "stream_stream")(iter(requests), timeout=timeout_s, metadata=metadata)
         yield from self._read(method, call, endpoint, info)
 
@@ -125,7 +125,7 @@ class SyncTransport:
         info: CallInfo | None,
     ) -> Any:
         """Many requests, one answer.  Raises VaultdError."""
-        endpoint, connection = self._pick(method)
+        endpoint, connection = self._pick(method, info)
         make = connection.callable(method, "stream_unary")
         try:
             answer, call = make.with_call(iter(requests), timeout=timeout_s, metadata=metadata)
@@ -135,9 +135,11 @@ class SyncTransport:
             info.take(call.trailing_metadata())
         return answer
 
-    def _pick(self, method: Method[Any, Any]) -> tuple[Endpoint, Connection[grpc.Channel]]:
+    def _pick(self, method: Method[Any, Any], info: CallInfo | None) -> tuple[Endpoint, Connection[grpc.Channel]]:
         now = time.monotonic()
         endpoint = self.pilot.endpoints.pick(now, (), method.path)
+        if info is not None:
+            info.address = endpoint.address
         return endpoint, self._connection(endpoint, now)
 
     def _read(self, method: Method[Any, Any], call: Any, endpoint: Endpoint, info: CallInfo | None) -> Iterator[Any]:
