@@ -28,11 +28,27 @@ CLOSE_GRACE_S: Final = 30.0
 class _Connection:
     """A channel to one address, and its callables."""
 
-    __slots__ = ("_callables", "channel")
+    __slots__ = ("_callables", "_mending", "channel")
 
     def __init__(self, channel: grpc.Channel) -> None:
         self.channel = channel
         self._callables: dict[str, Any] = {}
+        self._mending = False
+
+    def mend(self) -> None:
+        """After a call that found no connection: connect again behind the calls, until there is one.
+
+        A channel of threads moves only while somebody waits on it, and a call on one that is broken does not wait.  So callers with
+        pauses between their calls would find the server gone for ever.  gRPC's own thread waits, and ends with the mending.
+        """
+        if not self._mending:
+            self._mending = True
+            self.channel.subscribe(self._on_state, try_to_connect=True)
+
+    def _on_state(self, state: grpc.ChannelConnectivity) -> None:
+        if state is grpc.ChannelConnectivity.READY:
+            self.channel.unsubscribe(self._on_state)
+            self._mending = False
 
     def callable(self, method: Method[Any, Any], kind: str) -> Any:
         found = self._callables.get(method.path)
@@ -76,6 +92,7 @@ class SyncTransport:
                 answer, call = callable_.with_call(request, timeout=deadline - now, metadata=metadata)
             except grpc.RpcError as failed:
                 error = _error_of(failed, method)
+                self._mend(error, endpoint)
             except VaultdError as refused:
                 error = refused
             except ValueError:
@@ -176,7 +193,16 @@ class SyncTransport:
         error = _error_of(failed, method)
         if error.code == "UNAVAILABLE" and not error.refusal.answered:
             endpoint.failed(time.monotonic())
+            self._mend(error, endpoint)
         return error
+
+    def _mend(self, error: VaultdError, endpoint: Endpoint) -> None:
+        if error.code != "UNAVAILABLE" or error.refusal.answered:
+            return
+        with self._lock:
+            connection = self._connections.get(endpoint.address)
+            if connection is not None:
+                connection.mend()
 
     def close(self) -> None:
         """Close all connections.  Calls under way end."""
