@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from vaultd_client.connection import CLOSE_GRACE_S, Connection
 from vaultd_client.course import Course, Pilot
 from vaultd_client.errors import ClientClosed, VaultdError, error_of_call
 from vaultd_client.tls import Material, TlsFiles, channel_options, credentials_of
@@ -21,18 +22,14 @@ if TYPE_CHECKING:
     from vaultd_client.method import Method
     from vaultd_client.settings import Settings
 
-CLOSE_GRACE_S: Final = 30.0
-"""How long calls on a connection with old certificates may go on."""
 
+class _Connection(Connection[grpc.Channel]):
+    """A channel of threads, which is mended while no call waits on it."""
 
-class _Connection:
-    """A channel to one address, and its callables."""
-
-    __slots__ = ("_callables", "_mending", "channel")
+    __slots__ = ("_mending",)
 
     def __init__(self, channel: grpc.Channel) -> None:
-        self.channel = channel
-        self._callables: dict[str, Any] = {}
+        super().__init__(channel)
         self._mending = False
 
     def mend(self) -> None:
@@ -49,14 +46,6 @@ class _Connection:
         if state is grpc.ChannelConnectivity.READY:
             self.channel.unsubscribe(self._on_state)
             self._mending = False
-
-    def callable(self, method: Method[Any, Any], kind: str) -> Any:
-        found = self._callables.get(method.path)
-        if found is None:
-            make = getattr(self.channel, kind)
-            found = make(method.path, method.request.SerializeToString, method.response.FromString)
-            self._callables[method.path] = found
-        return found
 
 
 class SyncTransport:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from vaultd_client.ctl.failures import lines_of
+from vaultd_client.ctl.failures import describe, lines_of
 from vaultd_client.errors import UsageError, VaultdError
 from vaultd_client.v1.watch_pb2 import RESOURCE_KIND_SECRET, RESOURCE_KIND_SECRET_VERSION
 from vaultd_client.watching import resource_of
@@ -55,7 +55,7 @@ class Following:
     @staticmethod
     def problem(error: Exception) -> None:
         """Say on standard error why what is there stays as it is."""
-        text = lines_of(error)[0] if isinstance(error, VaultdError) else str(error)
+        text = lines_of(describe(error))[0] if isinstance(error, VaultdError) else str(error)
         click.echo(f"vaultctl: nothing was changed\n{text}", err=True)
 
     def _open(self, prefix: str) -> Iterator[WatchResponse]:
