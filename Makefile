@@ -53,6 +53,10 @@ lint: $(VENV)/.installed-dev ## ruff, import directions, buf lint and buf breaki
 	$(BIN)/buf lint
 	$(BIN)/buf breaking --against protos/vaultd.v1.binpb
 
+# Without comments, so that it changes with the contract only.
+contract: lint ## at a release: what the protos say now is what buf breaking guards from then on
+	$(BIN)/buf build --exclude-source-info -o protos/vaultd.v1.binpb
+
 types: $(VENV)/.installed-dev ## mypy --strict
 	$(BIN)/mypy
 
@@ -137,4 +141,4 @@ system-packages:
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install install-envoy dev-install run generate generate-check lint types test test-clients reliability reliability-receipts reliability-hsm reliability-audit reliability-rotation reliability-watch policy-campaign bench bench-cases bench-check dist lock system-packages clean
+.PHONY: help install install-envoy dev-install run generate generate-check lint contract types test test-clients reliability reliability-receipts reliability-hsm reliability-audit reliability-rotation reliability-watch policy-campaign bench bench-cases bench-check dist lock system-packages clean

@@ -13,13 +13,13 @@ import google_crc32c
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from vaultd import names
-from vaultd.engine.approvals import MAX_RULES
+from vaultd.engine.approval_rules import MAX_RULES
 from vaultd.engine.key_backups import MAX_BACKUP_BYTES
 from vaultd.engine.key_grants import MAX_USES
 from vaultd.engine.permissions import GRANTABLE, PERMISSIONS
 from vaultd.engine.policy import is_principal
+from vaultd.engine.secret_aliases import MAX_KEPT
 from vaultd.engine.secret_payloads import MAX_PAYLOAD_BYTES, X25519_BYTES
-from vaultd.engine.secrets import MAX_KEPT
 from vaultd.errors import InvalidArgument
 from vaultd_client.v1.watch_pb2 import ResourceKind
 
@@ -616,9 +616,11 @@ REQUESTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "VerifyAuditRequest": {
         "first_sequence": _between(0, MAX_SEQUENCE),
         "max_records": _between(0, MAX_VERIFIED),
+        "chain_id": _hash(16),
     },
     "TailAuditRequest": {
         "after_sequence": _between(0, MAX_SEQUENCE),
+        "chain_id": _hash(16),
         "filter": _resource(
             {
                 "events": _texts(32, 64),

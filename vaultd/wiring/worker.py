@@ -7,6 +7,7 @@ import mmap
 import os
 import signal
 import socket
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -99,6 +100,9 @@ class Worker:
                 seal.take_over(hidden(body))
             case "hand_over":
                 return {"keys": exposed(seal.root_keys())} if seal.state is SealState.UNSEALED else {}
+            case "refusal":
+                found = server.refusals.known(body["id"])
+                return asdict(found) if found is not None else None
             case "sign":
                 await server.witness.checkpoint()
             case "scrape":

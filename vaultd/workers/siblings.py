@@ -101,9 +101,13 @@ class Siblings:
 
     # -- audit and tokens -----------------------------------------------------------------------------------------------
 
-    async def sign(self, chain_id: bytes) -> None:
-        """Have whoever writes a chain sign a checkpoint of it now."""
-        await self._ask("sign", CHECKPOINT_S, chain=chain_id)
+    async def sign(self, chain_id: bytes) -> bool:
+        """Have whoever writes a chain sign a checkpoint of it now; False when nobody does."""
+        return bool((await self._ask("sign", CHECKPOINT_S, chain=chain_id)).get("signed"))
+
+    async def refusal(self, id: str) -> Body:
+        """What another worker remembers of a refused call; empty when none does."""
+        return await self._ask("refusal", SETTLE_S * 4, id=id)
 
     @asynccontextmanager
     async def login(self, slot: str) -> AsyncIterator[LoginTurn]:

@@ -321,8 +321,11 @@ class Supervisor:
                 await self._ask_others(worker, "keys", SETTLE_S * 2, keys=body["keys"])
             case "want_keys":
                 return await self._keys_for(worker)
+            case "refusal":
+                found = await self._ask_others(worker, "refusal", SETTLE_S * 2, id=body["id"])
+                return next(filter(None, found), None)
             case "sign":
-                await self._sign(body["chain"])
+                return await self._sign(body["chain"])
             case "login":
                 return await self._login(worker, body["slot"])
             case "logged_in":
@@ -361,12 +364,12 @@ class Supervisor:
                     return answer
         return {}
 
-    async def _sign(self, chain_id: bytes) -> None:
+    async def _sign(self, chain_id: bytes) -> Body:
         for other in self._workers.values():
             if other.chain_id == chain_id and other.channel is not None:
                 await other.channel.ask("sign", SEAL_S)
-                return
-        raise ChannelClosed("nobody writes this chain now")
+                return {"signed": True}
+        return {"signed": False}
 
     async def _login(self, worker: Worker, slot: str) -> Body:
         turns = self._logins.setdefault(slot, _LoginTurns())

@@ -15,7 +15,7 @@ from vaultd_client.followers import TaskFollower, watch_async
 from vaultd_client.generated.aio import AsyncMethods
 from vaultd_client.generated.table import BATCHES, WATCH
 from vaultd_client.lanes import Lane
-from vaultd_client.settings import AsyncTokenProvider, BatchLimits, Environment, Settings, TokenFile
+from vaultd_client.settings import AsyncTokenProvider, BatchLimits, Environment, Settings
 from vaultd_client.tls import TlsFiles
 from vaultd_client.trace import call_metadata, current_traceparent
 from vaultd_client.watching import Changes
@@ -96,13 +96,14 @@ class AsyncClient(AsyncMethods):
         batch: BatchLimits | None = None,
         trace: TraceProvider = current_traceparent,
     ) -> Self:
-        """A client of VAULTD_ADDR, with VAULTD_CA, VAULTD_CERT, VAULTD_KEY, VAULTD_SERVER_NAME and VAULTD_TOKEN_FILE.
+        """A client of VAULTD_ADDR, with VAULTD_CA, VAULTD_CERT, VAULTD_KEY, VAULTD_SERVER_NAME and VAULTD_TOKEN_FILE;
+        what they do not say comes from the profile VAULTD_PROFILE, if that is set (docs/vaultctl.md).
 
         Raises ConfigurationError.
         """
         found = Environment.read()
-        if token is None and found.token_file is not None:
-            token = TokenFile(found.token_file)
+        if token is None:
+            token = found.async_token()
         return cls(
             found.address,
             ca=found.ca,

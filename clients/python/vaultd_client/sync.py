@@ -13,7 +13,7 @@ from vaultd_client.errors import ClientClosed, ForkedClient
 from vaultd_client.followers import ThreadFollower, watch
 from vaultd_client.generated.sync import SyncMethods
 from vaultd_client.generated.table import BATCHES, WATCH
-from vaultd_client.settings import BatchLimits, Environment, Settings, TokenFile, TokenProvider
+from vaultd_client.settings import BatchLimits, Environment, Settings, TokenProvider
 from vaultd_client.sync_lanes import SyncLane
 from vaultd_client.sync_transport import SyncTransport
 from vaultd_client.tls import TlsFiles
@@ -97,13 +97,14 @@ class Client(SyncMethods):
         batch: BatchLimits | None = None,
         trace: TraceProvider = current_traceparent,
     ) -> Self:
-        """A client of VAULTD_ADDR, with VAULTD_CA, VAULTD_CERT, VAULTD_KEY, VAULTD_SERVER_NAME and VAULTD_TOKEN_FILE.
+        """A client of VAULTD_ADDR, with VAULTD_CA, VAULTD_CERT, VAULTD_KEY, VAULTD_SERVER_NAME and VAULTD_TOKEN_FILE;
+        what they do not say comes from the profile VAULTD_PROFILE, if that is set (docs/vaultctl.md).
 
         Raises ConfigurationError.
         """
         found = Environment.read()
-        if token is None and found.token_file is not None:
-            token = TokenFile(found.token_file)
+        if token is None:
+            token = found.token()
         return cls(
             found.address,
             ca=found.ca,

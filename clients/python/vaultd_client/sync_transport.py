@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from vaultd_client.connection import CLOSE_GRACE_S, Connection
 from vaultd_client.course import Course, Pilot
 from vaultd_client.errors import ClientClosed, VaultdError, error_of_call
 from vaultd_client.tls import Material, TlsFiles, channel_options, credentials_of
@@ -21,27 +22,6 @@ if TYPE_CHECKING:
     from vaultd_client.method import Method
     from vaultd_client.settings import Settings
 
-CLOSE_GRACE_S: Final = 30.0
-"""How long calls on a connection with old certificates may go on."""
-
-
-class _Connection:
-    """A channel to one address, and its callables."""
-
-    __slots__ = ("_callables", "channel")
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self.channel = channel
-        self._callables: dict[str, Any] = {}
-
-    def callable(self, method: Method[Any, Any], kind: str) -> Any:
-        found = self._callables.get(method.path)
-        if found is None:
-            make = getattr(self.channel, kind)
-            found = make(method.path, method.request.SerializeToString, method.response.FromString)
-            self._callables[method.path] = found
-        return found
-
 
 class SyncTransport:
     """Connections of one identity to all endpoints."""
@@ -51,8 +31,8 @@ class SyncTransport:
         self._settings = settings
         self._lock = threading.Lock()  # of the connections; endpoints and budget are advice, and may be a little off
         self._material: Material | None = None
-        self._connections: dict[str, _Connection] = {}
-        self._retired: list[tuple[float, _Connection]] = []
+        self._connections: dict[str, Connection[grpc.Channel]] = {}
+        self._retired: list[tuple[float, Connection[grpc.Channel]]] = []
         self._closed = False
         self.pilot = Pilot(settings.addresses)
 
@@ -94,7 +74,7 @@ class SyncTransport:
                 raise error from None
             time.sleep(wait_s)
 
-    def _connection(self, endpoint: Endpoint, now: float) -> _Connection:
+    def _connection(self, endpoint: Endpoint, now: float) -> Connection[grpc.Channel]:
         with self._lock:
             if self._closed:
                 raise ClientClosed("the client was closed while the call was made")
@@ -110,7 +90,7 @@ class SyncTransport:
             if found is None:
                 options = channel_options(self._settings, endpoint.address)
                 channel = grpc.secure_channel(endpoint.address, credentials_of(material), options=options)
-                found = self._connections[endpoint.address] = _Connection(channel)
+                found = self._connections[endpoint.address] = Connection(channel)
             return found
 
     # -- streams: never repeated, since what was read of one cannot be taken back ------------------------------------------
@@ -155,7 +135,7 @@ class SyncTransport:
             info.take(call.trailing_metadata())
         return answer
 
-    def _pick(self, method: Method[Any, Any]) -> tuple[Endpoint, _Connection]:
+    def _pick(self, method: Method[Any, Any]) -> tuple[Endpoint, Connection[grpc.Channel]]:
         now = time.monotonic()
         endpoint = self.pilot.endpoints.pick(now, (), method.path)
         return endpoint, self._connection(endpoint, now)

@@ -506,6 +506,7 @@ class AsyncMethods(AsyncCalls):
         self,
         first_sequence: int = 0,
         max_records: int = 0,
+        chain_id: bytes = b"",
         *,
         timeout_s: float | None = None,
         info: CallInfo | None = None,
@@ -515,7 +516,9 @@ class AsyncMethods(AsyncCalls):
         Caller needs `audit.verify`. Idempotent. A bad record is an answer and no error. Whoever does not trust the node
         runs `vaultd audit verify` on a copy.
         """
-        request = audit_pb2.VerifyAuditRequest(first_sequence=first_sequence, max_records=max_records)
+        request = audit_pb2.VerifyAuditRequest(
+            first_sequence=first_sequence, max_records=max_records, chain_id=chain_id
+        )
         return await self._unary(table.VERIFY_AUDIT, request, timeout_s, info)
 
     def tail_audit(
@@ -525,6 +528,7 @@ class AsyncMethods(AsyncCalls):
         filter: audit_pb2.AuditFilter | Mapping[str, Any] | None = None,
         stop_at_end: bool = False,
         heartbeat_interval: datetime.timedelta | duration_pb2.Duration | None = None,
+        chain_id: bytes = b"",
         *,
         timeout_s: float | None = None,
         info: CallInfo | None = None,
@@ -540,6 +544,7 @@ class AsyncMethods(AsyncCalls):
             filter=filter,
             stop_at_end=stop_at_end,
             heartbeat_interval=heartbeat_interval,
+            chain_id=chain_id,
         )
         return self._server_stream(table.TAIL_AUDIT, request, timeout_s, info)
 
