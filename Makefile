@@ -8,6 +8,7 @@ DEV_DIR ?= .vaultd-dev
 LISTEN  ?= 127.0.0.1:7443
 DEV_FLAGS ?=
 BENCH_FLAGS ?=
+BENCH_OUT ?= bench/out
 
 .DEFAULT_GOAL := help
 
@@ -67,6 +68,9 @@ test: $(VENV)/.installed-dev system-packages .bin/grpcurl .bin/loadgen ## every 
 .bin/loadgen: $(wildcard bench/loadgen/*.go) bench/loadgen/go.mod bench/loadgen/go.sum | system-packages
 	cd bench/loadgen && go build -o $(CURDIR)/.bin/loadgen .
 
+.bin/bombardier: | system-packages
+	GOBIN=$(CURDIR)/.bin GOFLAGS=-mod=mod go install github.com/codesenberg/bombardier@v1.2.6
+
 .bin/grpcurl: | system-packages
 	GOBIN=$(CURDIR)/.bin GOFLAGS=-mod=mod go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 
@@ -114,8 +118,8 @@ policy-campaign: $(VENV)/.installed-dev ## 100,000 random policies against a nai
 	VAULTD_POLICIES=100000 $(PY) -m pytest -q -s --timeout=0 tests/unit/test_policy.py -k naive_evaluator
 
 # BENCH_FLAGS="--peer-binaries DIR" has OpenBao and KES measured, too: docs/performance/peers.md.
-bench: $(VENV)/.installed-dev .bin/loadgen ## measure everything; report in bench/out/ (twelve minutes)
-	$(PY) -m bench run --out bench/out $(BENCH_FLAGS)
+bench: $(VENV)/.installed-dev .bin/loadgen .bin/bombardier ## measure everything; report in bench/out (twelve minutes)
+	$(PY) -m bench run --out $(BENCH_OUT) $(BENCH_FLAGS)
 
 bench-cases: $(VENV)/.installed-dev .bin/loadgen ## RPCs beside a bare echo, and keys in a token (minutes)
 	$(PY) -m bench cases $(BENCH_FLAGS)
