@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bench.aims import AIMS, judge
 from bench.machine import describe_machine
 from bench.openssl import OpensslFailed
-from bench.parts import batches, calls, cases, floors, latency, sdk, streams, sweeps, token, workers
+from bench.parts import batches, calls, cases, floors, generators, latency, sdk, streams, sweeps, token, workers
 from bench.references import estimate
 from bench.stand import UNAVAILABLE
 
@@ -37,6 +37,7 @@ PARTS: Final[Mapping[str, Callable[[Stand, Pace], Findings]]] = {
     "sizes": sweeps.sweep_sizes,
     "cases": cases.measure_cases,
     "token": token.measure,
+    "generators": generators.measure_generators,
 }
 JUDGED: Final = ("floors", *dict.fromkeys(aim.part for aim in AIMS))
 """The parts that aims need."""
