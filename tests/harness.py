@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+HOST = os.environ.get("VAULTD_TEST_HOST", "grpc")
+"""`envoy` in tests that run inside an Envoy: tests/envoy_suite.py."""
 ADMIN = "spiffe://dev.vaultd/admin"
 APP = "spiffe://dev.vaultd/app"
 DEFAULT_POLICY = {"bindings": [{"members": [APP], "role": "crypto-user", "resource": "vaults/default"}]}
@@ -49,6 +52,7 @@ def make_settings(directory: Path, **overrides: Any) -> Settings:
     """Settings over a directory; makes its certificates.  Overrides replace top-level keys."""
     create_dev_pki(directory / "tls", hosts=["127.0.0.1"])
     values: dict[str, Any] = {
+        "host": HOST,
         "listen": "127.0.0.1:0",
         "tls": {"certificate": directory / "tls/server.crt", "key": directory / "tls/server.key"},
         "trust_bundles": [{"name": "dev", "ca": directory / "tls/ca.crt", "trust_domain": "dev.vaultd"}],

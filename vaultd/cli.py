@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from vaultd import __version__
 from vaultd.config import ConfigError, Settings, load_settings, read_yaml
 from vaultd.errors import FailedPrecondition, VaultdError
 from vaultd.hosts.transport import restrict_transport
+from vaultd.process import harden_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -32,6 +32,9 @@ ACCEPT_RESTORE = click.option(
     "--accept-restore",
     is_flag=True,
     help="Take a store that was put back from the past, this once; it is recorded.",
+)
+HOST = click.option(
+    "--host", type=click.Choice(["grpc", "envoy"]), help="How calls arrive: in grpc.aio, or in an Envoy of its own."
 )
 WORKERS = click.option(
     "--workers", type=click.IntRange(1, 64), metavar="N", help="Processes that serve one port from one store."
@@ -71,16 +74,6 @@ def _load(config: Path) -> Settings:
     return settings
 
 
-def _harden_process() -> None:
-    """No core dumps, and no other process of this user may read our memory."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        import ctypes
-
-        set_dumpable = 4
-        ctypes.CDLL(None, use_errno=True).prctl(set_dumpable, 0, 0, 0, 0)
-
-
 def _ask_passphrase(settings: Settings, *, confirm: bool) -> Secret | None:
     from vaultd.secret import Secret
 
@@ -98,7 +91,7 @@ def _ask_passphrase(settings: Settings, *, confirm: bool) -> Secret | None:
 def main() -> None:
     """vaultd, a self-hosted key vault that speaks gRPC."""
     restrict_transport()
-    _harden_process()
+    harden_process()
 
 
 @main.command()
@@ -107,16 +100,24 @@ def main() -> None:
 @click.option("--hsm", is_flag=True, help="Make a SoftHSM token in the directory, for protection_level HSM.")
 @click.option("--metrics", metavar="HOST:PORT", help="Serve metrics for Prometheus there, and plain HTTP health.")
 @WORKERS
+@HOST
 @ACCEPT_RESTORE
 def dev(
-    directory: Path, listen: str, *, hsm: bool, metrics: str | None, workers: int | None, accept_restore: bool
+    directory: Path,
+    listen: str,
+    *,
+    hsm: bool,
+    metrics: str | None,
+    workers: int | None,
+    host: str | None,
+    accept_restore: bool,
 ) -> None:
     """Make certificates and a vault in a directory (once), and serve."""
     from vaultd.dev import ADMIN, create_dev_directory, grpcurl_line
     from vaultd.softhsm import SoftHsmMissing
 
     try:
-        config = create_dev_directory(directory, listen, hsm=hsm, metrics=metrics, workers=workers)
+        config = create_dev_directory(directory, listen, hsm=hsm, metrics=metrics, workers=workers, host=host)
     except SoftHsmMissing as error:
         raise SystemExit(f"vaultd: {error}") from None
     settings = _load(config)
@@ -132,7 +133,7 @@ def dev(
     async def start() -> None:
         if not settings.store.path.exists():
             await _init(settings, [ADMIN], directory / "policy.yaml", None, lambda _: None)
-        await _serve(settings, announce, accept_restore=accept_restore)
+        await _serve(config, settings, announce, accept_restore=accept_restore)
 
     if settings.workers > 1:
         if not settings.store.path.exists():
@@ -148,12 +149,14 @@ def dev(
 @main.command()
 @CONFIG
 @WORKERS
+@HOST
 @ACCEPT_RESTORE
-def serve(config: Path, *, workers: int | None, accept_restore: bool) -> None:
+def serve(config: Path, *, workers: int | None, host: str | None, accept_restore: bool) -> None:
     """Serve with a configuration file."""
-    settings = _load(config)
-    if workers is not None:
-        settings = settings.model_copy(update={"workers": workers})
+    chosen = {"workers": workers, "host": host}
+    settings = _load(config).model_copy(update={name: value for name, value in chosen.items() if value is not None})
+    if problem := settings.host_problem():
+        raise SystemExit(f"vaultd: {problem}")
 
     def announce(address: str, plain: str, audit_keys: bytes) -> None:
         del plain, audit_keys
@@ -161,7 +164,7 @@ def serve(config: Path, *, workers: int | None, accept_restore: bool) -> None:
 
     if settings.workers > 1:
         _supervise(config, settings, announce, accept_restore=accept_restore)
-    _run_server(_serve(settings, announce, accept_restore=accept_restore))
+    _run_server(_serve(config, settings, announce, accept_restore=accept_restore))
 
 
 def _supervise(
@@ -203,20 +206,28 @@ def _supervise(
 
 @main.command(hidden=True)
 @CONFIG
+@click.option("--index", type=click.IntRange(0, 63), required=True)
 @click.option("--control-fd", type=int, required=True)
-def worker(config: Path, control_fd: int) -> None:
+def worker(config: Path, index: int, control_fd: int) -> None:
     """Serve as one of several workers.  For the supervisor of `serve --workers` and `dev --workers`."""
     settings = _load(config)
 
     async def start() -> None:
         from vaultd.wiring.worker import serve_worker
 
-        await serve_worker(settings, control_fd)
+        await serve_worker(settings, index, control_fd)
 
     _run_server(start())
 
 
-async def _serve(settings: Settings, announce: Callable[[str, str, bytes], None], *, accept_restore: bool) -> None:
+async def _serve(
+    config: Path, settings: Settings, announce: Callable[[str, str, bytes], None], *, accept_restore: bool
+) -> None:
+    if settings.host == "envoy":
+        from vaultd.envoy_process import serve_in_envoy
+
+        await serve_in_envoy(config, settings, announce, accept_restore=accept_restore)
+        return
     from vaultd.wiring import Server
 
     server = Server(settings, accept_restore=accept_restore)
@@ -227,7 +238,8 @@ async def _serve(settings: Settings, announce: Callable[[str, str, bytes], None]
     loop.add_signal_handler(signal.SIGHUP, server.reload)
     async with server.running():
         plain = settings.metrics.listen and f"{settings.metrics.listen.rpartition(':')[0]}:{server.observing.port}"
-        announce(f"{settings.listen.rpartition(':')[0]}:{server.port}", plain, server.witness.public_pem)
+        audit_keys = server.witness.public_pem if server.witness.public_keys else b""
+        announce(f"{settings.listen.rpartition(':')[0]}:{server.port}", plain, audit_keys)
         await stop.wait()
 
 

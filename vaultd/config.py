@@ -405,6 +405,13 @@ class TracesSection(_Section):
     max_queued: int = Field(default=2_048, ge=1, le=1_000_000)
 
 
+class EnvoySection(_Section):
+    """The Envoy of `host: envoy`."""
+
+    concurrency: int = Field(default=1, ge=1, le=64, description="threads of Envoy, beside the one that runs Python")
+    max_connections: int = Field(default=10_000, ge=1, le=1_000_000)
+
+
 class Settings(BaseSettings):
     """All that is in force."""
 
@@ -414,6 +421,8 @@ class Settings(BaseSettings):
 
     listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")] = "127.0.0.1:7443"
     listen_tls: Annotated[str, Field(pattern=r"^((\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5})?$")] = ""
+    host: Literal["grpc", "envoy"] = "grpc"
+    envoy: EnvoySection = EnvoySection()
     jwt: JwtSection = JwtSection()
     tls: TlsSection
     trust_bundles: tuple[TrustBundleSection, ...] = Field(min_length=1)
@@ -434,6 +443,18 @@ class Settings(BaseSettings):
     reflection: bool = False
     workers: int = Field(default=1, ge=1, le=64)
     drain_grace_s: float = Field(default=20.0, ge=0, le=600)
+
+    def host_problem(self) -> str:
+        """Why host and workers do not go together; empty when they do."""
+        if self.host == "envoy" and self.workers > 1:
+            return "workers: an Envoy has one process that serves; leave workers at 1, or take host grpc"
+        return ""
+
+    @model_validator(mode="after")
+    def _host(self) -> Settings:
+        if problem := self.host_problem():
+            raise ValueError(problem)
+        return self
 
     @field_validator("listen", "listen_tls")
     @classmethod

@@ -27,16 +27,22 @@ POLICY: Final = {
 
 
 def create_dev_directory(
-    directory: Path, listen: str, *, hsm: bool = False, metrics: str | None = None, workers: int | None = None
+    directory: Path,
+    listen: str,
+    *,
+    hsm: bool = False,
+    metrics: str | None = None,
+    workers: int | None = None,
+    host: str | None = None,
 ) -> Path:
     """Make what is missing; returns the path of config.yaml, which is all that is in force.
 
     `hsm` adds a SoftHSM token, once; raises SoftHsmMissing where SoftHSM is not installed.  `metrics` is where the plaintext
-    listener is from now on, `workers` how many processes serve.
+    listener is from now on, `workers` how many processes serve, and `host` how calls arrive.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    host = listen.rpartition(":")[0].strip("[]")
-    create_dev_pki(directory / "tls", hosts=[host])
+    address = listen.rpartition(":")[0].strip("[]")
+    create_dev_pki(directory / "tls", hosts=[address])
     config = directory / "config.yaml"
     document: dict[str, Any] = {
         "listen": listen,
@@ -67,6 +73,8 @@ def create_dev_directory(
         ]
     if metrics:
         document["metrics"] = {**document.get("metrics", {}), "listen": metrics}
+    if host is not None:
+        document["host"] = host
     if workers is not None:
         document["workers"] = workers
     _write(config, document)

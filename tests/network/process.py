@@ -21,13 +21,14 @@ from vaultd.devpki import create_dev_pki, issue_client_certificate
 from vaultd_client.v1 import crypto_pb2, keys_pb2, resources_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {
-    **{name: value for name, value in os.environ.items() if not name.startswith("GRPC_")},
+    **{name: value for name, value in os.environ.items() if not name.startswith(("GRPC_", "VAULTD_TEST_"))},
     "PYTHONPATH": f"{ROOT}:{ROOT / 'clients/python'}",
 }
+HOST = os.environ.get("VAULTD_TEST_HOST", "grpc")
 ATTACKER = "spiffe://dev.vaultd/attacker"
 HOLDERS = [f"holder-{number}" for number in range(1, 9)]
 """Callers that fill their own places, one for each test that does it: places are given back a moment after a connection ends."""
@@ -51,7 +52,18 @@ def principal_of(stem: str) -> str:
 class Process:
     """A server that runs; what it printed is in files."""
 
-    def __init__(self, directory: Path, *, environment: dict[str, str] | None = None, **overrides: Any) -> None:
+    READY_S = 30
+    """How long it may take until it serves, on a machine that does much else."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        environment: dict[str, str] | None = None,
+        flags: Sequence[str] = (),
+        policy: dict[str, Any] | None = None,
+        **overrides: Any,
+    ) -> None:
         self.directory = directory
         directory.mkdir(exist_ok=True)
         if not (directory / "config.yaml").exists():
@@ -59,24 +71,27 @@ class Process:
             members = [APP, ATTACKER, *map(principal_of, HOLDERS)]
             for stem in ("attacker", *HOLDERS):
                 issue_client_certificate(directory / "tls", directory / "tls" / stem, uri=principal_of(stem))
-            config = {"limits": LIMITS, "drain_grace_s": 2.5, "log": {"format": "json"}, **overrides}
+            config = {"host": HOST, "limits": LIMITS, "drain_grace_s": 2.5, "log": {"format": "json"}, **overrides}
             (directory / "config.yaml").write_text(yaml.safe_dump(config))
-            policy = {"bindings": [{"members": members, "role": "crypto-user", "resource": "vaults/default"}]}
+            policy = policy or {"bindings": [{"members": members, "role": "crypto-user", "resource": "vaults/default"}]}
             (directory / "policy.yaml").write_text(yaml.safe_dump(policy))
-        command = [sys.executable, "-m", "vaultd", "dev", "--dir", str(directory), "--listen", "127.0.0.1:0"]
+        command = [sys.executable, "-m", "vaultd", "dev", "--dir", str(directory), "--listen", "127.0.0.1:0", *flags]
         with (directory / "stdout").open("wb") as out, (directory / "stderr").open("wb") as err:
             self.popen = subprocess.Popen(
                 command, env={**ENVIRONMENT, **(environment or {})}, cwd=ROOT, stdout=out, stderr=err
             )
-        self.pid = self.popen.pid
+        self.pid = self.server_pid = self.popen.pid
         try:
             self.port = self._ready()
+            if HOST == "envoy":
+                children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+                self.server_pid = int(children)  # where the server is
         except BaseException:
             self.kill()
             raise
 
     def _ready(self) -> int:
-        until = time.monotonic() + 30
+        until = time.monotonic() + self.READY_S
         while time.monotonic() < until and self.popen.poll() is None:
             ready = re.match(rb"ready \S+:(\d+)\n", (self.directory / "stdout").read_bytes())
             if ready:
@@ -89,7 +104,7 @@ class Process:
 
     def rss_mib(self) -> float:
         """Resident memory, of the whole process."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
+        status = Path(f"/proc/{self.server_pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024
 
     def kill(self) -> None:

@@ -140,14 +140,6 @@ class GrpcHost:
         self._tls_changed = tls_changed
         self._files: TlsConfig = (b"", b"", b"")
 
-    def listen(self, address: str) -> int:
-        """Bind the listener that demands a client certificate; returns the port.  Raises OSError when it cannot be bound."""
-        return self._bind(address, require_client_certificate=True)
-
-    def listen_tls(self, address: str) -> int:
-        """Bind a listener that never asks for a client certificate: its calls have none, and identify by token."""
-        return self._bind(address, require_client_certificate=False)
-
     def _bind(self, address: str, *, require_client_certificate: bool) -> int:
         if not is_restricted():
             raise RuntimeError("restrict_transport() must run before grpc is imported: TLS 1.2 would be accepted")
@@ -180,9 +172,18 @@ class GrpcHost:
             raise OSError(f"cannot listen on {address}; is another process using it?")
         return port
 
-    async def start(self) -> None:
-        """Begin to serve."""
+    async def start(self, listen: str, listen_tls: str) -> tuple[int, int]:
+        """Bind and serve; returns the ports, 0 for what is not configured.  Raises OSError when one cannot be bound.
+
+        `listen` demands a client certificate; `listen_tls` never asks for one: its calls identify by token.
+        """
+        port = self._bind(listen, require_client_certificate=True)
+        tls_port = self._bind(listen_tls, require_client_certificate=False) if listen_tls else 0
         await self._server.start()
+        return port, tls_port
+
+    async def refresh(self) -> None:
+        """Do nothing: changed certificate files are found by the handshakes."""
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, let those under way finish within the grace, then end them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,11 +18,10 @@ from vaultd.engine.audit_witness import AuditWitness
 from vaultd.engine.clock import SystemClock
 from vaultd.engine.neighbours import ALONE
 from vaultd.engine.overload import PROBE_S, InFlight, LoadShedder
-from vaultd.engine.refusals import RefusalLog
+from vaultd.engine.refusals import Refusal, RefusalLog
 from vaultd.engine.scheduler import PRINCIPAL as SCHEDULER
 from vaultd.engine.seal import SealState
 from vaultd.errors import DataLoss, Unavailable, VaultdError
-from vaultd.hosts.grpcio import GrpcHost
 from vaultd.instruments import meters_of
 from vaultd.interceptors.approvals import ApprovalStep
 from vaultd.interceptors.audit import AuditStep
@@ -37,6 +37,7 @@ from vaultd.services.health import HealthBoard
 from vaultd.sinks import make_workers, sinks_every_call_needs, sinks_mutations_need
 from vaultd.trust import TrustFiles
 from vaultd.wiring.engine import build_engine
+from vaultd.wiring.hosts import make_host
 from vaultd.wiring.services import make_routes
 from vaultd.wiring.sources import make_slot, open_root_key, open_store
 from vaultd.wiring.tls import TlsFiles
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from vaultd.engine.shared_buckets import SharedCounts
     from vaultd.instruments import SinkNumbers
     from vaultd.interceptors.certificates import TrustBundle
+    from vaultd.wiring.hosts import Host
     from vaultd.workers.siblings import Siblings
 
 
@@ -62,6 +64,12 @@ HEALTH_NOTICE_S: Final = 0.1
 CENSUS_CHECK_S: Final = 1.0
 
 _log = structlog.get_logger("vaultd")
+
+
+async def refusal_of(siblings: Siblings, id: str) -> Refusal | None:
+    """What another worker remembers of a refused call."""
+    found = await siblings.refusal(id)
+    return Refusal(**{**found, "resources": tuple(found["resources"])}) if found else None
 
 
 class Server:
@@ -157,9 +165,12 @@ class Server:
         self._identity = Identity(
             self._trust.bundles, self.engine.revocations, self._clock, self._issuers.tokens, self._issuers.pairs
         )
+        elsewhere = [partial(refusal_of, siblings)] if siblings is not None else []
+        self.refusals = RefusalLog(self._clock, *elsewhere)
         self.chain = self._build_chain()
         self.port = 0
         self.tls_port = 0
+        self._refresh_tls: Callable[[], Awaitable[None]]
 
     def _on_slot(self, name: str, serving: bool) -> None:
         if self.board.components().get(f"hsm:{name}") is not serving:
@@ -229,9 +240,17 @@ class Server:
 
     def _build_chain(self) -> Chain:
         engine, limits = self.engine, self._settings.limits
-        refusals = RefusalLog(self._clock)
         return Chain(
-            make_routes(self._settings, engine, self._clock, self.board, self._audit_log, self.witness, refusals),
+            make_routes(
+                self._settings,
+                engine,
+                self._clock,
+                self.board,
+                self._audit_log,
+                self.witness,
+                self.refusals,
+                self._siblings,
+            ),
             self._identity,
             Throttle(
                 engine.limiter,
@@ -245,7 +264,7 @@ class Server:
             ApprovalStep(engine.approvals, self._audit),
             self._audit,
             self.observing.step,
-            refusals,
+            self.refusals,
             self._on_incident,
             self._on_data_loss,
             ChainLimits(
@@ -284,11 +303,9 @@ class Server:
             await self._start_seal()
             await self._issuers.tick()  # key files are read, and fetches begin, before the first call
             stack.push_async_callback(self._issuers.close)
-            host = GrpcHost(self.chain, self._tls.read, self._tls.changed, share_port=self._siblings is not None)
-            self.port = host.listen(settings.listen)
-            if settings.listen_tls:
-                self.tls_port = host.listen_tls(settings.listen_tls)
-            await host.start()
+            host = make_host(settings, self.chain, self._tls, share_port=self._siblings is not None)
+            self.port, self.tls_port = await host.start(settings.listen, settings.listen_tls)
+            self._refresh_tls = host.refresh
             stack.push_async_callback(self._drain, host)
             tasks = [
                 asyncio.create_task(self._every(settings.store.feed_poll_ms / 1000, self.follow)),
@@ -408,7 +425,7 @@ class Server:
         for backend in self.engine.backends.values():
             await backend.close()
 
-    async def _drain(self, host: GrpcHost) -> None:
+    async def _drain(self, host: Host) -> None:
         self.board.drain()
         await asyncio.sleep(HEALTH_NOTICE_S)  # balancers that watch health go elsewhere before calls are refused
         self.chain.drain_streams()
@@ -471,6 +488,7 @@ class Server:
     async def _check_files(self) -> None:
         """Trust bundles that changed on disk are in force without a signal, as the listener's certificates are."""
         await self._trust.follow(self._identity)
+        await self._refresh_tls()
         if self._reload_policy.is_set() and self.engine.seal.state is SealState.UNSEALED:
             await self.engine.authority.reload()  # nothing is allowed after a failure: the next turn tries again
             self._reload_policy.clear()

@@ -59,6 +59,10 @@ class TlsFiles:
         """Read again at the next handshake."""
         self._stale = True
 
+    def differ(self) -> bool:
+        """Whether to read again; looks at the files."""
+        return self._stale or file_stamps(self._paths()) != self._stamp
+
     def changed(self) -> bool:
         """Whether to read again; looks at the files once a second at most."""
         now_s = time.monotonic()  # handshakes run on threads of grpc

@@ -1,0 +1,125 @@
+"""One call, as ASGI shows it: its messages, its answers, and whether its caller is still there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from vaultd.hosts.envoy.wire import CONTENT_TYPE, Event, Messages, frame, status_headers
+from vaultd.interceptors.call import ReaderGone
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from vaultd.interceptors.call import Reply
+
+_HEADERS: Final = [(b"content-type", CONTENT_TYPE), (b"grpc-accept-encoding", b"identity")]
+_START: Final = {"type": "http.response.start", "status": 200, "headers": _HEADERS, "trailers": True}
+BODY: Final = "http.response.body"
+OK_STATUS: Final = (b"grpc-status", b"0")
+
+
+class Exchange:
+    """What `Call.receive` and `Call.send` do on this host.
+
+    pyvoy acts when `send` is called; what it returns has to be awaited only for the reader's pace.
+    """
+
+    __slots__ = ("_asgi_receive", "_asgi_send", "_messages", "_over", "_started", "deadline", "gone", "since", "task")
+
+    def __init__(
+        self,
+        receive: Callable[[], asyncio.Future[Event]],
+        send: Callable[[Event], Awaitable[None]],
+        task: asyncio.Task[None],
+        since: float,
+    ) -> None:
+        self._asgi_receive = receive
+        self._asgi_send = send
+        self._messages = Messages()
+        self._over = False
+        self._started = False
+        self.task = task
+        self.since = since
+        self.deadline: float | None = None
+        self.gone = False
+
+    async def receive(self) -> bytes | None:
+        """The next message, None at the end of the request.  Raises VaultdError for what is no message of ours."""
+        messages = self._messages
+        while True:
+            message = messages.take()
+            if message is not None:
+                return message
+            if self._over:
+                messages.require_whole()
+                return None
+            event = await self._asgi_receive()
+            if event["type"] != "http.request":
+                self._lost()
+                raise asyncio.CancelledError
+            if not event["more_body"]:
+                self._over = True
+            body = event["body"]
+            if body:
+                messages.feed(body)
+
+    def _lost(self) -> None:
+        self.gone = True
+        if asyncio.current_task() is not self.task:
+            self.task.cancel()
+
+    async def send(self, body: bytes) -> None:
+        """Send one of many messages; returns when Envoy takes more.  Raises ReaderGone."""
+        if not self._started:
+            self._started = True
+            self._asgi_send(_START)
+        try:
+            await self._asgi_send({"type": BODY, "body": frame(body), "more_body": True})
+        except OSError as error:  # pyvoy's ClientDisconnectedError
+            self.gone = True
+            raise ReaderGone from error
+
+    def finish(self, reply: Reply) -> None:
+        """Send how a unary call ended: one message, or a status alone."""
+        send = self._asgi_send
+        if reply.code:
+            self.end(reply.code, reply.text, reply.trailing)
+            return
+        send(_START)
+        send({"type": BODY, "body": frame(reply.body)})
+        send({"type": "http.response.trailers", "headers": status_headers(0, "", reply.trailing)})
+
+    def end(self, code: int, text: str, trailing: Iterable[tuple[str, str | bytes]] = ()) -> None:
+        """Send a status: behind the messages that were sent, or alone."""
+        headers = status_headers(code, text, trailing)
+        if self._started:
+            self._asgi_send({"type": BODY, "body": b""})
+            self._asgi_send({"type": "http.response.trailers", "headers": headers})
+        else:
+            self._asgi_send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *headers]})
+            self._asgi_send({"type": BODY, "body": b""})
+
+    def refuse(self, status: int, text: str) -> None:
+        """Answer what is not gRPC, over HTTP."""
+        headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        self._asgi_send({"type": "http.response.start", "status": status, "headers": headers})
+        self._asgi_send({"type": BODY, "body": text.encode()})
+
+    def look(self) -> None:
+        """Find out whether the caller is still there, when nobody waits to hear of it: cancels the call when it is not.
+
+        Of a request that is read to its end, pyvoy tells only who asks.
+        """
+        if not self._over or self.gone:
+            return
+        answered = self._asgi_receive()
+        if isinstance(
+            answered, asyncio.Future
+        ):  # else the request ended with its headers, and pyvoy has nothing to tell
+            answered.add_done_callback(self._looked)
+
+    def _looked(self, answered: asyncio.Future[Event]) -> None:
+        if not answered.cancelled() and answered.result()["type"] == "http.disconnect" and not self.gone:
+            self.gone = True
+            self.task.cancel()
