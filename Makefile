@@ -111,6 +111,9 @@ reliability-rotation: $(VENV)/.installed-dev system-packages ## 50 rotations of 
 	$(PY) tests/reliability/rotation.py load --rotations 50
 	$(PY) tests/reliability/rotation.py kills --rounds 1
 
+reliability-envelope: $(VENV)/.installed-dev ## 10 GiB encrypted and decrypted in constant memory, and 200 damaged streams (a minute)
+	$(PY) tests/reliability/envelope.py --gib 10 --harms 200 --seed 1
+
 policy-campaign: $(VENV)/.installed-dev ## 100,000 random policies against a naive evaluator (minutes)
 	VAULTD_POLICIES=100000 $(PY) -m pytest -q -s --timeout=0 tests/unit/test_policy.py -k naive_evaluator
 
@@ -142,4 +145,4 @@ system-packages:
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install install-envoy dev-install run generate generate-check lint contract types test test-clients reliability reliability-receipts reliability-hsm reliability-audit reliability-rotation reliability-watch policy-campaign bench bench-cases bench-check dist lock system-packages clean
+.PHONY: help install install-envoy dev-install run generate generate-check lint contract types test test-clients reliability reliability-receipts reliability-hsm reliability-audit reliability-rotation reliability-watch reliability-envelope policy-campaign bench bench-cases bench-check dist lock system-packages clean

@@ -52,6 +52,9 @@ def principal_of(stem: str) -> str:
 class Process:
     """A server that runs; what it printed is in files."""
 
+    READY_S = 30
+    """How long it may take until it serves, on a machine that does much else."""
+
     def __init__(
         self,
         directory: Path,
@@ -88,7 +91,7 @@ class Process:
             raise
 
     def _ready(self) -> int:
-        until = time.monotonic() + 30
+        until = time.monotonic() + self.READY_S
         while time.monotonic() < until and self.popen.poll() is None:
             ready = re.match(rb"ready \S+:(\d+)\n", (self.directory / "stdout").read_bytes())
             if ready:
