@@ -39,9 +39,9 @@ class Process:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """environment: what is added to ours.  Raises StartFailed when the program is not there."""
-        for path in map(Path, program):
-            if path.is_absolute() and not path.exists():
-                raise StartFailed(f"{path} is not there: make .bin/{path.name}")
+        for needed in map(Path, program):
+            if needed.is_absolute() and not needed.exists():
+                raise StartFailed(f"{needed} is not there: make .bin/{needed.name}")
         self.name = name
         self._log = scratch / f"{name}.log"
         path = os.pathsep.join([str(ROOT), str(ROOT / "clients/python"), os.environ.get("PYTHONPATH", "")])

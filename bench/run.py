@@ -65,6 +65,7 @@ class Run:
                 self.findings[name] = PARTS[name](self._stand, self._pace)
             except (*UNAVAILABLE, OpensslFailed, ValueError) as error:
                 self.failures[name] = str(error)
+                self.findings.pop(name, None)  # of an earlier attempt
                 self._say(f"bench: {name} was not measured: {error}")
             else:
                 self._say(f"bench: {name}, {time.monotonic() - began:.0f} s")
