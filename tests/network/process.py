@@ -75,7 +75,7 @@ class Process:
             (directory / "config.yaml").write_text(yaml.safe_dump(config))
             policy = policy or {"bindings": [{"members": members, "role": "crypto-user", "resource": "vaults/default"}]}
             (directory / "policy.yaml").write_text(yaml.safe_dump(policy))
-        command = [sys.executable, "-m", "vaultd", "dev", "--dir", str(directory), "--listen", "127.0.0.1:0", *flags]
+        command = [sys.executable, "-m", "vaultd", *self.command(directory), *flags]
         with (directory / "stdout").open("wb") as out, (directory / "stderr").open("wb") as err:
             self.popen = subprocess.Popen(
                 command, env={**ENVIRONMENT, **(environment or {})}, cwd=ROOT, stdout=out, stderr=err
@@ -89,6 +89,9 @@ class Process:
         except BaseException:
             self.kill()
             raise
+
+    def command(self, directory: Path) -> list[str]:
+        return ["dev", "--dir", str(directory), "--listen", "127.0.0.1:0"]
 
     def _ready(self) -> int:
         until = time.monotonic() + self.READY_S
