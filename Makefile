@@ -59,6 +59,10 @@ types: $(VENV)/.installed-dev ## mypy --strict
 test: $(VENV)/.installed-dev system-packages .bin/grpcurl ## every test, from a bare machine
 	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n 3 --dist loadscope
 
+# Each process is an Envoy that runs pytest, so that servers under test are where `--host envoy` has them.
+test-envoy: $(VENV)/.installed-dev system-packages .bin/grpcurl ## the API tests, on servers inside Envoy
+	PYTHONDONTWRITEBYTECODE= $(PY) tests/envoy_suite.py -n 2 -q tests/api
+
 .bin/grpcurl: | system-packages
 	GOBIN=$(CURDIR)/.bin GOFLAGS=-mod=mod go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 
@@ -123,4 +127,4 @@ system-packages:
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install install-envoy dev-install run generate generate-check lint types test test-clients reliability reliability-receipts reliability-hsm reliability-audit reliability-rotation reliability-watch policy-campaign bench dist lock system-packages clean
+.PHONY: help install install-envoy dev-install run generate generate-check lint types test test-envoy test-clients reliability reliability-receipts reliability-hsm reliability-audit reliability-rotation reliability-watch policy-campaign bench dist lock system-packages clean

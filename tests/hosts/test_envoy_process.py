@@ -1,5 +1,6 @@
 """The process of an Envoy with a server in it: what is in it, how it ends, and what it leaves."""
 
+import os
 import re
 import signal
 import socket
@@ -77,7 +78,7 @@ async def test_a_service_manager_that_stops_every_process_gets_a_drain(own):
     server = Remote(own)
     await create_key(server.admin, "k")
     for pid in (own.server_pid, own.pid):
-        subprocess.run(["kill", "-TERM", str(pid)], check=True)
+        os.kill(pid, signal.SIGTERM)
     assert await eventually(lambda: own.popen.poll() is not None, 10)
     await server.close()
     assert own.popen.returncode == 0
@@ -93,7 +94,7 @@ async def test_envoy_ends_when_its_parent_is_killed(own):
 
 async def test_the_parent_ends_when_envoy_is_killed_and_says_so(own):
     directory = directory_of(own)
-    subprocess.run(["kill", "-KILL", str(own.server_pid)], check=True)
+    os.kill(own.server_pid, signal.SIGKILL)
     assert await eventually(lambda: own.popen.poll() is not None, 10)
     assert own.popen.returncode == 1
     assert "Envoy ended with signal 9" in own.stderr()
