@@ -7,6 +7,8 @@ STAMP  := $(VENV)/.installed
 DEV_DIR ?= .vaultd-dev
 LISTEN  ?= 127.0.0.1:7443
 DEV_FLAGS ?=
+BENCH_FLAGS ?=
+BENCH_OUT ?= bench/out
 
 .DEFAULT_GOAL := help
 
@@ -52,16 +54,26 @@ lint: $(VENV)/.installed-dev ## ruff, import directions, buf lint and buf breaki
 	$(BIN)/buf lint
 	$(BIN)/buf breaking --against protos/vaultd.v1.binpb
 
+# Without comments, so that it changes with the contract only.
+contract: lint ## at a release: what the protos say now is what buf breaking guards from then on
+	$(BIN)/buf build --exclude-source-info -o protos/vaultd.v1.binpb
+
 types: $(VENV)/.installed-dev ## mypy --strict
 	$(BIN)/mypy
 
 # Tests start some hundred processes: where byte code is not kept, each of them would compile all modules again.
-test: $(VENV)/.installed-dev system-packages .bin/grpcurl ## every test, from a bare machine
+test: $(VENV)/.installed-dev system-packages .bin/grpcurl .bin/loadgen ## every test, from a bare machine
 	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n 3 --dist loadscope
 
 # Each process is an Envoy that runs pytest, so that servers under test are where `--host envoy` has them.
 test-envoy: $(VENV)/.installed-dev system-packages .bin/grpcurl ## the API tests, on servers inside Envoy
 	PYTHONDONTWRITEBYTECODE= $(PY) tests/envoy_suite.py -n 2 -q tests/api
+
+.bin/loadgen: $(wildcard bench/loadgen/*.go) bench/loadgen/go.mod bench/loadgen/go.sum | system-packages
+	cd bench/loadgen && go build -o $(CURDIR)/.bin/loadgen .
+
+.bin/bombardier: | system-packages
+	GOBIN=$(CURDIR)/.bin GOFLAGS=-mod=mod go install github.com/codesenberg/bombardier@v1.2.6
 
 .bin/grpcurl: | system-packages
 	GOBIN=$(CURDIR)/.bin GOFLAGS=-mod=mod go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
@@ -103,11 +115,21 @@ reliability-rotation: $(VENV)/.installed-dev system-packages ## 50 rotations of 
 	$(PY) tests/reliability/rotation.py load --rotations 50
 	$(PY) tests/reliability/rotation.py kills --rounds 1
 
+reliability-envelope: $(VENV)/.installed-dev ## 10 GiB encrypted and decrypted in constant memory, and 200 damaged streams (a minute)
+	$(PY) tests/reliability/envelope.py --gib 10 --harms 200 --seed 1
+
 policy-campaign: $(VENV)/.installed-dev ## 100,000 random policies against a naive evaluator (minutes)
 	VAULTD_POLICIES=100000 $(PY) -m pytest -q -s --timeout=0 tests/unit/test_policy.py -k naive_evaluator
 
-bench: $(VENV)/.installed-dev ## measure beside a bare grpc.aio echo (minutes)
-	$(PY) -m bench
+# BENCH_FLAGS="--peer-binaries DIR" has OpenBao and KES measured, too: docs/performance/peers.md.
+bench: $(VENV)/.installed-dev .bin/loadgen .bin/bombardier ## measure everything; report in bench/out (twelve minutes)
+	$(PY) -m bench run --out $(BENCH_OUT) $(BENCH_FLAGS)
+
+bench-cases: $(VENV)/.installed-dev .bin/loadgen ## RPCs beside a bare echo, and keys in a token (minutes)
+	$(PY) -m bench cases $(BENCH_FLAGS)
+
+bench-check: $(VENV)/.installed-dev .bin/loadgen ## fail when a ratio got 15 % worse than docs/performance/baseline.json (minutes)
+	$(PY) -m bench check $(BENCH_FLAGS)
 
 dist: $(VENV)/.installed-dev ## build both distributions into dist/
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist ./clients/python .
@@ -127,4 +149,4 @@ system-packages:
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install install-envoy dev-install run generate generate-check lint types test test-envoy test-clients reliability reliability-receipts reliability-hsm reliability-audit reliability-rotation reliability-watch policy-campaign bench dist lock system-packages clean
+.PHONY: help install install-envoy dev-install run generate generate-check lint contract types test test-envoy test-clients reliability reliability-receipts reliability-hsm reliability-audit reliability-rotation reliability-watch reliability-envelope policy-campaign bench bench-cases bench-check dist lock system-packages clean

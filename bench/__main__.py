@@ -1,151 +1,233 @@
-"""The command line: `python -m bench [--quick] [--only PATTERN] [--json FILE] [--profile]`."""
+"""The command line: `python -m bench COMMAND`; without one, `cases`."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import re
 import signal
 import sys
+import tempfile
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from bench.cases import CASES, KEYS, SECRETS, WrongAnswer
-from bench.floors import measure_floors
-from bench.measure import Plan, measure
+import click
+
+from bench.baseline import FILE as BASELINE
+from bench.cases import WrongAnswer
+from bench.clients import LoadFailed
+from bench.machine import machine_line
+from bench.pace import FULL, QUICK
+from bench.page import to_html
+from bench.peers import PeerMissing, PeersSettings, read_peers
 from bench.processes import StartFailed
-from bench.profile_server import ProfilerMissing, find_profiler, profile
-from bench.report import describe_machine, to_markdown, token_to_markdown
-from bench.rig import LoadFailed, Rig
-from bench.token import TOKEN_CASES, Loop, create_token_keys, measure_token, what_is_missing
+from bench.profile_server import ProfilerMissing
+from bench.ratios import UnknownRatios, check_ratios, store_ratios
+from bench.rig import CONNECTIONS, ECHOES, Setup
+from bench.run import JUDGED, PARTS, Run
+from bench.stand import Stand
+from bench.start_peers import start_peers, write_peers
+from bench.table_of_cases import NothingToMeasure, Wanted, measure_cases
+from bench.tables import aims_to_markdown, to_markdown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterator
 
-    from bench.cases import Case
+_FAILURES: Final = (
+    LoadFailed,
+    NothingToMeasure,
+    PeerMissing,
+    ProfilerMissing,
+    StartFailed,
+    UnknownRatios,
+    WrongAnswer,
+)
 
-DEFAULT = Plan(rounds=8, slice_s=1.0, warm_up_s=0.5, in_flight=8)
-QUICK = Plan(rounds=5, slice_s=0.25, warm_up_s=0.15, in_flight=8)
+
+class _CasesByDefault(click.Group):
+    """Options without a command are those of `cases`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ("--help", "-h")):
+            args = ["cases", *args]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except _FAILURES as error:
+            raise click.ClickException(str(error)) from error
 
 
-def main() -> int:
-    """Measure or profile, and print."""
-    options = _parse()
+@click.group(cls=_CasesByDefault, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Measure vaultd: beside a bare echo on the same host, beside the cryptography alone, and beside other key servers.
+
+    docs/performance.md says what each figure means.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
-    cases, token_cases = _select(CASES, options.only), _select(TOKEN_CASES, options.only)
-    if not cases and not token_cases:
-        names = ", ".join(case.name for case in (*CASES, *TOKEN_CASES))
-        return _fail(f"no case matches {options.only!r}; there are: {names}")
-    missing = what_is_missing() if token_cases else ""
-    if missing and not cases:
-        return _fail(missing)
-    if missing:
-        _say(f"bench: no rows for keys in a token: {missing}")
-        token_cases = []
-    try:
-        if options.profile:
-            find_profiler()
-            if not options.only:
-                cases, token_cases = cases[:1], []
-        _run(cases, token_cases, options)
-    except (StartFailed, LoadFailed, WrongAnswer, ProfilerMissing) as error:
-        return _fail(str(error))
-    except KeyboardInterrupt:
-        return _fail("interrupted")
-    return 0
 
 
-def _select(cases: Iterable[Case], pattern: str) -> list[Case]:
-    return [case for case in cases if re.search(pattern, case.name, re.IGNORECASE)]
+def _file(*names: str, **more: Any) -> Callable[..., Any]:
+    return click.option(*names, type=click.Path(path_type=Path), **more)
 
 
-def _run(cases: list[Case], token_cases: list[Case], options: Any) -> None:
-    document: dict[str, Any] = {
-        "plan": {**vars(_plan(options)), "clients": options.clients, "connections": options.connections}
-    }
-    if cases:
-        with Rig(options.scratch, options.clients, options.connections) as rig:
-            rig.api.create_keys(KEYS)
-            rig.api.create_secrets(SECRETS)
-            document |= _profile(rig, cases, options) if options.profile else _measure(rig, cases, options)
-    if token_cases:
-        # A vault of its own: the worker's process would otherwise be in every row.
-        with Rig(options.scratch, options.clients, options.connections, ["--hsm"]) as rig:
-            create_token_keys(rig.api)
-            act = _profile if options.profile else _measure_token
-            document |= act(rig, token_cases, options)
-    if options.json and not options.profile:
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+@dataclass(frozen=True)
+class _How:
+    """What all commands that measure with a stand are told."""
+
+    quick: bool
+    hosts: tuple[str, ...]
+    peers: Path | None
+    peer_binaries: Path | None
+
+    @contextmanager
+    def running(self) -> Iterator[Run]:
+        """A run, as long as its stand is there."""
+        settings = read_peers(self.peers) if self.peers else PeersSettings()
+        with Stand(settings, self.peer_binaries, self.hosts) as stand:
+            yield Run(stand, QUICK if self.quick else FULL, _say)
 
 
-def _profile(rig: Rig, cases: list[Case], options: Any) -> dict[str, Any]:
-    for case in cases:
-        print(profile(rig, case, _plan(options), options.profile_seconds, native=options.native))
-    return {}
+def _of_a_run(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of these commands; their callback gets them as one, `how`."""
 
-
-def _measure(rig: Rig, cases: list[Case], options: Any) -> dict[str, Any]:
-    machine = describe_machine(rig)
-    floors = measure_floors(0.2 if options.quick else 1.0)
-    rows = measure(rig, cases, _plan(options), _say)
-    print(to_markdown(machine, rows, floors))
-    return {"machine": machine, "floors_us": floors, "rows": [row.as_dict() for row in rows]}
-
-
-def _measure_token(rig: Rig, cases: list[Case], options: Any) -> dict[str, Any]:
-    loop = Loop(rig)
-    machine = {**describe_machine(rig), **loop.module}
-    rows = measure_token(rig, loop, cases, _plan(options), _say)
-    print(token_to_markdown(machine, rows))
-    return {"token_machine": machine, "token_rows": [row.as_dict() for row in rows]}
-
-
-def _parse() -> Any:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench",
-        description="Measure vaultd beside a bare grpc.aio echo, and beside a bare loop on a token.",
+    @click.option("--quick", is_flag=True, help="Short slices: to see that everything runs.")
+    @click.option(
+        "--host",
+        "hosts",
+        type=click.Choice(list(ECHOES)),
+        multiple=True,
+        default=tuple(ECHOES),
+        help="One, or again both.",
     )
-    parser.add_argument("--quick", action="store_true", help="short rounds: about a minute instead of eight")
-    parser.add_argument("--only", default="", metavar="PATTERN", help="regular expression on the names of cases")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, plan and every figure there")
-    parser.add_argument("--rounds", type=_count, metavar="N")
-    parser.add_argument("--seconds", type=float, metavar="S", help="length of a slice")
-    parser.add_argument("--in-flight", type=_count, metavar="N", help="calls in flight (batches of 100 and more: 2)")
-    parser.add_argument("--clients", type=_count, default=1, metavar="N", help="load processes (1)")
-    parser.add_argument(
-        "--connections", type=_count, default=8, metavar="N", help="connections of each load process (8)"
+    @_file("--peers", metavar="FILE", help="Peers that run: addresses, credentials and pids, in YAML.")
+    @_file("--peer-binaries", metavar="DIR", help="Start the peers whose programs (bao, kes) are there.")
+    @wraps(command)
+    def with_how(
+        *arguments: Any,
+        quick: bool,
+        hosts: tuple[str, ...],
+        peers: Path | None,
+        peer_binaries: Path | None,
+        **more: Any,
+    ) -> Any:
+        return command(*arguments, how=_How(quick, hosts, peers, peer_binaries), **more)
+
+    return cast("Callable[..., Any]", with_how)
+
+
+@main.command()
+@click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
+@_of_a_run
+@_file("--out", metavar="DIR", help="Write run.json, run.md and run.html there.")
+def run(parts: tuple[str, ...], how: _How, out: Path | None) -> None:
+    """Measure everything, or some PARTS, and print tables; a part that cannot run says so and stops no other."""
+    with how.running() as measured:
+        measured.measure(parts or tuple(PARTS))
+        document = measured.document()
+    if out:
+        _write(document, out)
+    print(to_markdown(document), end="")
+
+
+@main.command("must-show")
+@_of_a_run
+@_file("--out", metavar="DIR", help="Write run.json, run.md and run.html there.")
+def must_show(how: _How, out: Path | None) -> None:
+    """Measure what was aimed at, and print each aim, what came of it, and the command that measures it alone."""
+    with how.running() as measured:
+        measured.measure(JUDGED)
+        document = measured.document()
+    if out:
+        _write(document, out)
+    print(machine_line(document["machine"]), aims_to_markdown(document["aims"]), sep="\n\n")
+
+
+@main.command()
+@_of_a_run
+@_file("--baseline", "file", default=BASELINE, show_default="docs/performance/baseline.json", metavar="FILE")
+@click.option("--repeats", type=click.IntRange(0), default=2, show_default=True, help="For what looks worse.")
+@click.option("--update", is_flag=True, help="Store what is measured instead of comparing it.")
+def check(how: _How, file: Path, repeats: int, *, update: bool) -> None:
+    """Compare ratios with the stored ones; exit 1 when one is 15 % worse after the repeats."""
+    with how.running() as measured:
+        if update:
+            store_ratios(measured, file)
+            _say(f"bench: wrote {file}")
+        elif not check_ratios(measured, file, repeats, print):
+            raise SystemExit(1)
+
+
+@main.command()
+@click.argument("document", type=click.Path(path_type=Path, exists=True))
+@_file("--out", metavar="DIR", default=Path(), show_default="here")
+def report(document: Path, out: Path) -> None:
+    """Write the Markdown and HTML reports of a run.json again."""
+    _write(json.loads(document.read_text()), out)
+
+
+@main.command("start-peers")
+@click.argument("binaries", type=click.Path(path_type=Path, exists=True))
+@_file("--write", metavar="FILE", required=True, help="Where --peers finds them.")
+def start_peers_command(binaries: Path, write: Path) -> None:
+    """Start the programs `bao` and `kes` of the directory BINARIES as they are measured, until interrupted."""
+    with ExitStack() as exits:
+        directory = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="vaultd-peers-")))
+        peers = start_peers(binaries, directory, exits)
+        write_peers(peers, write)
+        exits.callback(write.unlink, missing_ok=True)
+        for name, peer in peers:
+            print(f"{name}: {peer.address if peer else 'its program is not there'}", flush=True)
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            return
+
+
+@main.command()
+@click.option("--quick", is_flag=True, help="Short rounds: about a minute instead of eight.")
+@click.option("--only", default="", metavar="PATTERN", help="Regular expression on the names of cases.")
+@_file("--json", "json_file", metavar="FILE", help="Write machine, plan and every figure there.")
+@click.option("--host", type=click.Choice(list(ECHOES)), default="grpc", show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--rounds", type=click.IntRange(1))
+@click.option("--seconds", type=float, help="Length of a slice.")
+@click.option("--in-flight", type=click.IntRange(1), help="Calls in flight (batches of 100 and more: 2).")
+@click.option("--connections", type=click.IntRange(1), default=CONNECTIONS, show_default=True)
+@_file("--scratch", metavar="DIR", help="Where the vault is put for the time of the run.")
+@click.option("--profile", is_flag=True, help="Sample vaultd with py-spy; the first case, or --only's.")
+@click.option("--profile-seconds", type=float, default=10.0, show_default=True)
+@click.option("--native", is_flag=True, help="With --profile: C functions, too (slower sampling).")
+def cases(quick: bool, only: str, host: str, workers: int, connections: int, **more: Any) -> None:
+    """Each RPC beside the bare echo on the same host, in a closed loop; keys in a token beside a bare loop."""
+    pace = QUICK if quick else FULL
+    given = {"rounds": more["rounds"], "slice_s": more["seconds"], "in_flight": more["in_flight"]}
+    measure_cases(
+        Wanted(
+            pattern=only,
+            plan=replace(pace.lone_table, **{name: value for name, value in given.items() if value is not None}),
+            setup=Setup(host, workers),
+            connections=connections,
+            scratch=more["scratch"],
+            json_file=more["json_file"],
+            floors_s=pace.floors_s,
+            profile_s=more["profile_seconds"] if more["profile"] else 0.0,
+            native=more["native"],
+        )
     )
-    parser.add_argument("--scratch", type=Path, metavar="DIR", help="where the vault is put for the time of the run")
-    parser.add_argument("--profile", action="store_true", help="sample vaultd with py-spy; the first case, or --only's")
-    parser.add_argument("--profile-seconds", type=float, default=10.0, metavar="S")
-    parser.add_argument("--native", action="store_true", help="with --profile: C functions too (slower sampling)")
-    return parser.parse_args()
 
 
-def _plan(options: Any) -> Plan:
-    base = QUICK if options.quick else DEFAULT
-    return Plan(
-        rounds=options.rounds or base.rounds,
-        slice_s=options.seconds or base.slice_s,
-        warm_up_s=base.warm_up_s,
-        in_flight=options.in_flight or base.in_flight,
-    )
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
+def _write(document: dict[str, Any], directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "run.json").write_text(json.dumps(document, indent=1) + "\n")
+    (directory / "run.md").write_text(to_markdown(document))
+    (directory / "run.html").write_text(to_html(document))
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _fail(text: str) -> int:
-    _say(f"bench: {text}")
-    return 1
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -154,4 +236,4 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main(prog_name="python -m bench")

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
+from bench.clients import Request
 from vaultd_client.v1 import crypto_pb2 as pb
 from vaultd_client.v1 import crypto_pb2_grpc, keys_pb2, keys_pb2_grpc, resources_pb2, secrets_pb2, secrets_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 VAULT: Final = "vaults/default"
@@ -133,6 +134,7 @@ class Api:
     def __init__(self, address: str, tls: Path) -> None:
         self._address = address
         self._tls = tls
+        self._made = 0
 
     def _channel(self, identity: str) -> Any:
         files = ("ca.crt", f"{identity}.key", f"{identity}.crt")
@@ -151,6 +153,12 @@ class Api:
                 )
                 stub.CreateKey(keys_pb2.CreateKeyRequest(parent=VAULT, key_id=key_id, key=key), timeout=30)
 
+    def new_key_ids(self, prefix: str) -> Iterator[str]:
+        """Without end, and none twice."""
+        while True:
+            self._made += 1
+            yield f"{prefix}-{self._made}"
+
     def create_secrets(self, count: int) -> None:
         """Make secrets that hold DATA."""
         with self._channel("admin") as channel:
@@ -159,7 +167,7 @@ class Api:
                 request = secrets_pb2.CreateSecretRequest(parent=VAULT, secret_id=f"s{number}", payload=DATA)
                 stub.CreateSecret(request, timeout=30)
 
-    def bodies(self, cases: list[Case]) -> dict[str, bytes]:
+    def requests(self, cases: Sequence[Case]) -> dict[str, Request]:
         """The request of each case, once the server has answered it as it should."""
         with self._channel("app") as channel:
             stub = crypto_pb2_grpc.CryptoServiceStub(channel)
@@ -172,7 +180,7 @@ class Api:
             for case in cases:
                 answer = channel.unary_unary(case.path)(bodies[case.name], timeout=30)
                 _check(case, getattr(case.messages, f"{case.method}Response").FromString(answer))
-        return bodies
+        return {case.name: Request(case.path, bodies[case.name], case.items) for case in cases}
 
 
 def _check(case: Case, response: Any) -> None:

@@ -20,7 +20,8 @@ from typing import Any, Final
 
 import grpc
 
-from bench.processes import Meter, Process
+from bench.accounting import Meter
+from bench.processes import Process
 from vaultd_client.v1 import admin_pb2_grpc, crypto_pb2, keys_pb2, keys_pb2_grpc, quota_pb2, resources_pb2
 
 KEY: Final = "vaults/default/keys/k"
@@ -43,8 +44,8 @@ class Load:
 
     def __init__(self, address: str, tls: Path, identity: str) -> None:
         credentials = _credentials(tls, identity)
-        self._channels = [grpc.aio.secure_channel(address, credentials, options=_OPTIONS) for _ in range(4)]
-        self._calls = [channel.unary_unary(ENCRYPT) for channel in self._channels]
+        self._channels: list[Any] = [grpc.aio.secure_channel(address, credentials, options=_OPTIONS) for _ in range(4)]
+        self._calls: list[Any] = [channel.unary_unary(ENCRYPT) for channel in self._channels]
 
     async def ready(self) -> None:
         await asyncio.gather(*(channel.channel_ready() for channel in self._channels))

@@ -11,18 +11,20 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.cases import DATA
+from bench.clients import Pressure, Request
 from bench.echo_server import METHOD as ECHO_METHOD
+from bench.slices import half_quartile_distance, percentile_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bench.cases import Case
-    from bench.rig import Rig, Slice
+    from bench.rig import Rig
+    from bench.slices import Slice
 
 ECHO: Final = "echo unary 64 B"
+ECHO_REQUEST: Final = Request(ECHO_METHOD, DATA)
 CASES_PER_ECHO: Final = 4
-_LEAST_SAMPLES: Final = {50.0: 10, 99.0: 200, 99.9: 2_000}
-"""Fewer latencies than that say nothing of the percentile."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Row:
     calls_per_s: float
     items_per_s: float
     p50_ms: float | None
+    p95_ms: float | None
     p99_ms: float | None
     p999_ms: float | None
     cpu_us_per_call: float
@@ -92,13 +95,14 @@ class Series:
             calls_per_s=rate,
             items_per_s=rate * items,
             p50_ms=percentile_ms(latencies, 50.0),
+            p95_ms=percentile_ms(latencies, 95.0),
             p99_ms=percentile_ms(latencies, 99.0),
             p999_ms=percentile_ms(latencies, 99.9),
             cpu_us_per_call=middle,
             cpu_us_per_item=middle / items,
             cpu_spread=half_quartile_distance(cpu_us) / middle,
             to_echo=statistics.median(self._to_echo),
-            server_busy=statistics.median(measured.server_cpu_s / measured.elapsed_s for measured in slices),
+            server_busy=statistics.median(measured.busy for measured in slices),
             client_cpu_us_per_call=statistics.median(
                 measured.client_cpu_s / measured.calls * 1e6 for measured in slices
             ),
@@ -110,13 +114,13 @@ class Series:
 
 def measure(rig: Rig, cases: Sequence[Case], plan: Plan, say: Callable[[str], None]) -> list[Row]:
     """Warm up, then run all rounds; the echo's row comes first."""
-    bodies = rig.api.bodies(list(cases))
+    requests = rig.api.requests(cases)
 
     def load(case: Case, seconds: float) -> Slice:
-        return rig.load(rig.vaultd, case.path, bodies[case.name], seconds, case.in_flight or plan.in_flight)
+        return rig.load(rig.vaultd, requests[case.name], Pressure(case.in_flight or plan.in_flight), seconds)
 
     def load_echo(seconds: float) -> Slice:
-        return rig.load(rig.echo, ECHO_METHOD, DATA, seconds, plan.in_flight)
+        return rig.load(rig.echo, ECHO_REQUEST, Pressure(plan.in_flight), seconds)
 
     load_echo(plan.warm_up_s)
     for case in cases:
@@ -140,18 +144,3 @@ def measure(rig: Rig, cases: Sequence[Case], plan: Plan, say: Callable[[str], No
         for measured in echoes:
             echo.add(measured, usual)
     return [echo.row(), *(one.row() for one in series.values())]
-
-
-def percentile_ms(latencies_us: list[int], percent: float) -> float | None:
-    """Of sorted latencies; None when there are too few of them."""
-    if len(latencies_us) < _LEAST_SAMPLES[percent]:
-        return None
-    return latencies_us[min(len(latencies_us) - 1, int(len(latencies_us) * percent / 100))] / 1_000
-
-
-def half_quartile_distance(values: list[float]) -> float:
-    """How far apart values are: half of them lie within about this much of the median."""
-    if len(values) < 2:
-        return 0.0
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return (high - low) / 2

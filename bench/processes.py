@@ -1,4 +1,4 @@
-"""Processes that we start, what they cost, and their certain end."""
+"""Processes that we start, and their certain end."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import IO
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 10.0
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
-# The kernel's clock of the CPU time of a whole process (CPUCLOCK_SCHED), see clock_getcpuclockid(3).
-_CPU_CLOCK: Final = 2
+MODULE: Final = (sys.executable, "-m")
+"""What runs a module of this repository with our interpreter."""
+LOADGEN: Final = (str(ROOT / ".bin" / "loadgen"),)
 
 
 class StartFailed(Exception):
@@ -26,25 +26,40 @@ class StartFailed(Exception):
 
 
 class Process:
-    """A child that runs a module of this repository with our interpreter, and is ended by us however we end."""
+    """A child that is ended by us however we end."""
 
-    def __init__(self, name: str, arguments: Sequence[str], scratch: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        scratch: Path,
+        program: Sequence[str] = MODULE,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """environment: what is added to ours.  Raises StartFailed when the program is not there."""
+        if not Path(program[0]).exists():
+            raise StartFailed(f"{program[0]} is not there: make .bin/{Path(program[0]).name}")
         self.name = name
         self._log = scratch / f"{name}.log"
         path = os.pathsep.join([str(ROOT), str(ROOT / "clients/python"), os.environ.get("PYTHONPATH", "")])
         # VAULTD_* variables override the configuration and would measure something else.
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("VAULTD_")}
+        ours = {key: value for key, value in os.environ.items() if not key.startswith("VAULTD_")}
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C reaches us alone, and we end the others in order.
             self._popen = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                [*program, *arguments],
                 cwd=scratch,
-                env={**environment, "PYTHONPATH": path.rstrip(os.pathsep)},
+                env={**ours, "PYTHONPATH": path.rstrip(os.pathsep), **(environment or {})},
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=self._standard_output(log),
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _standard_output(self, log: IO[bytes]) -> IO[bytes] | int:
+        """Where it goes: to us."""
+        del log
+        return subprocess.PIPE
 
     @property
     def pid(self) -> int:
@@ -59,6 +74,10 @@ class Process:
     def stdout(self) -> IO[bytes]:
         assert self._popen.stdout is not None
         return self._popen.stdout
+
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._popen.poll() is None
 
     def wait_ready(self) -> str:
         """Return what follows `ready ` on the line that begins so."""
@@ -93,75 +112,8 @@ class Process:
                     continue
 
 
-class Meter:
-    """Reads what a process and its children have cost so far."""
+class Talker(Process):
+    """A child whose standard output nobody reads: it goes to the log."""
 
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-
-    def cpu_s(self) -> float:
-        """CPU seconds of the process, its living descendants, and those it has waited for."""
-        ended_ticks = sum(map(int, _stat(self._pid)[13:15]))
-        return sum(map(_process_cpu_s, self._family())) + ended_ticks / _TICKS
-
-    def thread_cpu_s(self) -> dict[int, float]:
-        """CPU seconds of each living thread of the process itself; the main thread has the process's own id."""
-        threads = {}
-        for entry in os.listdir(f"/proc/{self._pid}/task"):
-            try:
-                nanoseconds = int(Path(f"/proc/{self._pid}/task/{entry}/schedstat").read_text().split()[0])
-            except OSError:
-                continue
-            threads[int(entry)] = nanoseconds / 1e9
-        return threads
-
-    def forget_peak(self) -> None:
-        """Let the peak begin anew, where the kernel permits it; elsewhere it is the peak since the start."""
-        for pid in self._family():
-            try:
-                Path(f"/proc/{pid}/clear_refs").write_text("5")
-            except OSError:
-                continue
-
-    def peak_mib(self) -> float:
-        """Largest resident set, summed over the processes."""
-        return sum(map(_peak_kib, self._family())) / 1024
-
-    def _family(self) -> list[int]:
-        parents: dict[int, int] = {}
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                try:
-                    parents[int(entry)] = int(_stat(int(entry))[1])
-                except OSError:
-                    continue
-        family = [self._pid]
-        for pid in family:
-            family += [child for child, parent in parents.items() if parent == pid]
-        return family
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third, `state`, on: the second may hold spaces and parentheses."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def _process_cpu_s(pid: int) -> float:
-    """To the nanosecond where that clock exists: a tick of /proc/PID/stat is 10 ms, much of a short slice."""
-    try:
-        return time.clock_gettime((~pid << 3) | _CPU_CLOCK)
-    except OSError:
-        try:
-            return sum(map(int, _stat(pid)[11:13])) / _TICKS
-        except OSError:
-            return 0.0
-
-
-def _peak_kib(pid: int) -> int:
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1])
-    except OSError:
-        return 0
-    return 0
+    def _standard_output(self, log: IO[bytes]) -> IO[bytes] | int:
+        return log

@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from bench.clients import Pressure
 from bench.processes import ROOT
 
 if TYPE_CHECKING:
@@ -53,11 +54,11 @@ def find_profiler() -> str:
 def profile(rig: Rig, case: Case, plan: Plan, seconds: float, *, native: bool) -> str:
     """Load the case while py-spy samples; the tables as Markdown."""
     profiler = find_profiler()
-    body = rig.api.bodies([case])[case.name]
-    in_flight = case.in_flight or plan.in_flight
-    rig.load(rig.vaultd, case.path, body, plan.warm_up_s, in_flight)
+    request = rig.api.requests([case])[case.name]
+    pressure = Pressure(case.in_flight or plan.in_flight)
+    rig.load(rig.vaultd, request, pressure, plan.warm_up_s)
     before = rig.vaultd.meter.thread_cpu_s()
-    plain = rig.load(rig.vaultd, case.path, body, max(2.0, seconds / 3), in_flight)
+    plain = rig.load(rig.vaultd, request, pressure, max(2.0, seconds / 3))
     after = rig.vaultd.meter.thread_cpu_s()
     threads_us = {tid: (cpu_s - before.get(tid, 0.0)) / plain.calls * 1e6 for tid, cpu_s in after.items()}
     raw = rig.scratch / "profile.raw"
@@ -67,7 +68,7 @@ def profile(rig: Rig, case: Case, plan: Plan, seconds: float, *, native: bool) -
     command += ["--native"] if native else []
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as sampler:
         try:
-            rig.load(rig.vaultd, case.path, body, seconds + 1.0, in_flight)
+            rig.load(rig.vaultd, request, pressure, seconds + 1.0)
             errors = sampler.communicate(timeout=30)[1].decode(errors="replace")
         finally:
             if sampler.poll() is None:

@@ -16,10 +16,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.cases import CASES, KEYS, Api
-from bench.measure import half_quartile_distance
+from bench.cases import CASES, KEYS
+from bench.clients import Pressure
 from bench.recording_server import Switch, make_settings
 from bench.rig import Rig
+from bench.slices import half_quartile_distance
 from vaultd.hosts.transport import restrict_transport
 
 if TYPE_CHECKING:
@@ -31,23 +32,17 @@ UNSAMPLED: Final = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b71
 
 
 class RecordingRig(Rig):
-    """One server that can be told to record nothing, and its clients."""
+    """A server that can be told to record nothing."""
 
-    def _start(self) -> None:
-        directory = tempfile.TemporaryDirectory(prefix="vaultd-bench-", dir=self._scratch_parent)
-        self.scratch = Path(self._exits.enter_context(directory))
-        self.vault = self.scratch / "vault"
-        tls = self.vault / "tls"
-        self.vaultd = self._target("vaultd", ["bench.recording_server", str(self.vault)], tls)
-        client = self.start("client-0", ["bench.load_client", str(tls), str(self._connections)])
-        client.wait_ready()
-        self._clients.append(client)
-        self.api = Api(self.vaultd.address, tls)
+    def serve(self) -> list[str]:
+        """The module that serves the vault, and its arguments."""
+        return ["bench.recording_server", str(self.vault)]
 
 
 def paired(rounds: int, measure: Callable[[bool], float]) -> tuple[float, float, list[float]]:
     """Medians with and without, and the differences of neighbours; the order changes each round."""
-    on, off = [], []
+    on: list[float] = []
+    off: list[float] = []
     for number in range(rounds):
         for recording in (True, False) if number % 2 else (False, True):
             (on if recording else off).append(measure(recording))
@@ -58,13 +53,13 @@ def paired(rounds: int, measure: Callable[[bool], float]) -> tuple[float, float,
 def over_the_wire(rounds: int, seconds: float) -> tuple[float, float, list[float]]:
     """CPU microseconds of the server per call."""
     case = next(case for case in CASES if case.name == CASE)
-    with RecordingRig(None, 1, 8) as rig:
+    with RecordingRig() as rig:
         rig.api.create_keys(KEYS)
-        body = rig.api.bodies([case])[case.name]
+        request = rig.api.requests([case])[case.name]
 
         def measure(recording: bool) -> float:
             os.kill(rig.vaultd.process.pid, signal.SIGUSR2 if recording else signal.SIGUSR1)
-            return rig.load(rig.vaultd, case.path, body, seconds, 8).cpu_us
+            return rig.load(rig.vaultd, request, Pressure(), seconds).cpu_us
 
         measure(True)
         return paired(rounds, measure)
@@ -110,7 +105,8 @@ async def _in_process(directory: Path, rounds: int) -> tuple[float, float, list[
             return used_s / CALLS * 1e6
 
         await measure(True)
-        on, off = [], []
+        on: list[float] = []
+        off: list[float] = []
         for number in range(rounds):
             for recording in (True, False) if number % 2 else (False, True):
                 (on if recording else off).append(await measure(recording))

@@ -1,19 +1,15 @@
-"""The machine, and the tables."""
+"""The tables of `python -m bench cases`."""
 
 from __future__ import annotations
 
-import os
-import platform
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from bench.machine import machine_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bench.measure import Row
-    from bench.rig import Rig
     from bench.token import TokenRow
 
 _HEADER = (
@@ -22,6 +18,7 @@ _HEADER = (
     "calls/s",
     "items/s",
     "p50 ms",
+    "p95 ms",
     "p99 ms",
     "p99.9 ms",
     "server CPU us/call",
@@ -44,37 +41,6 @@ _TOKEN_HEADER = (
     "loop CPU us/op",
     "busy %",
 )
-
-
-def describe_machine(rig: Rig) -> dict[str, Any]:
-    """What a figure means nothing without."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("grpcio", "protobuf", "cryptography")},
-        "tls": {"vaultd": rig.vaultd.tls_version, "echo": rig.echo.tls_version},
-    }
-
-
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def machine_line(machine: Mapping[str, Any]) -> str:
-    """Where and with what it was measured."""
-    load = " ".join(f"{value:.1f}" for value in machine["load_average"])
-    return (
-        f"{machine['date']}: {machine['cpu']}, {machine['cores']} cores, load {load}, Linux {machine['kernel']}, "
-        f"Python {machine['python']}, grpcio {machine['grpcio']}, protobuf {machine['protobuf']}, "
-        f"cryptography {machine['cryptography']}; mTLS, {machine['tls']['vaultd']}"
-    )
 
 
 def to_markdown(machine: Mapping[str, Any], rows: Sequence[Row], floors: Mapping[str, float]) -> str:
@@ -124,6 +90,7 @@ def _cells(row: Row) -> list[str]:
         f"{row.calls_per_s:,.0f}",
         f"{row.items_per_s:,.0f}",
         _ms(row.p50_ms),
+        _ms(row.p95_ms),
         _ms(row.p99_ms),
         _ms(row.p999_ms),
         f"{row.cpu_us_per_call:,.0f}",

@@ -1,23 +1,30 @@
-"""Everything that runs during a measurement: two servers, load clients, and a scratch directory that goes with them."""
+"""A vault and its baseline while they are measured: two servers, a load client, and a scratch directory that goes with them."""
 
 from __future__ import annotations
 
-import base64
-import json
 import socket
 import ssl
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
+from bench.accounting import Meter
 from bench.cases import Api
-from bench.processes import Meter, Process, StartFailed
+from bench.clients import Client, Endpoint, LoadFailed, Pressure, Request, metered, order
+from bench.processes import LOADGEN, MODULE, Process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
+
+    from bench.slices import Slice
+
+CONNECTIONS: Final = 8
+ECHOES: Final = {"grpc": "bench.echo_server", "envoy": "bench.echo_envoy"}
+"""The module of each host's bare echo."""
 
 
 @dataclass(frozen=True)
@@ -31,42 +38,39 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Slice:
-    """What came of one slice of load."""
+class Setup:
+    """How the vault is started.  Options are added to the command as they are."""
 
-    calls: int
-    elapsed_s: float
-    server_cpu_s: float
-    client_cpu_s: float
-    peak_mib: float
-    latencies_us: list[int]
+    host: str = "grpc"
+    workers: int = 1
+    options: tuple[str, ...] = ()
 
     @property
-    def cpu_us(self) -> float:
-        """Server CPU per call."""
-        return self.server_cpu_s / self.calls * 1e6
+    def name(self) -> str:
+        """What is not there when it does not start."""
+        return "vaultd " + (" ".join(self.arguments()) or "on grpc.aio")
 
-
-class LoadFailed(Exception):
-    """Calls under load failed; figures of refusals would mislead."""
+    def arguments(self) -> list[str]:
+        """What `vaultd dev` is told; nothing of what is its default anyway."""
+        host = [] if self.host == "grpc" else ["--host", self.host]
+        workers = [] if self.workers == 1 else ["--workers", str(self.workers)]
+        return [*host, *workers, *self.options]
 
 
 class Rig:
     """A context: on leaving it every process that it started has ended and its files are gone."""
 
     def __init__(
-        self, scratch_parent: Path | None, clients: int, connections: int, vaultd_options: Sequence[str] = ()
+        self, scratch_parent: Path | None = None, connections: int = CONNECTIONS, setup: Setup | None = None
     ) -> None:
         self._scratch_parent = scratch_parent
-        self._client_count = clients
-        self._connections = connections
-        self._vaultd_options = vaultd_options
+        self.connections = connections
+        self.setup = setup or Setup()
         self._exits = ExitStack()
-        self._clients: list[Process] = []
         self.scratch: Path
         self.vault: Path
         self.vaultd: Target
-        self.echo: Target
+        self.client: Client
         self.api: Api
 
     def __enter__(self) -> Self:
@@ -80,74 +84,58 @@ class Rig:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._exits.close()
 
+    @property
+    def tls(self) -> Path:
+        """Where the certificates are."""
+        return self.vault / "tls"
+
     def _start(self) -> None:
         directory = tempfile.TemporaryDirectory(prefix="vaultd-bench-", dir=self._scratch_parent)
         self.scratch = Path(self._exits.enter_context(directory))
         self.vault = self.scratch / "vault"
-        tls = self.vault / "tls"
-        serve = ["vaultd", "dev", "--dir", str(self.vault), "--listen", "127.0.0.1:0", *self._vaultd_options]
-        self.vaultd = self._target("vaultd", serve, tls)
-        self.echo = self._target("echo", ["bench.echo_server", str(tls)], tls)
-        for number in range(self._client_count):
-            arguments = ["bench.load_client", str(tls), str(self._connections)]
-            client = self.start(f"client-{number}", arguments)
-            client.wait_ready()
-            self._clients.append(client)
-        self.api = Api(self.vaultd.address, tls)
+        self.vaultd = self._target("vaultd", self.serve())
+        self.client = self.start_client("loadgen", [], LOADGEN)
+        self.api = Api(self.vaultd.address, self.tls)
 
-    def start(self, name: str, arguments: list[str]) -> Process:
+    def serve(self) -> list[str]:
+        """The module that serves the vault, and its arguments."""
+        return ["vaultd", "dev", "--dir", str(self.vault), "--listen", "127.0.0.1:0", *self.setup.arguments()]
+
+    @cached_property
+    def echo(self) -> Target:
+        """The bare echo on the same kind of host, started when it is first asked for."""
+        return self._target("echo", [ECHOES[self.setup.host], str(self.tls)])
+
+    def start(self, name: str, arguments: Sequence[str], program: Sequence[str] = MODULE) -> Process:
         """Start one more process, which ends with the others."""
-        process = Process(name, arguments, self.scratch)
+        process = Process(name, arguments, self.scratch, program)
         self._exits.callback(process.stop)
         return process
 
-    def _target(self, name: str, arguments: list[str], tls: Path) -> Target:
+    def start_client(self, name: str, arguments: Sequence[str], program: Sequence[str] = MODULE) -> Client:
+        """Start one more load client."""
+        return Client(self.start(name, arguments, program))
+
+    def _target(self, name: str, arguments: list[str]) -> Target:
         process = self.start(name, arguments)
         address = process.wait_ready()
-        return Target(process, address, Meter(process.pid), _tls_version(address, tls))
+        return Target(process, address, Meter(process.pid), _tls_version(address, self.tls))
 
-    def load(self, target: Target, method: str, body: bytes, seconds: float, in_flight: int) -> Slice:
+    def endpoint(self, target: Target, identity: str = "app") -> Endpoint:
+        """One of its servers, as one of the two identities that a dev vault makes."""
+        return Endpoint.of_vault(target.address, self.tls, identity)
+
+    def load(self, target: Target, request: Request, pressure: Pressure, seconds: float) -> Slice:
         """Run one slice and meter the server around it.  Raises LoadFailed when a call failed."""
-        share = max(1, in_flight // len(self._clients))
-        order = {
-            "address": target.address,
-            "method": method,
-            "body": base64.b64encode(body).decode(),
-            "seconds": seconds,
-            "concurrency": share,
-        }
-        line = json.dumps(order).encode() + b"\n"
-        target.meter.forget_peak()
-        before = target.meter.cpu_s()
-        for client in self._clients:
-            client.stdin.write(line)
-            client.stdin.flush()
-        answers = [read_answer(client) for client in self._clients]
-        server_cpu_s = target.meter.cpu_s() - before
-        errors = [answer["errors"] for answer in answers if answer["errors"]]
-        latencies = [latency for answer in answers for latency in answer["latencies_us"]]
-        if errors or not latencies:
-            raise LoadFailed(f"{method}: {errors or 'no call ended'}\n{target.process.describe_failure()}")
-        return Slice(
-            calls=len(latencies),
-            elapsed_s=max(answer["elapsed_s"] for answer in answers),
-            server_cpu_s=server_cpu_s,
-            client_cpu_s=sum(answer["client_cpu_s"] for answer in answers),
-            peak_mib=target.meter.peak_mib(),
-            latencies_us=latencies,
-        )
-
-
-def read_answer(process: Process) -> dict:
-    """The next line of JSON that a process says.  Raises StartFailed when it has ended."""
-    line = process.stdout.readline()
-    if not line:
-        raise StartFailed(process.describe_failure())
-    return json.loads(line)
+        what = order(self.endpoint(target), request, pressure, seconds, self.connections)
+        try:
+            return metered(target.meter, self.client, what, request.items)
+        except LoadFailed as error:
+            raise LoadFailed(f"{request.path}: {error}\n{target.process.describe_failure()}") from error
 
 
 def _tls_version(address: str, tls: Path) -> str:
-    """The version that one more client gets; both servers and all clients have the same library."""
+    """The version that one more client gets."""
     context = ssl.create_default_context(cafile=str(tls / "ca.crt"))
     context.load_cert_chain(tls / "app.crt", tls / "app.key")
     context.set_alpn_protocols(["h2"])

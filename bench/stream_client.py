@@ -1,6 +1,7 @@
-"""Load on CryptoStream: closed loops of operations.  `python -m bench.stream_client TLS_DIRECTORY`.
+"""Load on CryptoStream: closed loops of operations.  `python -m bench.stream_client`.
 
-Speaks as `bench.load_client` does: a slice of load as JSON on each line of standard input, what came of it on standard output.
+Speaks as loadgen does: an order as JSON on each line of standard input, what came of it on standard output,
+without latencies.
 """
 
 from __future__ import annotations
@@ -20,25 +21,31 @@ _METHOD = "/vaultd.v1.CryptoService/CryptoStream"
 
 
 class Client:
-    """Connections, each with one stream for a slice."""
+    """Connections to each server, each with one stream for a slice."""
 
-    def __init__(self, tls: Path) -> None:
-        self._credentials = grpc.ssl_channel_credentials(
-            (tls / "ca.crt").read_bytes(), (tls / "app.key").read_bytes(), (tls / "app.crt").read_bytes()
-        )
-        self._channels: list[Any] = []
+    def __init__(self) -> None:
+        self._channels: dict[str, list[Any]] = {}
+
+    def _connect(self, order: dict[str, Any]) -> list[Any]:
+        channels = self._channels.setdefault(order["address"], [])
+        tls = Path(order["tls"])
+        while len(channels) < order["streams"]:
+            files = (tls / "ca.crt", tls / "app.key", tls / "app.crt")
+            credentials = grpc.ssl_channel_credentials(*(file.read_bytes() for file in files))
+            options = (("grpc.use_local_subchannel_pool", 1),)
+            channels.append(grpc.aio.secure_channel(order["address"], credentials, options=options))
+        return channels[: order["streams"]]
 
     async def run(self, order: dict[str, Any]) -> dict[str, Any]:
         """Keep operations in flight for some seconds; `together`: what became free at once goes into one message."""
-        while len(self._channels) < order["streams"]:
-            options = (("grpc.use_local_subchannel_pool", 1),)
-            self._channels.append(grpc.aio.secure_channel(order["address"], self._credentials, options=options))
+        channels = self._connect(order)
         end = time.perf_counter() + order["seconds"]
         cpu, began = time.process_time(), time.perf_counter()
-        counts = await asyncio.gather(*(self._one(channel, order, end) for channel in self._channels))
+        counts = await asyncio.gather(*(self._one(channel, order, end) for channel in channels))
+        failed = sum(failed for _, failed in counts)
         return {
-            "operations": sum(done for done, _ in counts),
-            "failed": sum(failed for _, failed in counts),
+            "calls": sum(done for done, _ in counts),
+            "errors": {"operations of a stream": failed} if failed else {},
             "elapsed_s": time.perf_counter() - began,
             "client_cpu_s": time.process_time() - cpu,
         }
@@ -74,12 +81,13 @@ class Client:
         return done, failed
 
     async def close(self) -> None:
-        for channel in self._channels:
-            await channel.close()
+        for channels in self._channels.values():
+            for channel in channels:
+                await channel.close()
 
 
-async def _main(tls: Path) -> None:
-    client = Client(tls)
+async def _main() -> None:
+    client = Client()
     print("ready -", flush=True)
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
@@ -88,4 +96,4 @@ async def _main(tls: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(Path(sys.argv[1])))
+    asyncio.run(_main())

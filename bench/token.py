@@ -13,8 +13,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.cases import KEYS, Case, encrypt_with, key_name, sign_with
-from bench.measure import half_quartile_distance, percentile_ms
-from bench.rig import read_answer
+from bench.clients import Pressure
+from bench.processes import StartFailed
+from bench.slices import half_quartile_distance, percentile_ms
 from vaultd import softhsm
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
     from bench.cases import Api
     from bench.measure import Plan
-    from bench.rig import Rig, Slice
+    from bench.rig import Rig
+    from bench.slices import Slice
 
 _MANY: Final = 64
 """Calls in flight of a busy server, and items of a batch."""
@@ -107,7 +109,10 @@ class Loop:
     def run(self, key: str, seconds: float) -> tuple[float, float]:
         """Operations a second, and CPU microseconds of one."""
         self._tell({"operation": key, "seconds": seconds})
-        answer = read_answer(self._process)
+        line = self._process.stdout.readline()
+        if not line:
+            raise StartFailed(self._process.describe_failure())
+        answer = json.loads(line)
         done = answer["operations"]
         return done / answer["elapsed_s"], answer["cpu_s"] / done * 1e6
 
@@ -120,10 +125,10 @@ def measure_token(
     rig: Rig, loop: Loop, cases: Sequence[Case], plan: Plan, say: Callable[[str], None]
 ) -> list[TokenRow]:
     """Warm up, then run all rounds."""
-    bodies = rig.api.bodies(list(cases))
+    requests = rig.api.requests(cases)
 
     def load(case: Case, seconds: float) -> Slice:
-        return rig.load(rig.vaultd, case.path, bodies[case.name], seconds, case.in_flight or plan.in_flight)
+        return rig.load(rig.vaultd, requests[case.name], Pressure(case.in_flight or plan.in_flight), seconds)
 
     for case in cases:
         load(case, plan.warm_up_s)

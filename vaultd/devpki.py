@@ -8,7 +8,6 @@ next run makes it anew.
 from __future__ import annotations
 
 import ipaddress
-import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +16,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from vaultd.durable import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -220,22 +221,10 @@ def _names(certificate: x509.Certificate) -> list[x509.GeneralName]:
 def _write_pair(stem: Path, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> tuple[Path, Path]:
     certificate_path, key_path = _paths(stem)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    _replace(key_path, pem, 0o600)
-    _replace(certificate_path, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    replace_file(key_path, pem, 0o600)
+    replace_file(certificate_path, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
     return certificate_path, key_path
 
 
 def _paths(stem: Path) -> tuple[Path, Path]:
     return stem.with_name(f"{stem.name}.crt"), stem.with_name(f"{stem.name}.key")
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-    with os.fdopen(fd, "wb") as file:
-        os.fchmod(fd, mode)  # whatever the umask says
-        file.write(content)
-        file.flush()
-        os.fsync(fd)
-    temporary.rename(path)

@@ -1,4 +1,5 @@
-"""Writes the Python stubs of `protos/vaultd/v1` into `vaultd_client/v1`, and the SDK's methods into `vaultd_client/generated`;
+"""Writes the Python stubs of `protos/vaultd/v1` into `vaultd_client/v1`, and the SDK's methods, with a
+description of all RPCs, into `vaultd_client/generated`;
 `--check` compares instead of writing.
 
 protoc names the Python package after the proto package, `vaultd.v1`, which would collide with the server's own package
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
+from generate_api import write as write_api
 from generate_methods import write as write_methods
 
 HERE = Path(__file__).resolve().parent
@@ -38,6 +40,7 @@ def generate(stubs: Path, methods: Path) -> None:
             text = re.sub(r"^from vaultd\.v1 import", "from vaultd_client.v1 import", path.read_text(), flags=re.M)
             (stubs / path.name).write_text(text)
         write_methods(described.read_bytes(), methods)
+        write_api(described.read_bytes(), methods)
 
 
 def main() -> None:

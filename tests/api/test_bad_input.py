@@ -574,6 +574,7 @@ REFUSED_LATER = {
     "GetInclusionProof.chain_id": ["AUDIT_RECORD_NOT_FOUND"],
     "GetInclusionProof.leaf_hash": ["AUDIT_RECORD_NOT_FOUND"],
     "GetConsistencyProof.chain_id": ["AUDIT_RECORD_NOT_FOUND"],
+    "VerifyAudit.chain_id": ["AUDIT_RECORD_NOT_FOUND"],
     "Init.passphrase": ["PASSPHRASE_REFUSED"],
     "Unseal.passphrase": ["PASSPHRASE_REFUSED"],
     "RotateRootKey.passphrase": ["PASSPHRASE_REFUSED"],

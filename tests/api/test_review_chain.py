@@ -161,8 +161,8 @@ async def test_an_answer_that_no_message_holds_is_refused_and_recorded_as_such(t
             return [created] * 120_000
 
         await server.admin.keys.CreateKey(keys_pb2.CreateKeyRequest(parent="vaults/default", key_id="a", key=ENCRYPT))
-        (created,) = await service._lifecycle.list_versions(_ref())
-        service._lifecycle.list_versions = huge
+        (created,) = await service._keys.list_versions(_ref())
+        service._keys.list_versions = huge
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await server.admin.keys.GetKeyUsage(keys_pb2.GetKeyUsageRequest(name=NAME))
         assert reason_of(caught.value) == "ANSWER_TOO_LARGE"

@@ -10,7 +10,8 @@ import pytest
 from engine.engines import DAY_US, HOUR_US, intent, move_to, move_us, open_engine
 from harness import ADMIN, FakeClock
 from vaultd.engine import approvals as module
-from vaultd.engine.approvals import Ask, check_rules
+from vaultd.engine.approval_rules import check_rules
+from vaultd.engine.approvals import Ask
 from vaultd.engine.model import ApprovalRule, ApprovalState
 from vaultd.errors import VaultdError
 from vaultd.store.base import RowKey

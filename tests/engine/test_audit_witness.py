@@ -23,7 +23,7 @@ from vaultd.audit.verify import verify_directory
 from vaultd.engine.algorithms import Purpose
 from vaultd.engine.audit_proofs import AuditProofs
 from vaultd.engine.audit_witness import mac_key
-from vaultd.engine.lifecycle import KeySpec
+from vaultd.engine.key_specs import KeySpec
 from vaultd.engine.policy import seed_policy
 from vaultd.engine.seal import SealState
 from vaultd.errors import DataLoss, FailedPrecondition, Unavailable

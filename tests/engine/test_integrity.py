@@ -57,15 +57,15 @@ async def make_template(directory) -> None:
         await vault.create("l", algorithm="AES_256_GCM")
         await vault.create("o", vault="other")
         await vault.encrypt(K)
-        await vault.lifecycle.rotate_key(intent("once"), K)
-        await vault.lifecycle.disable_version(intent(), version(K, 2), "")
-        await vault.lifecycle.set_primary(intent(), version(K, 1), "")
+        await vault.key_versions.rotate_key(intent("once"), K)
+        await vault.key_versions.disable_version(intent(), version(K, 2), "")
+        await vault.key_versions.set_primary(intent(), version(K, 1), "")
         await vault.store.backup(directory / "earlier.db")
         for _ in range(70):  # a second lease of the budget
             await vault.encrypt(K)
-        await vault.lifecycle.enable_version(intent(), version(K, 2), "")
-        await vault.lifecycle.disable_version(intent(), version(K, 1), "")
-        await vault.lifecycle.rotate_key(intent(), KeyRef("other", "o", 0))
+        await vault.key_versions.enable_version(intent(), version(K, 2), "")
+        await vault.key_versions.disable_version(intent(), version(K, 1), "")
+        await vault.key_versions.rotate_key(intent(), KeyRef("other", "o", 0))
 
 
 @pytest.fixture
@@ -346,11 +346,11 @@ async def test_material_swapped_at_run_time_is_not_used(path, running):
 async def test_an_edited_row_is_not_changed_by_a_mutation_either(path, running):
     edit(path, (f"UPDATE records SET state = 'ENABLED' WHERE {WHERE}", ROWS["key_version"]))  # noqa: S608  # constants
     with pytest.raises(DataLoss):
-        await running.lifecycle.disable_version(intent(), version(K, 1), "")
+        await running.key_versions.disable_version(intent(), version(K, 1), "")
 
 
 async def test_an_edited_budget_stops_encryption(path, running):
-    await running.lifecycle.enable_version(intent(), version(K, 1), "")
+    await running.key_versions.enable_version(intent(), version(K, 1), "")
     edit(path, ("UPDATE records SET sealed = randomblob(64) WHERE kind = 'budget'", ()))
     with pytest.raises(DataLoss):
         await running.encrypt(version(K, 1))

@@ -22,8 +22,8 @@ from vaultd.backends.base import Material
 from vaultd.engine import key_backups
 from vaultd.engine.algorithms import ALGORITHMS, ProtectionLevel, Purpose
 from vaultd.engine.key_export import read_recipient
+from vaultd.engine.key_specs import KeyUpdate
 from vaultd.engine.key_wrapping import WrappingMethod
-from vaultd.engine.lifecycle import KeyUpdate
 from vaultd.engine.sealing import KeyRing, Sealer
 from vaultd.engine.transit import DecryptItem
 from vaultd.errors import VaultdError
@@ -97,14 +97,14 @@ async def test_a_key_that_is_not_exportable_is_not_exported(vault):
 async def test_a_version_that_may_not_be_used_is_not_exported(vault):
     ref = await fresh(vault, exportable=True)
     public = client.Recipient().public_key_raw
-    await vault.lifecycle.rotate_key(intent(), ref)
+    await vault.key_versions.rotate_key(intent(), ref)
 
     def export(number: int):
         return vault.engine.exports.export(intent(), version(ref, number), HYBRID, public)
 
-    await vault.lifecycle.disable_version(intent(), version(ref, 1), "")
+    await vault.key_versions.disable_version(intent(), version(ref, 1), "")
     assert await refused(export(1)) == "KEY_VERSION_DISABLED"
-    await vault.lifecycle.enable_version(intent(), version(ref, 1), "")
+    await vault.key_versions.enable_version(intent(), version(ref, 1), "")
     assert (await export(1)).version_name.endswith("/versions/1")
     await vault.lifecycle.update_key(intent(), ref, KeyUpdate({"min_decrypt": 2}))
     assert await refused(export(1)) == "KEY_VERSION_BELOW_MINIMUM"
@@ -130,11 +130,11 @@ async def test_an_export_is_not_repeated_once_its_version_may_not_be_exported(va
         return vault.engine.exports.export(intent(f"again-{ref}"), ref, HYBRID, public)
 
     first = await export()
-    await vault.lifecycle.rotate_key(intent(), ref)
+    await vault.key_versions.rotate_key(intent(), ref)
     assert await export() == first
-    await vault.lifecycle.disable_version(intent(), version(ref, 1), "")
+    await vault.key_versions.disable_version(intent(), version(ref, 1), "")
     assert await refused(export()) == "KEY_VERSION_DISABLED"
-    await vault.lifecycle.enable_version(intent(), version(ref, 1), "")
+    await vault.key_versions.enable_version(intent(), version(ref, 1), "")
     assert await export() == first
     await vault.lifecycle.delete_key(intent(), ref, "")
     assert await refused(export()) == "KEY_DELETED"
@@ -183,14 +183,14 @@ async def test_a_recipients_key_must_be_one_of_the_method(vault):
 )
 async def test_a_key_of_every_algorithm_comes_back_as_it_was(vault, algorithm):
     ref = await fresh(vault, purpose=ALGORITHMS[algorithm].purpose, algorithm=algorithm)
-    before = await vault.lifecycle.get_key(ref)
-    versions = await vault.lifecycle.list_versions(ref)
+    before = await vault.keys.get_key(ref)
+    versions = await vault.keys.list_versions(ref)
     row = (await vault.ledger.read(RowKey("key_version", ref.vault, ref.key, 1))).row
     secret = vault.ledger.sealer.open_secret(row).expose("test")
     blob = await give_back(vault, ref)
     after = await restore(vault, blob)
     assert replace(after, revision=before.revision, update_us=before.update_us) == before
-    again = await vault.lifecycle.list_versions(ref)
+    again = await vault.keys.list_versions(ref)
     assert [replace(one, revision=0) for one in again] == [replace(one, revision=0) for one in versions]
     row = (await vault.ledger.read(RowKey("key_version", ref.vault, ref.key, 1))).row
     assert vault.ledger.sealer.open_secret(row).expose("test") == secret
@@ -201,13 +201,13 @@ async def test_all_versions_come_back_with_their_states(tmp_path):
         ref = await opened.create(labels={"team": "a"}, destroy_delay_us=2 * DAY_US, exportable=True)
         sealed = [await opened.encrypt(ref)]
         for _ in range(3):
-            await opened.lifecycle.rotate_key(intent(), ref)
+            await opened.key_versions.rotate_key(intent(), ref)
             sealed.append(await opened.encrypt(ref))
-        await opened.lifecycle.destroy_version(intent(), version(ref, 1), "")
+        await opened.key_versions.destroy_version(intent(), version(ref, 1), "")
         move_us(opened.clock, 2 * DAY_US)
         await opened.tick()
-        await opened.lifecycle.disable_version(intent(), version(ref, 2), "")
-        await opened.lifecycle.destroy_version(intent(), version(ref, 3), "")
+        await opened.key_versions.disable_version(intent(), version(ref, 2), "")
+        await opened.key_versions.destroy_version(intent(), version(ref, 3), "")
         backup = await opened.engine.key_backups.back_up(ref)
         assert backup.versions == 4
         await opened.lifecycle.delete_key(intent(), ref, "")
@@ -216,14 +216,14 @@ async def test_all_versions_come_back_with_their_states(tmp_path):
         move_us(opened.clock, DAY_US)
         key = await restore(opened, backup.blob)
         assert (key.primary, key.newest, dict(key.labels), key.exportable) == (4, 4, {"team": "a"}, True)
-        states = [one.state.value for one in await opened.lifecycle.list_versions(ref)]
+        states = [one.state.value for one in await opened.keys.list_versions(ref)]
         assert states == ["DESTROYED", "DISABLED", "DESTROY_SCHEDULED", "ENABLED"]
         # Whoever restores may want what was about to go: it has its whole delay again.
-        third = await opened.lifecycle.get_version(version(ref, 3))
+        third = await opened.keys.get_version(version(ref, 3))
         assert third.destroy_us == opened.clock.us + 2 * DAY_US
         assert await opened.decrypt(ref, sealed[3]) == b"plaintext"
         assert await refused(opened.decrypt(ref, sealed[2])) == "KEY_VERSION_DESTROY_SCHEDULED"
-        await opened.lifecycle.enable_version(intent(), version(ref, 2), "")
+        await opened.key_versions.enable_version(intent(), version(ref, 2), "")
         assert await opened.decrypt(ref, sealed[1]) == b"plaintext"
         await opened.ledger.check(deep=True)
 
@@ -242,13 +242,13 @@ async def test_a_key_that_is_there_is_not_overwritten(vault):
 async def test_a_number_that_was_used_after_the_backup_is_not_used_again(vault):
     ref = await fresh(vault)
     backup = await vault.engine.key_backups.back_up(ref)
-    await vault.lifecycle.rotate_key(intent(), ref)
+    await vault.key_versions.rotate_key(intent(), ref)
     lost = await vault.encrypt(ref)
     await vault.lifecycle.delete_key(intent(), ref, "")
     await vault.lifecycle.purge_key(intent(), ref, "")
     key = await restore(vault, backup.blob)
     assert (key.primary, key.newest) == (1, 2)
-    assert (await vault.lifecycle.rotate_key(intent(), ref)).number == 3
+    assert (await vault.key_versions.rotate_key(intent(), ref)).number == 3
     assert await refused(vault.decrypt(ref, lost)) == "DECRYPTION_FAILED"
 
 
@@ -261,7 +261,7 @@ async def test_a_repeated_restore_answers_the_same(vault):
 async def test_a_restored_key_is_in_use_at_once_and_usage_goes_on(vault):
     ref = await fresh(vault)
     sealed = await vault.encrypt(ref)
-    uid = (await vault.lifecycle.get_key(ref)).uid
+    uid = (await vault.keys.get_key(ref)).uid
     await restore(vault, await give_back(vault, ref))
     assert await vault.decrypt(ref, sealed) == b"plaintext"
     assert (await vault.engine.usage.totals(uid))[1].messages == 2
@@ -273,7 +273,7 @@ async def test_a_restored_version_whose_messages_are_counted_only_decrypts_and_i
         sealed = await opened.encrypt(ref)
         await restore(opened, await give_back(opened, ref))
         assert await opened.decrypt(ref, sealed) == b"plaintext"
-        uid = (await opened.lifecycle.get_key(ref)).uid
+        uid = (await opened.keys.get_key(ref)).uid
         assert await opened.engine.budgets.messages_left(version(ref, 1), uid, 2**32) == 0
         assert await refused(opened.encrypt(ref)) == "MESSAGE_BUDGET_EXHAUSTED"
         await opened.tick()
@@ -403,7 +403,7 @@ async def test_a_process_that_is_killed_while_it_restores_leaves_the_whole_key_o
     async with open_engine(tmp_path) as opened:
         ref = await opened.create()
         for _ in range(3):
-            await opened.lifecycle.rotate_key(intent(), ref)
+            await opened.key_versions.rotate_key(intent(), ref)
         sealed = await opened.encrypt(ref)
         (tmp_path / "key.backup").write_bytes(await give_back(opened, ref))
     child = await asyncio.create_subprocess_exec(
@@ -416,7 +416,7 @@ async def test_a_process_that_is_killed_while_it_restores_leaves_the_whole_key_o
     async with open_engine(tmp_path) as opened:
         await opened.ledger.check(deep=True)
         if failpoint != "ledger.committed":
-            assert await refused(opened.lifecycle.get_key(ref)) == "KEY_NOT_FOUND"
+            assert await refused(opened.keys.get_key(ref)) == "KEY_NOT_FOUND"
             assert query(tmp_path / "vault.db", "SELECT count(*) FROM records WHERE kind = 'key_version'") == [(0,)]
         blob = (tmp_path / "key.backup").read_bytes()
         key = await opened.engine.key_backups.restore(
@@ -439,7 +439,7 @@ async def test_a_sealed_vault_backs_up_restores_and_exports_nothing(tmp_path):
 
 async def test_a_stored_pair_that_does_not_fit_is_found_when_it_is_backed_up(vault):
     ref = await fresh(vault, purpose=Purpose.SIGN)
-    found = await vault.lifecycle.get_version(version(ref, 1))
+    found = await vault.keys.get_version(version(ref, 1))
     other = await vault.engine.backends[ProtectionLevel.SOFTWARE].generate("EC_P256_SHA256", "")
     async with vault.ledger.change() as changes:
         await changes.put_resource("key_version", found, secret=other.secret)
@@ -460,7 +460,7 @@ async def three_versions(opened) -> tuple[KeyRef, list[bytes]]:
     ref = await fresh(opened)
     sealed = [await opened.encrypt(ref)]
     for _ in range(2):
-        await opened.lifecycle.rotate_key(intent(), ref)
+        await opened.key_versions.rotate_key(intent(), ref)
         sealed.append(await opened.encrypt(ref))
     return ref, sealed
 
@@ -488,7 +488,7 @@ async def test_versions_below_the_minimum_are_out_of_use_until_it_is_lowered(vau
 
 async def test_a_disabled_version_below_the_minimum_says_that_it_is_disabled(vault):
     ref, sealed = await three_versions(vault)
-    await vault.lifecycle.disable_version(intent(), version(ref, 1), "")
+    await vault.key_versions.disable_version(intent(), version(ref, 1), "")
     await minimum(vault, ref, 2)
     assert await refused(vault.decrypt(ref, sealed[0])) == "KEY_VERSION_DISABLED"
 
@@ -497,11 +497,11 @@ async def test_the_minimum_is_at_most_the_primary_version(vault):
     ref, _ = await three_versions(vault)
     for wrong in (-1, 4, 2**31 - 1):
         assert await refused(minimum(vault, ref, wrong)) == "MIN_DECRYPT_VERSION_RANGE"
-    await vault.lifecycle.set_primary(intent(), version(ref, 2), "")
+    await vault.key_versions.set_primary(intent(), version(ref, 2), "")
     assert await refused(minimum(vault, ref, 3)) == "MIN_DECRYPT_VERSION_RANGE"
     await minimum(vault, ref, 2)
-    assert await refused(vault.lifecycle.set_primary(intent(), version(ref, 1), "")) == "KEY_VERSION_BELOW_MINIMUM"
-    key = await vault.lifecycle.get_key(ref)
+    assert await refused(vault.key_versions.set_primary(intent(), version(ref, 1), "")) == "KEY_VERSION_BELOW_MINIMUM"
+    key = await vault.keys.get_key(ref)
     assert await refused(minimum(vault, ref, 1, '"1"')) == "ETAG_MISMATCH"
     assert (await minimum(vault, ref, 1, key.etag)).etag != key.etag
 

@@ -19,8 +19,8 @@ from vaultd.backends.base import Material, Operation
 from vaultd.engine.algorithms import ALGORITHMS, Purpose
 from vaultd.engine.key_export import read_recipient
 from vaultd.engine.key_import import DEFAULT_TERM_US, MAX_ACTIVE_JOBS, MAX_TERM_US, MEMORY_US, ImportAsk
+from vaultd.engine.key_specs import KeyUpdate
 from vaultd.engine.key_wrapping import KeyWrapping, WrappingMethod
-from vaultd.engine.lifecycle import KeyUpdate
 from vaultd.errors import VaultdError
 from vaultd.secret import Secret
 from vaultd.services.key_transfer import import_job_message
@@ -87,7 +87,7 @@ async def test_every_algorithm_comes_in_and_is_the_key_that_was_brought(vault, a
     ref = await key_for(vault, algorithm)
     made = await bring_in(vault, ref, algorithm, material)
     assert (made.number, made.imported, made.algorithm.name) == (1, True, algorithm)
-    key = await vault.lifecycle.get_key(ref)
+    key = await vault.keys.get_key(ref)
     assert (key.primary, key.newest) == (1, 1)
     row = (await vault.ledger.read(RowKey("key_version", ref.vault, ref.key, 1))).row
     expected = await vault.engine.backends[key.protection_level].import_material(algorithm, Secret(material), "")
@@ -122,18 +122,18 @@ async def test_an_imported_version_becomes_primary_unless_it_should_not(vault):
     ref = await vault.create("primary", purpose=Purpose.MAC)
     second = await bring_in(vault, ref, "HMAC_SHA256", bytes(32))
     third = await bring_in(vault, ref, "HMAC_SHA256", b"3" * 32, keep_primary=True)
-    key = await vault.lifecycle.get_key(ref)
+    key = await vault.keys.get_key(ref)
     assert (second.number, third.number, key.primary, key.newest) == (2, 3, 2, 3)
     fresh = await key_for(vault, "HMAC_SHA256")
     await bring_in(vault, fresh, "HMAC_SHA256", bytes(32), keep_primary=True)
-    assert (await vault.lifecycle.get_key(fresh)).primary == 1
+    assert (await vault.keys.get_key(fresh)).primary == 1
 
 
 async def test_an_imported_key_decrypts_and_rotates_like_any_other(vault):
     ref = await key_for(vault, "XAES_256_GCM")
     await bring_in(vault, ref, "XAES_256_GCM", outside_material("XAES_256_GCM"))
     old = await vault.encrypt(ref)
-    await vault.lifecycle.rotate_key(intent(), ref)
+    await vault.key_versions.rotate_key(intent(), ref)
     assert await vault.primary(ref) == 2
     assert await vault.decrypt(ref, old) == b"plaintext"
 
@@ -143,23 +143,23 @@ async def test_an_imported_key_decrypts_and_rotates_like_any_other(vault):
 
 async def test_a_key_that_waits_for_its_first_version_says_so(vault):
     ref = await key_for(vault, "XAES_256_GCM")
-    key = await vault.lifecycle.get_key(ref)
-    assert (key.primary, key.newest, await vault.lifecycle.list_versions(ref)) == (0, 0, [])
+    key = await vault.keys.get_key(ref)
+    assert (key.primary, key.newest, await vault.keys.list_versions(ref)) == (0, 0, [])
     assert await refused(vault.encrypt(ref)) == "NO_PRIMARY_VERSION"
-    await vault.lifecycle.rotate_key(intent(), ref)
+    await vault.key_versions.rotate_key(intent(), ref)
     assert await vault.primary(ref) == 1
 
 
 async def test_an_import_only_key_makes_no_version_of_its_own(vault):
     ref = await vault.create("only", purpose=Purpose.MAC, import_only=True)
-    key = await vault.lifecycle.get_key(ref)
+    key = await vault.keys.get_key(ref)
     assert (key.import_only, key.newest) == (True, 0)
-    assert await refused(vault.lifecycle.rotate_key(intent(), ref)) == "IMPORT_ONLY"
+    assert await refused(vault.key_versions.rotate_key(intent(), ref)) == "IMPORT_ONLY"
     period = KeyUpdate({"rotation_period_us": DAY_US, "next_rotation_us": None})
     assert await refused(vault.lifecycle.update_key(intent(), ref, period)) == "IMPORT_ONLY_ROTATION"
     made = await bring_in(vault, ref, "HMAC_SHA256", bytes(32))
     assert made.number == 1
-    assert await refused(vault.lifecycle.rotate_key(intent(), ref)) == "IMPORT_ONLY"
+    assert await refused(vault.key_versions.rotate_key(intent(), ref)) == "IMPORT_ONLY"
 
 
 async def test_an_import_only_key_cannot_be_created_to_rotate(vault):
@@ -194,7 +194,7 @@ async def test_what_does_not_unwrap_is_told_the_same_whatever_is_wrong(vault):
                 )
             told.add((caught.value.code, caught.value.reason, caught.value.text, caught.value.field))
             assert caught.value.__cause__ is None
-        assert await vault.lifecycle.list_versions(ref) == []
+        assert await vault.keys.list_versions(ref) == []
     assert len(told) == 1
     assert next(iter(told))[:2] == ("INVALID_ARGUMENT", "UNWRAP_FAILED")
 
@@ -245,7 +245,7 @@ async def test_material_of_the_wrong_kind_is_told_what_would_fit(vault, algorith
             await bring_in(vault, ref, algorithm, material)
         assert (caught.value.code, caught.value.reason) == ("INVALID_ARGUMENT", "MATERIAL_MISMATCH")
         assert len(caught.value.text) > 20
-    assert await vault.lifecycle.list_versions(ref) == []
+    assert await vault.keys.list_versions(ref) == []
 
 
 async def test_a_point_that_is_not_of_the_private_scalar_is_refused(vault):
@@ -313,7 +313,7 @@ async def test_a_job_of_another_vault_serves_no_key_here(vault):
 async def test_an_etag_that_is_not_the_keys_stops_an_import(vault):
     ref = await key_for(vault, "HMAC_SHA256")
     assert await refused(bring_in(vault, ref, "HMAC_SHA256", bytes(32), etag='"1"')) == "ETAG_MISMATCH"
-    etag = (await vault.lifecycle.get_key(ref)).etag
+    etag = (await vault.keys.get_key(ref)).etag
     assert (await bring_in(vault, ref, "HMAC_SHA256", bytes(32), etag=etag)).number == 1
 
 
@@ -323,7 +323,7 @@ async def test_a_repeated_import_makes_one_version(vault):
     asked = ImportAsk("default", job_id(HPKE), "HMAC_SHA256", wrapped)
     answers = [await vault.engine.imports.import_version(intent("once"), ref, asked) for _ in range(3)]
     assert answers[0] == answers[1] == answers[2]
-    assert len(await vault.lifecycle.list_versions(ref)) == 1
+    assert len(await vault.keys.list_versions(ref)) == 1
 
 
 # -- message budgets ----------------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ async def test_a_refused_mutation_stores_no_answer(tmp_path, vault):
 async def test_a_change_without_a_write_takes_no_revision(vault):
     ref = await vault.create()
     before = await vault.store.revision()
-    await vault.lifecycle.enable_version(intent(), version(ref, 1), "")
+    await vault.key_versions.enable_version(intent(), version(ref, 1), "")
     assert await vault.store.revision() == before
 
 
@@ -144,55 +144,55 @@ async def test_a_row_put_twice_in_one_change_counts_once(vault):
 @pytest.mark.parametrize(("offset_us", "newest"), [(-1, 2), (0, 3), (1, 3)])
 async def test_an_answer_is_replayed_for_a_day_and_not_longer(vault, clock, offset_us, newest):
     ref = await vault.create()
-    await vault.lifecycle.rotate_key(intent("once"), ref)
+    await vault.key_versions.rotate_key(intent("once"), ref)
     move_us(clock, REPLAY_WINDOW_US + offset_us)
-    await vault.lifecycle.rotate_key(intent("once"), ref)
-    assert (await vault.lifecycle.get_key(ref)).newest == newest
+    await vault.key_versions.rotate_key(intent("once"), ref)
+    assert (await vault.keys.get_key(ref)).newest == newest
 
 
 async def test_a_replayed_answer_is_the_one_of_then(vault):
     ref = await vault.create()
-    first = await vault.lifecycle.disable_version(intent("once"), version(ref, 1), "")
-    await vault.lifecycle.enable_version(intent(), version(ref, 1), "")
-    assert await vault.lifecycle.disable_version(intent("once"), version(ref, 1), "") == first
+    first = await vault.key_versions.disable_version(intent("once"), version(ref, 1), "")
+    await vault.key_versions.enable_version(intent(), version(ref, 1), "")
+    assert await vault.key_versions.disable_version(intent("once"), version(ref, 1), "") == first
     assert await vault.state(ref, 1) == "ENABLED"
 
 
 async def test_an_answer_is_replayed_after_a_restart(tmp_path, clock):
     async with open_engine(tmp_path, clock) as vault:
         ref = await vault.create()
-        first = await vault.lifecycle.rotate_key(intent("once"), ref)
+        first = await vault.key_versions.rotate_key(intent("once"), ref)
     async with open_engine(tmp_path, clock) as vault:
-        assert await vault.lifecycle.rotate_key(intent("once"), ref) == first
+        assert await vault.key_versions.rotate_key(intent("once"), ref) == first
 
 
 async def test_an_answer_is_replayed_after_the_root_key_was_rotated(vault):
     ref = await vault.create()
-    first = await vault.lifecycle.rotate_key(intent("once"), ref)
+    first = await vault.key_versions.rotate_key(intent("once"), ref)
     await vault.seal.rotate_root(intent(), None)
     for _ in range(5):
         await vault.tick()
-    assert await vault.lifecycle.rotate_key(intent("once"), ref) == first
+    assert await vault.key_versions.rotate_key(intent("once"), ref) == first
 
 
 async def test_the_same_id_with_another_body_is_refused(vault):
     ref = await vault.create()
-    await vault.lifecycle.rotate_key(intent("once"), ref)
+    await vault.key_versions.rotate_key(intent("once"), ref)
     with pytest.raises(AlreadyExists) as refused:
-        await vault.lifecycle.rotate_key(intent("once", body=b"other"), ref)
+        await vault.key_versions.rotate_key(intent("once", body=b"other"), ref)
     assert refused.value.reason == "REQUEST_ID_REUSED"
 
 
 @pytest.mark.parametrize("other", [{"principal": "spiffe://dev.vaultd/app"}, {"method": "other"}])
 async def test_the_same_id_of_another_caller_or_method_is_another_request(vault, other):
     ref = await vault.create()
-    await vault.lifecycle.rotate_key(intent("once"), ref)
-    assert (await vault.lifecycle.rotate_key(intent("once", **other), ref)).number == 3
+    await vault.key_versions.rotate_key(intent("once"), ref)
+    assert (await vault.key_versions.rotate_key(intent("once", **other), ref)).number == 3
 
 
 async def test_the_stored_hash_of_a_request_is_keyed(tmp_path, vault):
     ref = await vault.create()
-    await vault.lifecycle.rotate_key(intent("once", body=b"a passphrase"), ref)
+    await vault.key_versions.rotate_key(intent("once", body=b"a passphrase"), ref)
     ((stored,),) = query(tmp_path / "vault.db", "SELECT request_hash FROM replays")
     assert stored == vault.ledger.sealer.token_mac("request", b"a passphrase")
     assert stored != Sealer(KeyRing.create()).token_mac("request", b"a passphrase")
@@ -200,7 +200,7 @@ async def test_the_stored_hash_of_a_request_is_keyed(tmp_path, vault):
 
 async def test_expired_answers_are_dropped(tmp_path, vault, clock):
     ref = await vault.create()
-    await vault.lifecycle.rotate_key(intent("once"), ref)
+    await vault.key_versions.rotate_key(intent("once"), ref)
     move_us(clock, REPLAY_WINDOW_US + 1)
     await vault.tick()
     assert query(tmp_path / "vault.db", "SELECT * FROM replays") == []
@@ -208,7 +208,7 @@ async def test_expired_answers_are_dropped(tmp_path, vault, clock):
 
 async def test_answers_in_their_window_are_not_dropped(tmp_path, vault, clock):
     ref = await vault.create()
-    await vault.lifecycle.rotate_key(intent("once"), ref)
+    await vault.key_versions.rotate_key(intent("once"), ref)
     move_us(clock, DAY_US - 1)
     await vault.tick()
     assert len(query(tmp_path / "vault.db", "SELECT * FROM replays")) == 1
@@ -232,27 +232,27 @@ def test_no_two_callers_share_the_name_of_an_answer(one, two):
 )
 async def test_an_edited_answer_is_not_replayed(tmp_path, vault, change):
     ref = await vault.create()
-    await vault.lifecycle.rotate_key(intent("once"), ref)
+    await vault.key_versions.rotate_key(intent("once"), ref)
     edit(tmp_path / "vault.db", (change, ()))
     with pytest.raises(DataLoss):
-        await vault.lifecycle.rotate_key(intent("once"), ref)
+        await vault.key_versions.rotate_key(intent("once"), ref)
 
 
 async def test_an_answer_with_an_edited_request_hash_is_refused(tmp_path, vault):
     ref = await vault.create()
-    await vault.lifecycle.rotate_key(intent("once"), ref)
+    await vault.key_versions.rotate_key(intent("once"), ref)
     edit(tmp_path / "vault.db", ("UPDATE replays SET request_hash = zeroblob(16)", ()))
     with pytest.raises(AlreadyExists):
-        await vault.lifecycle.rotate_key(intent("once"), ref)
+        await vault.key_versions.rotate_key(intent("once"), ref)
 
 
 async def test_an_answer_copied_under_another_request_is_not_replayed(tmp_path, vault):
     ref = await vault.create()
-    await vault.lifecycle.rotate_key(intent("once"), ref)
+    await vault.key_versions.rotate_key(intent("once"), ref)
     other = replay_id(intent("twice"))
     edit(tmp_path / "vault.db", ("UPDATE replays SET id = ?", (other,)))
     with pytest.raises(DataLoss):
-        await vault.lifecycle.rotate_key(intent("twice"), ref)
+        await vault.key_versions.rotate_key(intent("twice"), ref)
 
 
 # -- the catalog --------------------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ async def test_a_load_that_races_with_a_mutation_leaves_no_stale_entry(vault):
         loading = asyncio.ensure_future(vault.engine.catalog.load(ref))
         for _ in range(number % 4):
             await asyncio.sleep(0)
-        rotated = await vault.lifecycle.rotate_key(intent(), ref)
+        rotated = await vault.key_versions.rotate_key(intent(), ref)
         await loading
         assert (await vault.engine.catalog.load(ref)).key.primary == rotated.number == number + 1
 
@@ -283,7 +283,7 @@ async def test_uses_that_race_with_a_disable_stop_when_it_returns(vault):
                 return
 
     users = [asyncio.ensure_future(use()) for _ in range(8)]
-    await vault.lifecycle.disable_version(intent(), version(ref, 1), "")
+    await vault.key_versions.disable_version(intent(), version(ref, 1), "")
     with pytest.raises(FailedPrecondition):
         await vault.encrypt(ref)
     stop.set()

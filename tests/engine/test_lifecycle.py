@@ -10,7 +10,7 @@ import pytest
 from engine.engines import DAY_US, HOUR_US, intent, move_to, move_us, open_engine, version
 from harness import FakeClock, running_server
 from vaultd.engine.algorithms import Purpose
-from vaultd.engine.lifecycle import KeySpec, KeyUpdate
+from vaultd.engine.key_specs import KeySpec, KeyUpdate
 from vaultd.engine.transit import EncryptItem, MacItem, SignItem, VerifyItem
 from vaultd.errors import FailedPrecondition, InvalidArgument, NotFound, VaultdError
 from vaultd.store.base import RowKey, Usage
@@ -51,7 +51,7 @@ async def test_a_scheduled_rotation_counts_the_next_period_from_itself(vault, cl
     ref = await vault.create(rotation_period_us=HOUR_US)
     move_us(clock, 3 * HOUR_US)
     await vault.tick()
-    assert (await vault.lifecycle.get_key(ref)).next_rotation_us == clock.us + HOUR_US
+    assert (await vault.keys.get_key(ref)).next_rotation_us == clock.us + HOUR_US
 
 
 async def test_periods_that_passed_unseen_make_one_rotation(vault, clock):
@@ -65,7 +65,7 @@ async def test_periods_that_passed_unseen_make_one_rotation(vault, clock):
 async def test_a_rotation_by_call_starts_the_period_anew(vault, clock):
     ref = await vault.create(rotation_period_us=HOUR_US)
     move_us(clock, HOUR_US - 1)
-    await vault.lifecycle.rotate_key(intent(), ref)
+    await vault.key_versions.rotate_key(intent(), ref)
     move_us(clock, HOUR_US - 1)
     await vault.tick()
     assert await vault.primary(ref) == 2
@@ -80,8 +80,8 @@ async def test_a_first_rotation_time_is_kept(vault, clock):
 
 async def test_keep_primary_makes_a_version_and_leaves_the_primary(vault):
     ref = await vault.create()
-    made = await vault.lifecycle.rotate_key(intent(), ref, keep_primary=True)
-    key = await vault.lifecycle.get_key(ref)
+    made = await vault.key_versions.rotate_key(intent(), ref, keep_primary=True)
+    key = await vault.keys.get_key(ref)
     assert (made.number, key.primary, key.newest) == (2, 1, 2)
 
 
@@ -90,7 +90,7 @@ async def test_a_deleted_key_does_not_rotate(vault, clock):
     await vault.lifecycle.delete_key(intent(), ref, "")
     move_us(clock, HOUR_US)
     await vault.tick()
-    assert (await vault.lifecycle.get_key(ref)).newest == 1
+    assert (await vault.keys.get_key(ref)).newest == 1
 
 
 async def test_everything_that_is_due_is_done_in_one_tick(vault, clock):
@@ -118,7 +118,7 @@ async def test_an_answered_create_is_replayed_after_the_times_in_it_have_passed(
 @pytest.mark.parametrize(("offset_us", "state"), [(-1, "DESTROY_SCHEDULED"), (0, "DESTROYED"), (1, "DESTROYED")])
 async def test_a_version_is_destroyed_at_its_time_and_not_before(vault, clock, offset_us, state):
     ref = await vault.create(destroy_delay_us=DAY_US)
-    scheduled = await vault.lifecycle.destroy_version(intent(), version(ref, 1), "")
+    scheduled = await vault.key_versions.destroy_version(intent(), version(ref, 1), "")
     assert scheduled.destroy_us == clock.us + DAY_US
     move_us(clock, DAY_US + offset_us)
     await vault.tick()
@@ -127,35 +127,35 @@ async def test_a_version_is_destroyed_at_its_time_and_not_before(vault, clock, o
 
 async def test_destroying_again_does_not_move_the_time(vault, clock):
     ref = await vault.create(destroy_delay_us=DAY_US)
-    first = await vault.lifecycle.destroy_version(intent(), version(ref, 1), "")
+    first = await vault.key_versions.destroy_version(intent(), version(ref, 1), "")
     move_us(clock, HOUR_US)
-    assert await vault.lifecycle.destroy_version(intent(), version(ref, 1), "") == first
+    assert await vault.key_versions.destroy_version(intent(), version(ref, 1), "") == first
 
 
 async def test_a_version_restored_a_microsecond_before_its_time_is_kept(vault, clock):
     ref = await vault.create(destroy_delay_us=DAY_US)
     sealed = await vault.encrypt(ref)
-    await vault.lifecycle.destroy_version(intent(), version(ref, 1), "")
+    await vault.key_versions.destroy_version(intent(), version(ref, 1), "")
     move_us(clock, DAY_US - 1)
-    await vault.lifecycle.restore_version(intent(), version(ref, 1), "")
+    await vault.key_versions.restore_version(intent(), version(ref, 1), "")
     move_us(clock, 2)
     await vault.tick()
-    await vault.lifecycle.enable_version(intent(), version(ref, 1), "")
+    await vault.key_versions.enable_version(intent(), version(ref, 1), "")
     assert await vault.decrypt(ref, sealed) == b"plaintext"
 
 
 async def test_a_destroyed_version_cannot_be_restored(vault, clock):
     ref = await vault.create(destroy_delay_us=0)
-    await vault.lifecycle.destroy_version(intent(), version(ref, 1), "")
+    await vault.key_versions.destroy_version(intent(), version(ref, 1), "")
     await vault.tick()
     with pytest.raises(FailedPrecondition) as refused:
-        await vault.lifecycle.restore_version(intent(), version(ref, 1), "")
+        await vault.key_versions.restore_version(intent(), version(ref, 1), "")
     assert refused.value.reason == "KEY_VERSION_DESTROYED"
 
 
 async def test_a_key_whose_primary_is_destroyed_says_so(vault):
     ref = await vault.create(destroy_delay_us=0)
-    await vault.lifecycle.destroy_version(intent(), version(ref, 1), "")
+    await vault.key_versions.destroy_version(intent(), version(ref, 1), "")
     await vault.tick()
     with pytest.raises(FailedPrecondition) as refused:
         await vault.encrypt(ref)
@@ -165,7 +165,7 @@ async def test_a_key_whose_primary_is_destroyed_says_so(vault):
 async def test_a_version_on_its_way_out_is_not_used(vault):
     ref = await vault.create(destroy_delay_us=DAY_US)
     sealed = await vault.encrypt(ref)
-    await vault.lifecycle.destroy_version(intent(), version(ref, 1), "")
+    await vault.key_versions.destroy_version(intent(), version(ref, 1), "")
     with pytest.raises(FailedPrecondition) as refused:
         await vault.decrypt(ref, sealed)
     assert refused.value.reason == "KEY_VERSION_DESTROY_SCHEDULED"
@@ -187,7 +187,7 @@ async def test_a_deleted_key_is_purged_at_its_time_and_not_before(vault, clock, 
     deleted = await vault.lifecycle.delete_key(intent(), ref, "")
     move_to(clock, deleted.purge_us + offset_us)
     await vault.tick()
-    keys = await vault.lifecycle.list_keys("default", "", 10, deleted=True)
+    keys = await vault.keys.list_keys("default", "", 10, deleted=True)
     assert (keys == []) is purged
 
 
@@ -206,7 +206,7 @@ async def test_purge_protection_ends_at_the_purge_time(vault, clock):
     move_to(clock, deleted.purge_us)
     await vault.lifecycle.purge_key(intent(), ref, "")
     with pytest.raises(NotFound):
-        await vault.lifecycle.get_key(ref)
+        await vault.keys.get_key(ref)
 
 
 async def test_purge_protection_cannot_be_cleared(vault):
@@ -246,8 +246,8 @@ async def test_sealed_material_is_in_the_files_while_the_key_lives(tmp_path, vau
 async def test_purged_material_leaves_no_byte_in_the_files(tmp_path, vault):
     ref = await vault.create()
     for _ in range(3):
-        await vault.lifecycle.rotate_key(intent(), ref)
-    await vault.lifecycle.disable_version(intent(), version(ref, 2), "")
+        await vault.key_versions.rotate_key(intent(), ref)
+    await vault.key_versions.disable_version(intent(), version(ref, 2), "")
     blobs = await material_blobs(vault)
     await vault.lifecycle.delete_key(intent(), ref, "")
     await vault.lifecycle.purge_key(intent(), ref, "")
@@ -257,7 +257,7 @@ async def test_purged_material_leaves_no_byte_in_the_files(tmp_path, vault):
 async def test_destroyed_material_leaves_no_byte_in_the_files(tmp_path, vault):
     ref = await vault.create(destroy_delay_us=0)
     blobs = await material_blobs(vault)
-    await vault.lifecycle.destroy_version(intent(), version(ref, 1), "")
+    await vault.key_versions.destroy_version(intent(), version(ref, 1), "")
     await vault.tick()
     assert files_hold(tmp_path, blobs) == []
 
@@ -350,7 +350,7 @@ async def test_an_expire_time_that_has_passed_is_refused(vault, clock, offset_us
 @pytest.mark.parametrize("jump_s", [3_601, 10 * 365 * 86_400])
 async def test_a_wall_clock_that_jumps_forward_destroys_nothing(vault, clock, jump_s):
     ref = await vault.create(destroy_delay_us=HOUR_US)
-    await vault.lifecycle.destroy_version(intent(), version(ref, 1), "")
+    await vault.key_versions.destroy_version(intent(), version(ref, 1), "")
     clock.jump_wall(jump_s)
     await vault.tick()
     assert await vault.state(ref, 1) == "DESTROY_SCHEDULED"
@@ -361,7 +361,7 @@ async def test_a_wall_clock_that_jumps_forward_purges_nothing(vault, clock):
     await vault.lifecycle.delete_key(intent(), ref, "")
     clock.jump_wall(31 * 86_400)
     await vault.tick()
-    assert (await vault.lifecycle.get_key(ref)).state.value == "DELETED"
+    assert (await vault.keys.get_key(ref)).state.value == "DELETED"
 
 
 async def test_a_wall_clock_that_jumps_forward_still_rotates(vault, clock):
@@ -374,9 +374,9 @@ async def test_a_wall_clock_that_jumps_forward_still_rotates(vault, clock):
 async def test_destructions_that_wait_do_not_hold_up_rotations(vault, clock):
     doomed = await vault.create("doomed", destroy_delay_us=0)
     for _ in range(120):
-        await vault.lifecycle.rotate_key(intent(), doomed)
+        await vault.key_versions.rotate_key(intent(), doomed)
     for number in range(1, 121):
-        await vault.lifecycle.destroy_version(intent(), version(doomed, number), "")
+        await vault.key_versions.destroy_version(intent(), version(doomed, number), "")
     ref = await vault.create(rotation_period_us=HOUR_US)
     clock.jump_wall(7_200)
     await vault.tick()
@@ -392,7 +392,7 @@ async def test_a_clock_that_jumps_is_reported_once(vault, clock):
 
 async def test_small_steps_of_the_clock_add_up(vault, clock):
     ref = await vault.create(destroy_delay_us=HOUR_US + 1)
-    await vault.lifecycle.destroy_version(intent(), version(ref, 1), "")
+    await vault.key_versions.destroy_version(intent(), version(ref, 1), "")
     for _ in range(3):
         clock.jump_wall(1_800)
         await vault.tick()
@@ -402,7 +402,7 @@ async def test_small_steps_of_the_clock_add_up(vault, clock):
 async def test_a_restart_believes_the_clock_again(tmp_path, clock):
     async with open_engine(tmp_path, clock) as vault:
         ref = await vault.create(destroy_delay_us=HOUR_US)
-        await vault.lifecycle.destroy_version(intent(), version(ref, 1), "")
+        await vault.key_versions.destroy_version(intent(), version(ref, 1), "")
         clock.jump_wall(7_200)
         await vault.tick()
     async with open_engine(tmp_path, clock) as vault:
@@ -455,10 +455,10 @@ async def test_a_key_in_steady_use_never_runs_out(tmp_path):
 async def test_a_spent_version_that_is_not_primary_makes_no_rotation(tmp_path):
     async with open_engine(tmp_path, **BUDGETED) as vault:
         ref = await vault.create(algorithm="AES_256_GCM")
-        await vault.lifecycle.rotate_key(intent(), ref)
+        await vault.key_versions.rotate_key(intent(), ref)
         await spend(vault, version(ref, 1), LIMIT)
         await vault.tick()
-        assert (await vault.lifecycle.get_key(ref)).newest == 2
+        assert (await vault.keys.get_key(ref)).newest == 2
 
 
 async def test_a_lease_lost_in_a_crash_is_never_used_again(tmp_path):
@@ -549,7 +549,7 @@ async def test_two_engines_add_up_their_use(tmp_path):
         await two.encrypt(ref)
         await one.engine.usage.flush()
         await two.engine.usage.flush()
-        uid = (await one.lifecycle.get_key(ref)).uid
+        uid = (await one.keys.get_key(ref)).uid
         assert (await one.engine.usage.totals(uid))[1].messages == 2
 
 
@@ -561,7 +561,7 @@ async def test_the_last_use_is_the_later_one_of_two_engines(tmp_path):
         move_us(clock, HOUR_US)
         await two.encrypt(ref)
         await two.engine.usage.flush()
-        uid = (await one.lifecycle.get_key(ref)).uid
+        uid = (await one.keys.get_key(ref)).uid
         assert (await one.engine.usage.totals(uid))[1] == Usage(uid, 1, 2, 18, clock.us)
 
 
@@ -574,7 +574,7 @@ async def test_a_process_that_is_killed_loses_what_it_counted_since_the_last_tic
         await opened.encrypt(ref)
         await opened.crash()
     async with open_engine(tmp_path, clock) as opened:
-        uid = (await opened.lifecycle.get_key(ref)).uid
+        uid = (await opened.keys.get_key(ref)).uid
         assert (await opened.engine.usage.totals(uid))[1].messages == 1
         # The budget errs on the other side: what was leased is spent.
         assert await opened.engine.budgets.messages_left(version(ref, 1), uid, 2**32) == 2**32 - 65_536

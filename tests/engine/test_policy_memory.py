@@ -9,9 +9,9 @@ from harness import FakeClock
 from vaultd.engine import access as access_module
 from vaultd.engine import refusals as refusals_module
 from vaultd.engine.access import MAX_USES_PER_PRINCIPAL, AccessBook
+from vaultd.engine.key_specs import KeyUpdate
 from vaultd.engine.labels import LabelBook
 from vaultd.engine.ledger import Intent
-from vaultd.engine.lifecycle import KeyUpdate
 from vaultd.engine.refusals import MAX_PER_PRINCIPAL, MAX_RESOURCES, RefusalLog
 from vaultd.errors import NotFound, Unavailable
 from vaultd.names import KeyRef

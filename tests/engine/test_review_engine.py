@@ -29,7 +29,7 @@ async def _unavailable(*_: object) -> None:
 
 async def test_the_scheduler_destroys_nothing_that_it_cannot_announce(vault):
     ref = await vault.create()
-    await vault.lifecycle.destroy_version(intent(), version(ref, 1), "")
+    await vault.key_versions.destroy_version(intent(), version(ref, 1), "")
     move_us(vault.clock, 31 * DAY_US)
     vault.engine.scheduler._on_intent = _unavailable
     await vault.tick()
@@ -39,7 +39,7 @@ async def test_the_scheduler_destroys_nothing_that_it_cannot_announce(vault):
 
 async def test_the_scheduler_announces_what_it_does(vault):
     ref = await vault.create()
-    await vault.lifecycle.destroy_version(intent(), version(ref, 1), "")
+    await vault.key_versions.destroy_version(intent(), version(ref, 1), "")
     move_us(vault.clock, 31 * DAY_US)
     await vault.tick()
     assert vault.intents == [("destroy", f"{ref}/versions/1")]
@@ -104,7 +104,7 @@ async def test_a_policy_that_is_not_read_yet_is_no_data_loss(vault):
 async def test_a_key_of_many_versions_is_loaded_in_turns(vault):
     ref = await vault.create()
     for _ in range(2 * ROWS_PER_TURN):
-        await vault.lifecycle.rotate_key(intent(), ref)
+        await vault.key_versions.rotate_key(intent(), ref)
     turns = 0
 
     async def others() -> None:
@@ -123,9 +123,9 @@ async def test_a_key_of_many_versions_is_loaded_in_turns(vault):
 async def test_a_page_of_versions_reads_no_others(vault):
     ref = await vault.create()
     for _ in range(5):
-        await vault.lifecycle.rotate_key(intent(), ref)
-    assert [found.number for found in await vault.lifecycle.list_versions(ref, 2, 3)] == [3, 4, 5]
-    assert [found.number for found in await vault.lifecycle.list_versions(ref)] == [1, 2, 3, 4, 5, 6]
+        await vault.key_versions.rotate_key(intent(), ref)
+    assert [found.number for found in await vault.keys.list_versions(ref, 2, 3)] == [3, 4, 5]
+    assert [found.number for found in await vault.keys.list_versions(ref)] == [1, 2, 3, 4, 5, 6]
     assert [row.key.version for row in await vault.store.versions("key", "default", "k")] == [0]
 
 

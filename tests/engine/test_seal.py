@@ -91,13 +91,13 @@ async def test_unsealing_again_changes_nothing(vault):
 
 CALLS = {
     "encrypt": lambda vault: vault.encrypt(K),
-    "get": lambda vault: vault.lifecycle.get_key(K),
-    "get what is not there": lambda vault: vault.lifecycle.get_key(KeyRef("default", "none", 0)),
-    "list": lambda vault: vault.lifecycle.list_keys("default", "", 10, deleted=False),
+    "get": lambda vault: vault.keys.get_key(K),
+    "get what is not there": lambda vault: vault.keys.get_key(KeyRef("default", "none", 0)),
+    "list": lambda vault: vault.keys.list_keys("default", "", 10, deleted=False),
     "list where nothing is": lambda vault: vault.ledger.list("key", "none", "", 10, ()),
     "create": lambda vault: vault.create("other"),
-    "rotate": lambda vault: vault.lifecycle.rotate_key(intent(), K),
-    "disable": lambda vault: vault.lifecycle.disable_version(intent(), version(K, 1), ""),
+    "rotate": lambda vault: vault.key_versions.rotate_key(intent(), K),
+    "disable": lambda vault: vault.key_versions.disable_version(intent(), version(K, 1), ""),
     "vaults": lambda vault: vault.engine.vaults.list("", 10),
     "check": lambda vault: vault.ledger.check(),
     "rotate the root": lambda vault: vault.seal.rotate_root(intent(), None),
@@ -387,7 +387,7 @@ async def test_calls_go_on_while_the_root_key_is_rotated(tmp_path):
     async with running_server(tmp_path) as server:
         engine = server.server.engine
         from vaultd.engine.algorithms import Purpose
-        from vaultd.engine.lifecycle import KeySpec
+        from vaultd.engine.key_specs import KeySpec
 
         await engine.lifecycle.create_key(intent(), "default", "k", KeySpec(Purpose.ENCRYPT_DECRYPT))
         done = asyncio.Event()
@@ -447,7 +447,7 @@ async def test_a_vault_whose_old_terms_were_dropped_opens_again(tmp_path):
 
 async def test_a_term_that_a_stored_answer_needs_is_kept(vault):
     await vault.create()
-    await vault.lifecycle.rotate_key(intent("once"), K)
+    await vault.key_versions.rotate_key(intent("once"), K)
     await vault.seal.rotate_root(intent(), None)
     for _ in range(4):
         await vault.tick()
@@ -456,11 +456,11 @@ async def test_a_term_that_a_stored_answer_needs_is_kept(vault):
 
 async def test_resealing_changes_no_etag(vault):
     await vault.create()
-    before = await vault.lifecycle.get_key(K), await vault.lifecycle.get_version(K)
+    before = await vault.keys.get_key(K), await vault.keys.get_version(K)
     await vault.seal.rotate_root(intent(), None)
     for _ in range(4):
         await vault.tick()
-    assert (await vault.lifecycle.get_key(K), await vault.lifecycle.get_version(K)) == before
+    assert (await vault.keys.get_key(K), await vault.keys.get_version(K)) == before
 
 
 async def test_a_copy_from_before_a_rotation_opens_with_the_root_key_of_then(tmp_path):

@@ -17,7 +17,7 @@ from engine.crashes import CrashingEngine, CrashingHistories, Refused
 from engine.engines import DAY_US, HOUR_US, move_us
 from harness import FakeClock
 from vaultd.engine.algorithms import Purpose
-from vaultd.engine.lifecycle import KeySpec, KeyUpdate
+from vaultd.engine.key_specs import KeySpec, KeyUpdate
 from vaultd.engine.transit import DecryptItem, EncryptItem, SignItem, VerifyItem
 from vaultd.names import KeyRef
 from vaultd.secret import Secret
@@ -213,7 +213,7 @@ class KeyHistories(CrashingHistories):
     def rotate(self, name: str, keep_primary: bool) -> None:
         self.mutate(
             lambda: self.model.active(name).rotate(self.clock.us, keep_primary=keep_primary),
-            lambda request: self.lifecycle.rotate_key(request, self.ref(name), keep_primary=keep_primary),
+            lambda request: self.opened.key_versions.rotate_key(request, self.ref(name), keep_primary=keep_primary),
         )
 
     @rule(name=NAMES, number=NUMBERS, call=st.sampled_from(["set_primary", "enable", "disable", "destroy", "restore"]))
@@ -222,7 +222,7 @@ class KeyHistories(CrashingHistories):
         act = call if call == "set_primary" else f"{call}_version"
         self.mutate(
             lambda: getattr(self.model, call)(name, number, *now),
-            lambda request: getattr(self.lifecycle, act)(request, self.ref(name, number), ""),
+            lambda request: getattr(self.opened.key_versions, act)(request, self.ref(name, number), ""),
         )
 
     @rule(name=NAMES, call=st.sampled_from(["delete", "undelete", "purge"]))
@@ -254,7 +254,7 @@ class KeyHistories(CrashingHistories):
 
         def call(request: Any) -> Any:
             algorithm = "ED25519" if self.model.keys[name].signs else "XAES_256_GCM"
-            return self.lifecycle.import_version(
+            return self.opened.key_versions.import_version(
                 request, self.ref(name), "", algorithm, material, nothing, keep_primary=keep_primary
             )
 
@@ -338,7 +338,7 @@ class KeyHistories(CrashingHistories):
         self.loop.run(self.compare())
 
     async def compare(self) -> None:
-        listed = {key.id: key for key in await self.lifecycle.list_keys("default", "", 100, deleted=True)}
+        listed = {key.id: key for key in await self.opened.keys.list_keys("default", "", 100, deleted=True)}
         assert set(listed) == {name for name, key in self.model.keys.items() if key.state != "PURGED"}
         for name, key in listed.items():
             wanted = self.model.keys[name]
@@ -346,7 +346,7 @@ class KeyHistories(CrashingHistories):
             assert key.min_decrypt == wanted.minimum
             assert (key.next_rotation_us, key.purge_us) == (wanted.rotation_us, wanted.purge_us)
             self.compare_etag(key)
-            for found in await self.lifecycle.list_versions(self.ref(name)):
+            for found in await self.opened.keys.list_versions(self.ref(name)):
                 assert found.state.value == wanted.versions[found.number].state
                 self.compare_etag(found)
 

@@ -133,8 +133,8 @@ async def test_a_change_that_follows_an_unwritten_one_of_ours_is_seen(tmp_path):
         ref = await one.create()
         await two.engine.feed.poll()
         await two.encrypt(ref)
-        await two.lifecycle.enable_version(intent(), version(ref, 1), "")
-        await one.lifecycle.disable_version(intent(), version(ref, 1), "")
+        await two.key_versions.enable_version(intent(), version(ref, 1), "")
+        await one.key_versions.disable_version(intent(), version(ref, 1), "")
         assert await two.engine.feed.poll() == 1
         with pytest.raises(FailedPrecondition):
             await two.encrypt(ref)
@@ -145,7 +145,7 @@ async def test_a_server_that_missed_trimmed_changes_believes_nothing_in_memory(t
         ref = await one.create()
         await two.engine.feed.poll()
         await two.encrypt(ref)
-        await one.lifecycle.disable_version(intent(), version(ref, 1), "")
+        await one.key_versions.disable_version(intent(), version(ref, 1), "")
         await one.create("another")
         await one.ledger.store.trim_changes(1)
         await two.engine.feed.poll()
@@ -213,7 +213,7 @@ async def test_concurrent_retries_of_one_request_give_one_key_and_one_answer(tmp
         ref = await one.create()
         request = Intent("p", "RotateKey", "same", b"body")
         first, second = await asyncio.gather(
-            one.lifecycle.rotate_key(request, ref), two.lifecycle.rotate_key(request, ref)
+            one.key_versions.rotate_key(request, ref), two.key_versions.rotate_key(request, ref)
         )
         assert first == second
 
@@ -222,10 +222,10 @@ async def test_concurrent_rotations_on_two_engines_lose_no_version(tmp_path):
     async with open_engine(tmp_path) as one, open_engine(tmp_path) as two:
         ref = await one.create()
         made = await asyncio.gather(
-            *(engine.lifecycle.rotate_key(intent(), ref) for engine in (one, two) for _ in range(10))
+            *(engine.key_versions.rotate_key(intent(), ref) for engine in (one, two) for _ in range(10))
         )
         assert sorted(found.number for found in made) == list(range(2, 22))
-        assert len(await one.lifecycle.list_versions(ref)) == 21
+        assert len(await one.keys.list_versions(ref)) == 21
         assert await one.ledger.check(deep=True)
 
 
@@ -234,7 +234,7 @@ async def test_both_engines_write_under_contention(tmp_path):
         creates = [engine.create(f"k{at}-{number}") for at, engine in enumerate((one, two)) for number in range(25)]
         outcomes = await asyncio.gather(*creates, return_exceptions=True)
         assert not [outcome for outcome in outcomes if isinstance(outcome, VaultdError)]
-        assert len(await one.lifecycle.list_keys("default", "", 100, deleted=False)) == 50
+        assert len(await one.keys.list_keys("default", "", 100, deleted=False)) == 50
 
 
 async def test_two_schedulers_rotate_a_due_key_once(tmp_path):

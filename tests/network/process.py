@@ -21,7 +21,7 @@ from vaultd.devpki import create_dev_pki, issue_client_certificate
 from vaultd_client.v1 import crypto_pb2, keys_pb2, resources_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {
@@ -52,7 +52,18 @@ def principal_of(stem: str) -> str:
 class Process:
     """A server that runs; what it printed is in files."""
 
-    def __init__(self, directory: Path, *, environment: dict[str, str] | None = None, **overrides: Any) -> None:
+    READY_S = 30
+    """How long it may take until it serves, on a machine that does much else."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        environment: dict[str, str] | None = None,
+        flags: Sequence[str] = (),
+        policy: dict[str, Any] | None = None,
+        **overrides: Any,
+    ) -> None:
         self.directory = directory
         directory.mkdir(exist_ok=True)
         if not (directory / "config.yaml").exists():
@@ -62,9 +73,9 @@ class Process:
                 issue_client_certificate(directory / "tls", directory / "tls" / stem, uri=principal_of(stem))
             config = {"host": HOST, "limits": LIMITS, "drain_grace_s": 2.5, "log": {"format": "json"}, **overrides}
             (directory / "config.yaml").write_text(yaml.safe_dump(config))
-            policy = {"bindings": [{"members": members, "role": "crypto-user", "resource": "vaults/default"}]}
+            policy = policy or {"bindings": [{"members": members, "role": "crypto-user", "resource": "vaults/default"}]}
             (directory / "policy.yaml").write_text(yaml.safe_dump(policy))
-        command = [sys.executable, "-m", "vaultd", "dev", "--dir", str(directory), "--listen", "127.0.0.1:0"]
+        command = [sys.executable, "-m", "vaultd", "dev", "--dir", str(directory), "--listen", "127.0.0.1:0", *flags]
         with (directory / "stdout").open("wb") as out, (directory / "stderr").open("wb") as err:
             self.popen = subprocess.Popen(
                 command, env={**ENVIRONMENT, **(environment or {})}, cwd=ROOT, stdout=out, stderr=err
@@ -80,7 +91,7 @@ class Process:
             raise
 
     def _ready(self) -> int:
-        until = time.monotonic() + 30
+        until = time.monotonic() + self.READY_S
         while time.monotonic() < until and self.popen.poll() is None:
             ready = re.match(rb"ready \S+:(\d+)\n", (self.directory / "stdout").read_bytes())
             if ready:

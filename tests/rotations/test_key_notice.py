@@ -6,7 +6,7 @@ import pytest
 
 from engine.engines import DAY_US, HOUR_US, intent, move_us, open_engine
 from vaultd.engine.algorithms import Purpose
-from vaultd.engine.lifecycle import KeySpec, KeyUpdate
+from vaultd.engine.key_specs import KeySpec, KeyUpdate
 from vaultd.engine.watched import event_of
 from vaultd.errors import InvalidArgument
 
@@ -40,11 +40,11 @@ async def after(vault, us: int) -> list[str]:
 
 async def test_a_rotation_is_announced_once_and_so_is_the_next(vault):
     ref = await vault.create(rotation_period_us=DAY_US, notice_us=HOUR_US)
-    etag = (await vault.lifecycle.get_key(ref)).etag
+    etag = (await vault.keys.get_key(ref)).etag
     shown = told(vault)
     assert await after(vault, 23 * HOUR_US - 1) == []
     assert await after(vault, 1) == ["key_rotation_notice"]
-    assert (await vault.lifecycle.get_key(ref)).etag == etag
+    assert (await vault.keys.get_key(ref)).etag == etag
     assert shown[-1] == (NAME, "update", "")
     assert await after(vault, HOUR_US - 1) == ["key_rotation_notice"]
     assert await vault.primary(ref) == 1

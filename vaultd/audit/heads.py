@@ -18,6 +18,7 @@ import orjson
 from vaultd.audit import segments
 from vaultd.audit.chain import Chain
 from vaultd.audit.checkpoints import NoteInvalid, key_algorithm, key_der, read_head, read_key_der, verify_note
+from vaultd.durable import replace_file, sync_directory
 from vaultd.errors import DataLoss
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def newest_of(line: bytes) -> Newest:
 
 def write_newest(directory: Path, line: bytes) -> None:
     """Replace the copy of the newest checkpoint."""
-    segments.replace_file(directory / CHECKPOINT_FILE, line + b"\n")
+    replace_file(directory / CHECKPOINT_FILE, line + b"\n")
 
 
 def read_pruned(directory: Path) -> Pruned | None:
@@ -133,8 +134,8 @@ def write_pruned(directory: Path, note: str, peaks: Sequence[bytes], keys: Seque
         "keys": [base64.b64encode(key_der(key)).decode() for key in keys],
         "segments": removed,
     }
-    segments.replace_file(directory / PRUNED_FILE, orjson.dumps(values) + b"\n")
-    segments.sync_directory(directory)
+    replace_file(directory / PRUNED_FILE, orjson.dumps(values) + b"\n")
+    sync_directory(directory)
 
 
 def set_aside(directory: Path, chain_id: bytes) -> None:

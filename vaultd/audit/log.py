@@ -40,6 +40,7 @@ from vaultd.audit.lines import RESERVED
 from vaultd.audit.recovery import resume
 from vaultd.audit.syncing import OpenSegment, SyncThread, unavailable
 from vaultd.audit.walk import CHECKPOINT, SEALED
+from vaultd.durable import sync_directory
 from vaultd.errors import FailedPrecondition, Unavailable
 
 if TYPE_CHECKING:
@@ -366,7 +367,7 @@ class AuditLog:
     def _sync_whole(self, segment: OpenSegment) -> None:
         """Make a new segment durable; blocks.  Raises OSError."""
         self._fdatasync(segment.fd)
-        segments.sync_directory(self._directory)
+        sync_directory(self._directory)
         segment.name_durable = True
         segment.synced = segment.size
 
@@ -453,7 +454,7 @@ class AuditLog:
             if may_hold:
                 with suppress(OSError):
                     self._fdatasync(segment.fd)
-                    segments.sync_directory(self._directory)
+                    sync_directory(self._directory)
                     return
             segments.renew(segment.path, segment.fd, size)
 

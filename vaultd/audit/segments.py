@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 import orjson
 
+from vaultd.durable import replace_file, sync_directory, write_new
 from vaultd.errors import FailedPrecondition
 
 if TYPE_CHECKING:
@@ -118,14 +119,6 @@ def write_chain_id(directory: Path, chain_id: bytes) -> None:
     sync_directory(directory)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole, synced, in place of the one before."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    _write_new(temporary, content)
-    temporary.rename(path)
-
-
 def create_segment(directory: Path, number: int, now: int) -> tuple[str, int]:
     """Create an empty segment; return its name and a descriptor to write and read it."""
     name = f"audit-{datetime.fromtimestamp(now // 1_000_000, UTC):%Y%m%dT%H%M%SZ}-{number:08d}.jsonl"
@@ -198,13 +191,16 @@ def recover(directory: Path) -> Recovered:
     return Recovered(sequence, numbers[-1] if numbers else 0, torn, pristine)
 
 
-def sync_directory(directory: Path) -> None:
-    """Make the names in it durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def last_sequence(directory: Path) -> int:
+    """The number of the newest whole record; 0 when there is none."""
+    for _, path in reversed(list_segments(directory)):
+        try:
+            _, sequence = _last_record(path)
+        except FileNotFoundError:  # compressed meanwhile: what is before it is older
+            return last_sequence(directory)
+        if sequence:
+            return sequence
+    return 0
 
 
 def _last_record(path: Path) -> tuple[int, int]:
@@ -301,7 +297,7 @@ def _move_tail(path: Path, end: int, size: int) -> TornTail:
     for attempt in itertools.count():
         kept_in = path.with_name(f"{path.name}.{attempt}.torn" if attempt else f"{path.name}.torn")
         try:
-            _write_new(kept_in, tail)
+            write_new(kept_in, tail)
         except FileExistsError:
             continue  # a crash came between the copy and the cut
         break
@@ -310,10 +306,3 @@ def _move_tail(path: Path, end: int, size: int) -> TornTail:
         file.truncate(end)
         os.fsync(file.fileno())
     return TornTail(path.name, kept_in.name, len(tail))
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    with os.fdopen(os.open(path, _NEW_FILE, _PRIVATE), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

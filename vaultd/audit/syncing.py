@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vaultd.audit import segments
+from vaultd.durable import sync_directory
 from vaultd.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class SyncThread:
                 raise OSError(errno.EIO, "abandoned")  # a second fsync may succeed without having written anything
             self._fdatasync(segment.fd)
             if not segment.name_durable:
-                segments.sync_directory(self._directory)
+                sync_directory(self._directory)
                 segment.name_durable = True
             if os.fstat(segment.fd).st_nlink == 0:
                 fault = "deleted"  # durable, but no longer in the directory

@@ -69,6 +69,12 @@ def siblings_of(directory: Path) -> dict[str, Path]:
     return {name: path for name, path in chains_in(root_of(directory)).items() if path != directory}
 
 
+def chain_beside(directory: Path, chain_id: bytes) -> Path | None:
+    """Where a chain beside the one in a directory is; None when it is not there."""
+    found = (path for path in siblings_of(directory).values() if segments.read_chain_id(path) == chain_id)
+    return next(found, None)
+
+
 def newest_ties(directory: Path, keys: Sequence[PublicKey]) -> list[Tie]:
     """The newest tree head of each chain beside this one that the same keys signed; what they did not sign is another server's."""
     found = []

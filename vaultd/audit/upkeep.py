@@ -19,6 +19,7 @@ from vaultd.audit import heads, segments
 from vaultd.audit.reader import first_sequence, time_of
 from vaultd.audit.verify import begin_chain, walk_segments
 from vaultd.audit.walk import BadRecord, Place, Walk
+from vaultd.durable import sync_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +73,7 @@ def _compress(path: Path) -> None:
         temporary.unlink()
         raise OSError("a compressed segment does not read as it was written")
     temporary.rename(target)
-    segments.sync_directory(path.parent)
+    sync_directory(path.parent)
     path.unlink()
 
 
@@ -157,7 +158,7 @@ def remove(directory: Path, removal: Removal, signer: Signer) -> None:
     heads.write_pruned(directory, signer.sign(removal.head), removal.peaks, signer.public_keys, removed)
     for path in removal.paths:
         path.unlink(missing_ok=True)
-    segments.sync_directory(directory)
+    sync_directory(directory)
 
 
 def _first_time(path: Path) -> int:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from vaultd.engine.approval_rules import check_rules
 from vaultd.engine.clock import DAY_US, SECOND_US
+from vaultd.engine.etags import check_etag
 from vaultd.engine.ledger import open_replay, replay_id
-from vaultd.engine.lifecycle import check_etag
 from vaultd.engine.model import (
     Approval,
     ApprovalRule,
@@ -27,17 +27,14 @@ from vaultd.engine.model import (
     decode_resource,
     encode_resource,
 )
-from vaultd.engine.policy import is_principal
 from vaultd.engine.sealing import sealed_error
 from vaultd.errors import (
     Aborted,
     FailedPrecondition,
-    InvalidArgument,
     NotFound,
     PermissionDenied,
     ResourceExhausted,
 )
-from vaultd.names import ID
 from vaultd.store.base import RowKey
 
 if TYPE_CHECKING:
@@ -53,24 +50,12 @@ RULES_KEY: Final = RowKey("approval_rules", "", "rules", 0)
 RULES_UID: Final = b"vaultd-approval1"
 OPEN_KEY: Final = RowKey("approvals_open", "", "open", 0)
 OPEN_UID: Final = b"vaultd-approval2"
-MAX_RULES: Final = 100
-MAX_METHODS: Final = 32
-MAX_APPROVERS: Final = 100
-MAX_RULES_CHARS: Final = 64 * 1024
 MAX_OPEN: Final = 1_000
 MAX_OPEN_PER_PRINCIPAL: Final = 100
-MIN_EXPIRY_US: Final = 60 * SECOND_US
-MAX_EXPIRY_US: Final = 30 * DAY_US
-DEFAULT_EXPIRY_US: Final = DAY_US
 KEPT_US: Final = 90 * DAY_US
 """How long a request that ended can be looked at."""
 REPLAY_MARGIN_US: Final = 3600 * SECOND_US
 """An answer that is stored for less than this does not pass for one: it might be forgotten before the ledger looks for it."""
-
-_RULE_ID = re.compile(ID)
-_RULE_RESOURCE = re.compile(rf"/|vaults(?:/{ID}(?:/(?:keys|secrets)/{ID})?)?")
-_SERVICES = {"keys": "/vaultd.v1.KeysService/", "secrets": "/vaultd.v1.SecretsService/"}
-"""Whose methods can be about a resource of a vault, by its collection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +85,10 @@ class _Open:
 
 def _at(id: str) -> RowKey:
     return RowKey(KIND, "", id, 0)
+
+
+def _approval(found: OpenRow | None) -> Approval | None:
+    return found.resource() if found is not None else None
 
 
 def _opens(found: OpenRow | None) -> list[_Open]:
@@ -327,8 +316,7 @@ class Approvals:
         in this process or another.
         """
         async with self._ledger.change() as changes:
-            found = await changes.get(_at(id))
-            approval: Approval | None = found.resource() if found is not None else None
+            approval = _approval(await changes.get(_at(id)))
             if (
                 approval is None
                 or approval.state is not ApprovalState.APPROVED
@@ -351,8 +339,7 @@ class Approvals:
         async with self._ledger.change() as changes:
             if unless_after is not None and changes.revision != unless_after + 1:
                 return
-            found = await changes.get(_at(id))
-            approval: Approval | None = found.resource() if found is not None else None
+            approval = _approval(await changes.get(_at(id)))
             if approval is None or approval.state is not ApprovalState.USED:
                 return
             rules = _rules(await changes.get(RULES_KEY))
@@ -367,8 +354,7 @@ class Approvals:
     async def get(self, principal: str, id: str) -> Approval:
         """A request, for its requester, its approvers, and who may list all; raises PermissionDenied, NotFound."""
         may_list = self._authority.engine.allows(principal, "approvals.list", "/")
-        found = await self._ledger.read(_at(id))
-        approval: Approval | None = found.resource() if found is not None else None
+        approval = _approval(await self._ledger.read(_at(id)))
         if approval is not None and (may_list or principal == approval.principal or _approves(principal, approval)):
             return self._as_of_now(approval)
         if may_list:
@@ -421,8 +407,7 @@ class Approvals:
         """Let the requester take a request back.  Raises PermissionDenied, FailedPrecondition."""
 
         async def body(changes: Changes) -> Approval:
-            found = await changes.get(_at(id))
-            approval: Approval | None = found.resource() if found is not None else None
+            approval = _approval(await changes.get(_at(id)))
             if approval is None or approval.principal != intent.principal:
                 raise _not_yours("not its requester")
             self._require_open(approval)
@@ -431,8 +416,7 @@ class Approvals:
         return await self._ledger.mutate(intent, body)
 
     async def _for_approver(self, changes: Changes, principal: str, id: str) -> Approval:
-        found = await changes.get(_at(id))
-        approval: Approval | None = found.resource() if found is not None else None
+        approval = _approval(await changes.get(_at(id)))
         if approval is None or not (_approves(principal, approval) or principal == approval.principal):
             raise _not_yours("not an approver of it")
         if principal == approval.principal:
@@ -470,64 +454,3 @@ def _approves(principal: str, approval: Approval) -> bool:
 
 def _not_yours(who: str) -> PermissionDenied:
     return PermissionDenied("PERMISSION_DENIED", f"there is no such approval, or you are {who}")
-
-
-# -- what a rule may say ------------------------------------------------------------------------------------------------
-
-
-def _invalid(field: str, problem: str) -> InvalidArgument:
-    return InvalidArgument("APPROVAL_RULE_INVALID", f"{field} {problem}", field=field)
-
-
-def check_rules(rules: Sequence[ApprovalRule], methods: Mapping[str, int]) -> None:
-    """Raise InvalidArgument for rules that are malformed, cover nothing, or can never be satisfied."""
-    if len(rules) > MAX_RULES:
-        raise _invalid("rules", f"may be at most {MAX_RULES}")
-    size = sum(len(text) for rule in rules for text in (rule.id, rule.resource, *rule.methods, *rule.approvers))
-    if size > MAX_RULES_CHARS:
-        raise _invalid("rules", f"may have at most {MAX_RULES_CHARS // 1024} KiB of text in all")
-    seen: set[str] = set()
-    for at, rule in enumerate(rules):
-        path = f"rules[{at}]"
-        if not _RULE_ID.fullmatch(rule.id) or rule.id in seen:
-            raise _invalid(f"{path}.id", "must match [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?, each once")
-        seen.add(rule.id)
-        if not 1 <= len(rule.methods) <= MAX_METHODS or len(set(rule.methods)) < len(rule.methods):
-            raise _invalid(f"{path}.methods", f"must name 1 to {MAX_METHODS} methods, each once")
-        if any(method not in methods for method in rule.methods):
-            raise _invalid(f"{path}.methods", f"may name {', '.join(path.rpartition('/')[2] for path in methods)}")
-        _check_resource(rule, path, methods)
-        _check_approvers(rule, path)
-        if not MIN_EXPIRY_US <= rule.expires_after_us <= MAX_EXPIRY_US:
-            raise _invalid(f"{path}.expires_after", "must be 60 s to 30 days")
-
-
-def _check_resource(rule: ApprovalRule, path: str, methods: Mapping[str, int]) -> None:
-    if not _RULE_RESOURCE.fullmatch(rule.resource):
-        raise _invalid(
-            f"{path}.resource",
-            "must be /, vaults, vaults/{vault}, vaults/{vault}/keys/{key} or vaults/{vault}/secrets/{secret}",
-        )
-    depth = 0 if rule.resource == "/" else rule.resource.count("/") + 1
-    service = _SERVICES.get(rule.resource.split("/")[2], "") if depth > 2 else ""
-    if any(depth > methods[method] or not method.startswith(service) for method in rule.methods):
-        raise _invalid(
-            f"{path}.resource", "is below what some of the methods are about, so the rule would not cover them"
-        )
-
-
-def _check_approvers(rule: ApprovalRule, path: str) -> None:
-    approvers = rule.approvers
-    if (
-        not 1 <= len(approvers) <= MAX_APPROVERS
-        or len(set(approvers)) < len(approvers)
-        or not all(map(is_principal, approvers))
-    ):
-        raise _invalid(f"{path}.approvers", f"must be 1 to {MAX_APPROVERS} principals in canonical spelling, each once")
-    if not 1 <= rule.required <= len(approvers):
-        raise InvalidArgument(
-            "APPROVAL_RULE_UNSATISFIABLE",
-            f"{path}.required must be 1 to the number of approvers; where all are required, none of them can be the "
-            "requester",
-            field=f"{path}.required",
-        )

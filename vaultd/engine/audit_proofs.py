@@ -1,4 +1,4 @@
-"""Proofs about this node's audit log, and its verification on disk.
+"""Proofs about this node's audit logs, and their verification on disk: of the log of this process, and of the chains beside it.
 
 What is read from disk is not believed: a proof leaves here only if it leads from the leaf to the root that was signed.  Reading
 and hashing are done on one thread, one request at a time; that of a caller who is gone stops at its next pause.
@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from vaultd.audit import heads, segments, upkeep
 from vaultd.audit.blocks import StoredLeaves, read_leaves, rebuild
 from vaultd.audit.chain import Chain
+from vaultd.audit.checkpoints import NoteInvalid, verify_note
+from vaultd.audit.ties import chain_beside
 from vaultd.audit.tree import consistency_proof, covered, inclusion_proof, verify_consistency, verify_inclusion
 from vaultd.audit.verify import begin_chain, walk_segments
 from vaultd.audit.walk import CHECKPOINT, BadRecord, Walk
 from vaultd.engine.sealing import sealed_error
-from vaultd.errors import NotFound
+from vaultd.errors import NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from vaultd.audit.checkpoints import PublicKey
@@ -85,38 +87,84 @@ class _Pause:
         upkeep.pause()
 
 
-class AuditProofs:
-    """Proves and verifies.  Raises Unavailable, reason SEALED, while there are no keys."""
+class _Log(NamedTuple):
+    """A chain that is asked about, and up to where."""
 
-    def __init__(self, log: AuditLog, witness: AuditWitness) -> None:
+    directory: Path
+    chain_id: bytes
+    checkpoint: heads.Newest
+    until: int
+    """The newest record that counts: of a chain that another process writes, its newest checkpoint's."""
+
+
+async def _nobody(chain_id: bytes) -> bool:
+    """Nobody else writes here."""
+    del chain_id
+    return True
+
+
+class AuditProofs:
+    """Proves and verifies.  Raises Unavailable, reason SEALED, while there are no keys.
+
+    `sign` has the process that writes another chain sign a checkpoint of it; False when it is away.
+    """
+
+    def __init__(
+        self, log: AuditLog, witness: AuditWitness, sign: Callable[[bytes], Awaitable[bool]] = _nobody
+    ) -> None:
         self._log = log
         self._witness = witness
+        self._sign = sign
         self._thread = ThreadPoolExecutor(1, "audit-proofs")
 
     async def inclusion(self, sequence: int, chain_id: bytes = b"", leaf: bytes = b"") -> Inclusion:
         """Prove that a record is in the log; raises NotFound for one that is not, or has another hash than the receipt."""
-        if (chain_id and chain_id != self._log.chain_id) or not self._log.chain.first <= sequence <= self._log.sequence:
-            raise _not_found()
-        checkpoint = await self._newest()
-        if checkpoint.head.last < sequence:
-            checkpoint = await self._witness.checkpoint() or checkpoint
-        directory = self._log.directory
-        return await self._run(lambda pause: _inclusion(directory, sequence, leaf, checkpoint, pause))
+        log = await self._find(chain_id)
+        if log.checkpoint.head.last < sequence:
+            log = await self._with_newer_checkpoint(log, sequence)
+        if not log.checkpoint.head.first <= sequence <= log.checkpoint.head.last:
+            raise not_found()
+        return await self._run(lambda pause: _inclusion(log.directory, sequence, leaf, log.checkpoint, pause))
+
+    async def _with_newer_checkpoint(self, log: _Log, sequence: int) -> _Log:
+        """The log with a checkpoint that was signed just now, where there can be one that covers a record."""
+        if log.chain_id == self._log.chain_id:
+            if sequence > self._log.sequence:
+                raise not_found()
+            checkpoint = await self._witness.checkpoint() or log.checkpoint
+            return log._replace(checkpoint=checkpoint)
+        signed = await self._sign(log.chain_id)
+        newer = await self._find(log.chain_id)
+        if not signed and newer.checkpoint.head.last < sequence:
+            raise Unavailable(
+                "AUDIT_CHAIN_AWAY",
+                "the worker that wrote this record, if there is one, does not serve now, and no checkpoint covers it yet",
+                retry_after_s=1,
+            )
+        return newer
 
     async def consistency(self, size: int, chain_id: bytes = b"") -> Consistency:
         """Prove that the newest tree begins with an earlier one; raises NotFound for a size that this log did not have."""
-        checkpoint = await self._newest()
-        if (chain_id and chain_id != self._log.chain_id) or size > checkpoint.head.size:
-            raise _not_found()
-        directory = self._log.directory
-        return await self._run(lambda pause: _consistency(directory, size, checkpoint, pause))
+        log = await self._find(chain_id)
+        if size > log.checkpoint.head.size:
+            raise not_found()
+        return await self._run(lambda pause: _consistency(log.directory, size, log.checkpoint, pause))
 
-    async def verify(self, first: int, limit: int) -> Verified:
+    async def verify(self, first: int, limit: int, chain_id: bytes = b"") -> Verified:
         """Verify from the newest checkpoint at or before a record on, with MACs, about `limit` records."""
-        checkpoint = await self._newest()
-        log, witness, until = self._log, self._witness, self._log.sequence
+        log, witness = await self._find(chain_id), self._witness
         limit = limit or DEFAULT_RECORDS
-        return await self._run(lambda pause: _verify(log, witness, first, limit, until, checkpoint, pause))
+        return await self._run(lambda pause: _verify(log, witness, first, limit, pause))
+
+    async def _find(self, chain_id: bytes) -> _Log:
+        """The chain of this process, or one beside it; raises NotFound, and DataLoss for a checkpoint that is not ours."""
+        newest, own = self._witness.newest, self._log
+        if newest is None:
+            raise sealed_error()
+        if not chain_id or chain_id == own.chain_id:
+            return _Log(own.directory, own.chain_id, newest, own.sequence)
+        keys = self._witness.public_keys
+        return await self._run(lambda _: _beside(own.directory, chain_id, keys))
 
     async def _run(self, work: Callable[[_Pause], _Found]) -> _Found:
         """On the thread, in the order in which they came.  Of a caller that is gone nothing is begun, and what was begun stops."""
@@ -127,11 +175,17 @@ class AuditProofs:
             pause.abandoned = True
             raise
 
-    async def _newest(self) -> heads.Newest:
-        newest = self._witness.newest
-        if newest is None:
-            raise sealed_error()
-        return newest
+
+def _beside(directory: Path, chain_id: bytes, keys: Sequence[PublicKey]) -> _Log:
+    path = chain_beside(directory, chain_id)
+    newest = heads.read_newest(path) if path is not None else None
+    if path is None or newest is None:
+        raise not_found()
+    try:
+        verify_note(newest.note, keys)
+    except NoteInvalid as error:
+        raise heads.tampered(f"its newest checkpoint: {error}") from None
+    return _Log(path, chain_id, newest, newest.sequence)
 
 
 def _stored(directory: Path, checkpoint: heads.Newest) -> tuple[StoredLeaves, int]:
@@ -147,7 +201,7 @@ def _inclusion(directory: Path, sequence: int, leaf: bytes, checkpoint: heads.Ne
     index = sequence - head.first
     (found,) = read_leaves(directory, sequence, 1) or [b""]
     if not found or (leaf and leaf != found):
-        raise _not_found()
+        raise not_found()
     for _ in range(2):
         stored, begin = _stored(directory, checkpoint)
         try:
@@ -171,7 +225,7 @@ def _consistency(directory: Path, size: int, checkpoint: heads.Newest, pause: _P
             old = stored.root(size)
         except LookupError:
             if size <= begin:
-                raise _not_found() from None
+                raise not_found() from None
             path, old = [], b""
         if verify_consistency(size, head.size, path, old, head.root):
             if stored.missed:
@@ -189,18 +243,16 @@ def _rebuild(directory: Path, checkpoint: heads.Newest, begin: int, pause: _Paus
 
 
 def _verify(
-    log: AuditLog,
+    log: _Log,
     witness: AuditWitness,
     first: int,
     limit: int,
-    until: int,
-    checkpoint: heads.Newest,
     pause: _Pause,
 ) -> Verified:
-    directory, chain_id = log.directory, log.chain_id
+    directory, chain_id, checkpoint, until = log
     chain = _start(directory, chain_id, first, witness.public_keys, pause)
     begin = chain.last + 1
-    walk = Walk(chain, keys=witness.public_keys, mac_key=witness.mac_key())
+    walk = Walk(chain, keys=witness.public_keys, mac_key=witness.mac_key(chain_id))
     goal = min(until, chain.last + limit)
     bad = None
     try:
@@ -234,7 +286,8 @@ def _start(directory: Path, chain_id: bytes, first: int, keys: Sequence[PublicKe
     return pruned.chain()
 
 
-def _not_found() -> NotFound:
+def not_found() -> NotFound:
+    """The error of a record, a tree or a chain that is not here."""
     return NotFound(
         "AUDIT_RECORD_NOT_FOUND",
         "the audit log of this node has no such record or tree: it is another node's, was removed as too old, or never was",

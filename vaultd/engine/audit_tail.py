@@ -1,4 +1,4 @@
-"""Follows this node's audit log from a record or a time on, as it is written."""
+"""Follows an audit log of this node from a record or a time on, as it is written: that of this process, or one beside it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from vaultd.audit.reader import AuditReader, RecordsMissing, sequence_at, time_of
+from vaultd.audit.segments import last_sequence
+from vaultd.audit.ties import chain_beside
+from vaultd.engine.audit_proofs import not_found
 from vaultd.errors import OutOfRange, Unavailable
 
 if TYPE_CHECKING:
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 POLL_S: Final = 0.05
 """How often the number of the newest record is looked at: an attribute of an object in memory."""
+BESIDE_POLL_S: Final = 0.2
+"""How often the files of another process's log are looked at."""
 READ_RECORDS: Final = 500
 """A read ends after `READ_BYTES` as well, so that what it finds fits into a message."""
 
@@ -73,19 +78,34 @@ class AuditTail:
         self._log = log
 
     async def follow(
-        self, wanted: RecordFilter, *, after: int | None, start_us: int | None, to_end: bool, heartbeat_s: float
+        self,
+        wanted: RecordFilter,
+        *,
+        after: int | None,
+        start_us: int | None,
+        to_end: bool,
+        heartbeat_s: float,
+        chain_id: bytes = b"",
     ) -> AsyncGenerator[tuple[list[AuditRecord], int], None]:
         """Give matching records, and up to which record everything was looked at; first an empty delivery, and one when it is
         silent for `heartbeat_s`.
 
         after: begin behind this record.  start_us: begin with the first record at or after this time.  Neither: from now on.
-        to_end: stop with the newest record of now.  Raises OutOfRange, reason AUDIT_PRUNED, for records that are gone.
+        to_end: stop with the newest record of now.  chain_id: the chain of another process beside this one's.  Raises OutOfRange,
+        reason AUDIT_PRUNED, for records that are gone, and NotFound for a chain that is not here.
         """
-        log, end = self._log, self._log.sequence
+        log = self._log
+        directory, end, newest = log.directory, log.sequence, self._newest
+        own = not chain_id or chain_id == log.chain_id
+        if not own:
+            beside = await asyncio.to_thread(chain_beside, log.directory, chain_id)
+            if beside is None:
+                raise not_found()
+            directory, end = beside, await asyncio.to_thread(last_sequence, beside)
         if start_us is not None:
-            after = max(0, await asyncio.to_thread(sequence_at, log.directory, start_us) - 1)
+            after = max(0, await asyncio.to_thread(sequence_at, directory, start_us) - 1)
         begin = end if after is None else after
-        reading = _Reading(AuditReader(log.directory, begin, newest=lambda: log.sequence), wanted, start_us)
+        reading = _Reading(AuditReader(directory, begin, newest=newest if own else None), wanted, start_us)
         loop = asyncio.get_running_loop()
         told_s = loop.time()
         yield [], begin
@@ -96,10 +116,15 @@ class AuditTail:
                 if found or loop.time() - told_s >= heartbeat_s:
                     yield found, reading.last
                     told_s = loop.time()
-                if reading.last == before:
+                if reading.last == before and own:
                     await self._more(before, told_s + heartbeat_s)
+                elif reading.last == before:
+                    await asyncio.sleep(BESIDE_POLL_S)
         finally:
             reading.close()
+
+    def _newest(self) -> int:
+        return self._log.sequence
 
     async def _more(self, last: int, until_s: float) -> None:
         """Wait for a record after the last, or for the time of a heartbeat."""

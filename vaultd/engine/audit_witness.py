@@ -131,9 +131,9 @@ class AuditWitness:
         """The newest checkpoint of this process's log; None while sealed."""
         return self._newest
 
-    def mac_key(self) -> bytes:
-        """The key of this log's MACs; raises Unavailable while sealed."""
-        return mac_key(self._ledger.sealer, self._log.chain_id)
+    def mac_key(self, chain_id: bytes = b"") -> bytes:
+        """The key of the MACs of this log, or of a chain beside it; raises Unavailable while sealed."""
+        return mac_key(self._ledger.sealer, chain_id or self._log.chain_id)
 
     # -- with the vault -------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from vaultd.engine.authority import POLICY_KEY, put_policy
-from vaultd.engine.lifecycle import check_etag
+from vaultd.engine.etags import check_etag
 from vaultd.engine.model import PolicyPart
 from vaultd.engine.policy import ROOT, Decision, Policy, PolicyEngine
 from vaultd.engine.policy_change import SET_POLICY, check_change

@@ -104,7 +104,7 @@ class Explainer:
 
     async def refusal(self, caller: Caller, called: str, id: str) -> Explanation:
         """Explain a call that was refused; raises NotFound for an unknown id and for somebody else's call alike."""
-        refusal = self._refusals.get(id)
+        refusal = await self._refusals.find(id)
         for resource in refusal.resources or (ROOT,):
             if not (await self._decider.decide(caller, called, GET_POLICY, resource)).allowed:
                 if not refusal.principal or refusal.principal != caller.principal:

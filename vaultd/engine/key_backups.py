@@ -18,7 +18,7 @@ from vaultd import failpoints
 from vaultd.backends.base import Material
 from vaultd.engine.algorithms import ALGORITHMS, ProtectionLevel
 from vaultd.engine.catalog import key_not_found, no_backend
-from vaultd.engine.lifecycle import key_deleted
+from vaultd.engine.key_reads import key_deleted
 from vaultd.engine.model import Key, KeyState, KeyVersion, VersionState, decode_resource, encode_resource
 from vaultd.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from vaultd.secret import Secret

@@ -12,8 +12,8 @@ from cryptography.utils import CryptographyDeprecationWarning
 from vaultd.backends.base import Material
 from vaultd.engine.algorithms import ProtectionLevel
 from vaultd.engine.catalog import below_minimum, key_not_found, no_backend, version_not_found
+from vaultd.engine.key_reads import key_deleted
 from vaultd.engine.key_wrapping import KeyWrapping, WrappingMethod
-from vaultd.engine.lifecycle import key_deleted
 from vaultd.engine.model import ExportedKey, Key, KeyState, KeyVersion, VersionState
 from vaultd.errors import FailedPrecondition, InvalidArgument
 from vaultd.names import parse_version_name

@@ -22,8 +22,9 @@ from vaultd.store.base import RowKey
 
 if TYPE_CHECKING:
     from vaultd.engine.clock import Clock
+    from vaultd.engine.key_reads import KeyReader
+    from vaultd.engine.key_versions import KeyVersions
     from vaultd.engine.ledger import Changes, Intent, Ledger
-    from vaultd.engine.lifecycle import KeyLifecycle
     from vaultd.engine.model import Key, KeyVersion
     from vaultd.engine.scrubbing import Scrubber
     from vaultd.engine.usage import BudgetBook
@@ -67,14 +68,16 @@ class KeyImport:
     def __init__(
         self,
         ledger: Ledger,
-        lifecycle: KeyLifecycle,
+        keys: KeyReader,
+        key_versions: KeyVersions,
         budgets: BudgetBook,
         wrapping: KeyWrapping,
         clock: Clock,
         scrubber: Scrubber,
     ) -> None:
         self._ledger = ledger
-        self._lifecycle = lifecycle
+        self._keys = keys
+        self._key_versions = key_versions
         self._budgets = budgets
         self._wrapping = wrapping
         self._clock = clock
@@ -95,7 +98,7 @@ class KeyImport:
                 "expire_time must be in the future, and at most 7 days ahead",
                 field="import_job.expire_time",
             )
-        await self._lifecycle.require_vault(vault)
+        await self._keys.require_vault(vault)
         if await self._ledger.read(_at(vault, job)) is not None:
             raise _job_exists()
         active = (ImportJobState.ACTIVE.value,)
@@ -134,7 +137,7 @@ class KeyImport:
 
     async def list_jobs(self, vault: str, after: str, limit: int) -> list[ImportJob]:
         """Read jobs by id, after an id; raises NotFound for a vault that is not there."""
-        await self._lifecycle.require_vault(vault)
+        await self._keys.require_vault(vault)
         return [self._as_of_now(row.resource()) for row in await self._ledger.list(KIND, vault, after, limit, ())]
 
     def _as_of_now(self, job: ImportJob) -> ImportJob:
@@ -162,7 +165,7 @@ class KeyImport:
                 prior = unknown if ask.prior_messages is None else ask.prior_messages
                 await self._budgets.spend_before(changes, key, number, prior)
 
-        return await self._lifecycle.import_version(
+        return await self._key_versions.import_version(
             intent,
             ref,
             ask.etag,

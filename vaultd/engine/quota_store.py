@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from vaultd.engine.lifecycle import check_etag
+from vaultd.engine.etags import check_etag
 from vaultd.engine.model import EACH_PRINCIPAL, Quota
 from vaultd.engine.policy import is_principal
 from vaultd.engine.quotas import CLASSES

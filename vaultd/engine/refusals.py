@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 from vaultd.errors import NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from vaultd.engine.clock import Clock
 
 MAX_REFUSALS: Final = 10_000
@@ -30,11 +32,19 @@ class Refusal:
     at_us: int
 
 
+async def _nowhere(id: str) -> Refusal | None:
+    """There is no neighbour."""
+    del id
+    return None
+
+
 class RefusalLog:
     """The newest refusals by request id and by incident id.  A flood of one principal pushes out its own only."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, elsewhere: Callable[[str], Awaitable[Refusal | None]] = _nowhere) -> None:
+        """`elsewhere` asks the neighbours of this process, whose calls these may have been."""
         self._clock = clock
+        self._elsewhere = elsewhere
         self._by_id: OrderedDict[str, Refusal] = OrderedDict()
         self._incidents: dict[str, str] = {}
         self._of: dict[str, deque[str]] = {}
@@ -74,9 +84,17 @@ class RefusalLog:
         if not mine:
             del self._of[refusal.principal]
 
+    def known(self, id: str) -> Refusal | None:
+        """The refusal of a request id or an incident id, where this process remembers it."""
+        return self._by_id.get(self._incidents.get(id, id))
+
+    async def find(self, id: str) -> Refusal:
+        """The refusal of a request id or an incident id, here or elsewhere; raises NotFound."""
+        return self.known(id) or await self._elsewhere(id) or self.get(id)
+
     def get(self, id: str) -> Refusal:
         """The refusal of a request id or an incident id; raises NotFound."""
-        refusal = self._by_id.get(self._incidents.get(id, id))
+        refusal = self.known(id)
         if refusal is None:
             raise refusal_not_found()
         return refusal

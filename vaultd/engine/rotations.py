@@ -10,8 +10,8 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from vaultd.engine.etags import check_etag
 from vaultd.engine.generators import check_rules, generate, makes_passwords
-from vaultd.engine.lifecycle import check_etag
 from vaultd.engine.rotation_model import KIND, UNDER_WAY, Rotation, RotationPolicy, RotationState
 from vaultd.engine.rotation_steps import asked_for, begin, no_more_retries, promoted, retired
 from vaultd.engine.secrets import NewVersion

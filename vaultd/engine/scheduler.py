@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from vaultd.engine.clock import Clock
     from vaultd.engine.key_grants import Grants
     from vaultd.engine.key_import import KeyImport
+    from vaultd.engine.key_reads import KeyReader
+    from vaultd.engine.key_versions import KeyVersions
     from vaultd.engine.leases import LeaseBook
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
@@ -63,7 +65,9 @@ class Scheduler:
     def __init__(
         self,
         ledger: Ledger,
+        keys: KeyReader,
         lifecycle: KeyLifecycle,
+        key_versions: KeyVersions,
         seal: Seal,
         usage: UsageBook,
         budgets: BudgetBook,
@@ -84,7 +88,9 @@ class Scheduler:
     ) -> None:
         """`leads`: whether this process does what is done once for all that share the store; the others keep their own books."""
         self._ledger = ledger
+        self._keys = keys
         self._lifecycle = lifecycle
+        self._key_versions = key_versions
         self._seal = seal
         self._usage = usage
         self._budgets = budgets
@@ -175,7 +181,7 @@ class Scheduler:
                 event = "destroy"
                 if self.clock_trusted:
                     await self._on_intent(event, str(ref))
-                    await self._lifecycle.destroy_if_due(intent, ref, now_us)
+                    await self._key_versions.destroy_if_due(intent, ref, now_us)
                     self._on_event(event, str(ref), "")
             elif key.kind == "key" and row.state == KeyState.DELETED.value:
                 event = "purge"
@@ -189,9 +195,9 @@ class Scheduler:
                 if announced:
                     self._on_event(f"key_{announced}_notice", str(ref), "")
                 event = "rotate"
-                if await self._lifecycle.rotation_is_due(ref, now_us):
+                if await self._key_versions.rotation_is_due(ref, now_us):
                     await self._on_intent(event, str(ref))
-                    await self._lifecycle.rotate_if_due(intent, ref, now_us)
+                    await self._key_versions.rotate_if_due(intent, ref, now_us)
                     self._on_event(event, str(ref), "")
             elif key.kind == TOKEN_OBJECT:
                 event = "erase_token_object"
@@ -245,10 +251,10 @@ class Scheduler:
     async def _rotate_spent(self, spent: RowKey) -> None:
         ref = KeyRef(spent.scope, spent.id, spent.version)
         try:
-            key = await self._lifecycle.get_key(ref)
+            key = await self._keys.get_key(ref)
             if key.state is KeyState.ACTIVE and key.primary == ref.version and not key.import_only:
                 await self._on_intent("rotate", str(ref))
-                await self._lifecycle.rotate_key(Intent(PRINCIPAL, "scheduler"), KeyRef(ref.vault, ref.key, 0))
+                await self._key_versions.rotate_key(Intent(PRINCIPAL, "scheduler"), KeyRef(ref.vault, ref.key, 0))
                 self._on_event("rotate", str(ref), "MESSAGE_BUDGET")
         except VaultdError as error:
             self._budgets.low.add(spent)

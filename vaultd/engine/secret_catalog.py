@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Final
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from vaultd.engine.model import SecretState, SecretVersion, SecretVersionState, StoredSecret
+from vaultd.engine.secret_aliases import CURRENT, LATEST, PREVIOUS, secret_version_not_found
 from vaultd.engine.secret_payloads import unpad_payload
 from vaultd.engine.secrets import (
-    CURRENT,
     KIND,
-    LATEST,
-    PREVIOUS,
     VERSION_KIND,
     secret_deleted,
     secret_not_found,
-    secret_version_not_found,
     version_expired,
     version_refusal,
 )

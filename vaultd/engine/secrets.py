@@ -22,9 +22,19 @@ from typing import TYPE_CHECKING, Any, Final
 import google_crc32c
 
 from vaultd import failpoints
-from vaultd.engine.lifecycle import check_etag
+from vaultd.engine.etags import check_etag
 from vaultd.engine.model import SecretState, SecretVersion, SecretVersionState, StoredSecret
 from vaultd.engine.rotation_model import drop_rotation
+from vaultd.engine.secret_aliases import (
+    CURRENT,
+    moved_to,
+    named,
+    number_of,
+    require_movable,
+    secret_version_not_found,
+    sorted_out,
+    without,
+)
 from vaultd.engine.secret_payloads import pad_payload
 from vaultd.engine.vaults import vault_in, vault_key
 from vaultd.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
@@ -35,18 +45,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from vaultd.engine.clock import Clock
-    from vaultd.engine.ledger import Changes, Intent, Ledger
+    from vaultd.engine.ledger import Changes, Intent, Ledger, OpenRow
     from vaultd.engine.scrubbing import Scrubber
     from vaultd.names import SecretRef
 
 KIND: Final = "secret"
 VERSION_KIND: Final = "secret_version"
-LATEST: Final = "latest"
-CURRENT: Final = "current"
-PREVIOUS: Final = "previous"
-DEFAULT_KEPT: Final = 100
-MAX_KEPT: Final = 256
-MAX_ALIASES: Final = 32
 MAX_VERSIONS: Final = 10_000
 """Numbers that a secret can give out; rows of destroyed versions stay until the secret is purged."""
 ERASED_AT_ONCE: Final = 250
@@ -80,14 +84,6 @@ def secret_not_found() -> NotFound:
     return NotFound("SECRET_NOT_FOUND", "no such secret; ListSecrets shows the secrets of a vault")
 
 
-def secret_version_not_found() -> NotFound:
-    """The error for a version or an alias that is not there."""
-    return NotFound(
-        "SECRET_VERSION_NOT_FOUND",
-        "no such version or alias; GetSecret shows the aliases of a secret, ListSecretVersions its versions",
-    )
-
-
 def secret_deleted() -> FailedPrecondition:
     """The error for a secret that is soft-deleted."""
     return FailedPrecondition(
@@ -116,18 +112,6 @@ def version_expired() -> FailedPrecondition:
     )
 
 
-def number_of(secret: StoredSecret, ref: SecretRef) -> int:
-    """The number of the version that a name means, `current` for a bare name; raises NotFound."""
-    alias = ref.alias or CURRENT
-    if ref.version:
-        return ref.version
-    own = {LATEST: secret.latest, CURRENT: secret.current, PREVIOUS: secret.previous}
-    number = own[alias] if alias in own else secret.aliases.get(alias, 0)
-    if not number:
-        raise secret_version_not_found()
-    return number
-
-
 class Secrets:
     """Creates secrets and moves them and their versions from state to state."""
 
@@ -141,10 +125,7 @@ class Secrets:
 
     async def get(self, ref: SecretRef) -> StoredSecret:
         """Read a secret, also a soft-deleted one; raises NotFound."""
-        found = await self._ledger.read(RowKey(KIND, ref.vault, ref.secret, 0))
-        if found is None or found.row.state == SecretState.PURGED.value:
-            raise secret_not_found()
-        return found.resource()  # type: ignore[no-any-return]  # a row of kind `secret` holds a StoredSecret
+        return _secret(await self._ledger.read(RowKey(KIND, ref.vault, ref.secret, 0)))
 
     async def list_secrets(self, vault: str, after: str, limit: int, *, deleted: bool) -> list[StoredSecret]:
         """Read secrets by id, after an id; raises NotFound for a vault that is not there."""
@@ -155,10 +136,7 @@ class Secrets:
     async def get_version(self, ref: SecretRef) -> SecretVersion:
         """Read a version by number, alias or bare name; raises NotFound."""
         number = number_of(await self.get(ref), ref)
-        found = await self._ledger.read(RowKey(VERSION_KIND, ref.vault, ref.secret, number))
-        if found is None:
-            raise secret_version_not_found()
-        return found.resource()  # type: ignore[no-any-return]  # a row of kind `secret_version` holds a SecretVersion
+        return _version(await self._ledger.read(RowKey(VERSION_KIND, ref.vault, ref.secret, number)))
 
     async def list_versions(self, ref: SecretRef, after: int = 0, limit: int | None = None) -> list[SecretVersion]:
         """Read versions of a secret after one, oldest first, all or `limit` of them; raises NotFound."""
@@ -171,10 +149,7 @@ class Secrets:
     @staticmethod
     async def secret_in(changes: Changes, ref: SecretRef) -> StoredSecret:
         """The secret as it was before this change, also a soft-deleted one; raises NotFound."""
-        found = await changes.get(RowKey(KIND, ref.vault, ref.secret, 0))
-        if found is None or found.row.state == SecretState.PURGED.value:
-            raise secret_not_found()
-        return found.resource()  # type: ignore[no-any-return]  # a row of kind `secret` holds a StoredSecret
+        return _secret(await changes.get(RowKey(KIND, ref.vault, ref.secret, 0)))
 
     async def active_in(self, changes: Changes, ref: SecretRef) -> StoredSecret:
         """The secret as it was before this change; raises NotFound, or FailedPrecondition when it is soft-deleted."""
@@ -186,10 +161,7 @@ class Secrets:
     @staticmethod
     async def version_in(changes: Changes, secret: StoredSecret, number: int) -> SecretVersion:
         """A version as it was before this change; raises NotFound."""
-        found = await changes.get(RowKey(VERSION_KIND, secret.vault, secret.id, number))
-        if found is None:
-            raise secret_version_not_found()
-        return found.resource()  # type: ignore[no-any-return]  # a row of kind `secret_version` holds a SecretVersion
+        return _version(await changes.get(RowKey(VERSION_KIND, secret.vault, secret.id, number)))
 
     async def put_version_in(
         self, changes: Changes, secret: StoredSecret, new: NewVersion, *, keep_current: bool = False
@@ -307,7 +279,7 @@ class Secrets:
                 raise version_refusal(version.state)
             if version.expire_us is not None and version.expire_us <= changes.now_us:
                 raise version_expired()
-            changed = _named(old, alias, version.number)
+            changed = named(old, alias, version.number)
             return old if changed == old else await self.put_in(changes, changed)
 
         require_movable(alias)
@@ -491,7 +463,7 @@ class Secrets:
             if version.state is SecretVersionState.DESTROYED:
                 return version
             gone = await changes.put_resource(VERSION_KIND, _destroyed(version, changes.now_us))
-            await changes.keep_books(KIND, _without(secret, [version.number]))
+            await changes.keep_books(KIND, without(secret, [version.number]))
             self._scrubber.note()
             return gone
 
@@ -513,7 +485,7 @@ class Secrets:
             old.extend(number for number, since_us in secret.live if since_us and since_us + ttl_us <= now_us)
             if old:
                 await self._destroy_in(changes, secret, old)
-                await changes.keep_books(KIND, _without(secret, old))
+                await changes.keep_books(KIND, without(secret, old))
 
         await self._ledger.mutate(intent, body)
         return old
@@ -532,49 +504,16 @@ class Secrets:
         await self._erase_rest(ref)
 
 
-def moved_to(secret: StoredSecret, number: int) -> StoredSecret:
-    """The secret with another version in service."""
-    if secret.current == number:
-        return secret
-    return replace(secret, current=number, previous=secret.current)
+def _secret(found: OpenRow | None) -> StoredSecret:
+    if found is None or found.row.state == SecretState.PURGED.value:
+        raise secret_not_found()
+    return found.resource()  # type: ignore[no-any-return]  # a row of kind `secret` holds a StoredSecret
 
 
-def sorted_out(secret: StoredSecret, now_us: int) -> tuple[StoredSecret, list[int]]:
-    """The secret with its books in order, and the numbers of the versions that it no longer keeps."""
-    named = {secret.latest, secret.current, secret.previous, *secret.aliases.values()}
-    live = tuple((number, 0 if number in named else since_us or now_us) for number, since_us in secret.live)
-    kept = secret.keep_versions or DEFAULT_KEPT
-    surplus = [number for number, since_us in live[:-kept] if since_us]
-    return _without(replace(secret, live=live), surplus), surplus
-
-
-def require_movable(alias: str) -> None:
-    """Raise InvalidArgument for an alias that follows by itself."""
-    if alias in {LATEST, PREVIOUS}:
-        raise InvalidArgument(
-            "ALIAS_RESERVED",
-            "`latest` and `previous` follow by themselves; set `current`, or a name of your own",
-            field="alias",
-        )
-
-
-def _named(secret: StoredSecret, alias: str, number: int) -> StoredSecret:
-    if alias == CURRENT:
-        return moved_to(secret, number)
-    aliases = {**secret.aliases, alias: number}
-    if len(aliases) > MAX_ALIASES:
-        raise FailedPrecondition(
-            "TOO_MANY_ALIASES",
-            f"a secret has at most {MAX_ALIASES} aliases; remove one with SetAlias without a version",
-        )
-    return replace(secret, aliases=aliases)
-
-
-def _without(secret: StoredSecret, numbers: Sequence[int]) -> StoredSecret:
-    if not numbers:
-        return secret
-    gone = set(numbers)
-    return replace(secret, live=tuple(entry for entry in secret.live if entry[0] not in gone))
+def _version(found: OpenRow | None) -> SecretVersion:
+    if found is None:
+        raise secret_version_not_found()
+    return found.resource()  # type: ignore[no-any-return]  # a row of kind `secret_version` holds a SecretVersion
 
 
 def _destroyed(version: SecretVersion, now_us: int) -> SecretVersion:

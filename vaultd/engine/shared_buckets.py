@@ -39,8 +39,8 @@ _SETS: Final = 8_192
 _SLOTS: Final = 16
 _NAME: Final = 16
 _STATE: Final = 16
-_SLOT: Final = struct.Struct(f"<{_NAME}s{_STATE}sq")
-"""Name of the count; when it is full, in nanoseconds times its rate; the same in nanoseconds."""
+_SLOT: Final = struct.Struct(f"<{_NAME}s{_STATE}sqq")
+"""Name of the count; when it is full, in nanoseconds times its rate; the same in nanoseconds; when it was last looked at."""
 _SET_BYTES: Final = _SLOT.size * _SLOTS
 TABLE_BYTES: Final = _SET_BYTES * _SETS
 _FREE: Final = bytes(_NAME)
@@ -73,21 +73,21 @@ class SharedCounts:
         finally:
             fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, at)
 
-    def find(self, begin: int, name: bytes) -> tuple[int, int]:
-        """Where a name stands in its set, or should, and its state; 0 when it is not there."""
+    def find(self, begin: int, name: bytes) -> tuple[int, int, int]:
+        """Where a name stands in its set, or should, its state, and when it was last looked at; zeroes when it is not there."""
         best, best_full = begin, None
         for at in range(begin, begin + _SET_BYTES, _SLOT.size):
-            found, state, full_ns = _SLOT.unpack_from(self._memory, at)
+            found, state, full_ns, seen_ns = _SLOT.unpack_from(self._memory, at)
             if found == name:
-                return at, int.from_bytes(state, "little", signed=True)
+                return at, int.from_bytes(state, "little", signed=True), seen_ns
             rank = -1 if found == _FREE else full_ns
             if best_full is None or rank < best_full:
                 best, best_full = at, rank
-        return best, 0
+        return best, 0, 0
 
-    def put(self, at: int, name: bytes, full_at: int, full_ns: int) -> None:
+    def put(self, at: int, name: bytes, full_at: int, full_ns: int, seen_ns: int) -> None:
         """Write a count where `find` said."""
-        _SLOT.pack_into(self._memory, at, name, full_at.to_bytes(_STATE, "little", signed=True), full_ns)
+        _SLOT.pack_into(self._memory, at, name, full_at.to_bytes(_STATE, "little", signed=True), full_ns, seen_ns)
 
 
 class SharedBucket:
@@ -118,7 +118,7 @@ class SharedBucket:
         if cost > self.burst:
             return math.inf
         with self._counts.locked(self._name) as begin:
-            at, stored = self._load(begin, now_ns)
+            at, stored, now_ns = self._load(begin, now_ns)
             if self.left_here:
                 stored.give_back(self.left_here)
                 self.left_here = 0
@@ -127,17 +127,22 @@ class SharedBucket:
                 more = min(stored.left(now_ns), self.block - 1)
                 stored.take(more, now_ns)
                 self.left_here, self._taken_ns = more, now_ns
-            self._save(at)
+            self._save(at, now_ns)
         return wait_s
 
-    def _load(self, begin: int, now_ns: int) -> tuple[int, TokenBucket]:
-        at, state = self._counts.find(begin, self._name)
-        self._stored.resume(state, self._window.count, now_ns)
-        return at, self._stored
+    def _load(self, begin: int, now_ns: int) -> tuple[int, TokenBucket, int]:
+        """Where the count stands, and the time: not before others looked at it, while this process waited for its turn.
 
-    def _save(self, at: int) -> None:
+        A bucket that finds its clock gone back is generous, as it should be when that is true.
+        """
+        at, state, seen_ns = self._counts.find(begin, self._name)
+        now_ns = max(now_ns, seen_ns)
+        self._stored.resume(state, self._window.count, now_ns)
+        return at, self._stored, now_ns
+
+    def _save(self, at: int, now_ns: int) -> None:
         full_at = self._stored.full_at
-        self._counts.put(at, self._name, full_at, -(-full_at // self._window.count))
+        self._counts.put(at, self._name, full_at, -(-full_at // self._window.count), now_ns)
 
     def give_back(self, cost: int) -> None:
         """Undo a `take` of the same cost at the same time."""
@@ -147,29 +152,33 @@ class SharedBucket:
         """Put back what is left: this process forgets the bucket."""
         if self.left_here:
             with self._counts.locked(self._name) as begin:
-                at, stored = self._load(begin, self._taken_ns)
+                at, stored, now_ns = self._load(begin, self._taken_ns)
                 stored.give_back(self.left_here)
                 self.left_here = 0
-                self._save(at)
+                self._save(at, now_ns)
 
-    def _now(self, now_ns: int) -> TokenBucket:
+    def _now(self, now_ns: int) -> tuple[TokenBucket, int]:
         with self._counts.locked(self._name) as begin:
-            _, stored = self._load(begin, now_ns)
+            _, stored, now_ns = self._load(begin, now_ns)
         stored.give_back(self.left_here)
-        return stored
+        return stored, now_ns
 
     def wait_s(self, cost: int, now_ns: int) -> float:
         """Return what `take` would, and take nothing."""
-        return self._now(now_ns).wait_s(cost, now_ns)
+        stored, now_ns = self._now(now_ns)
+        return stored.wait_s(cost, now_ns)
 
     def left(self, now_ns: int) -> int:
         """Whole tokens that can be taken now, here."""
-        return self._now(now_ns).left(now_ns)
+        stored, now_ns = self._now(now_ns)
+        return stored.left(now_ns)
 
     def full_at_ns(self, now_ns: int) -> int:
         """When it is full if nobody takes more; now, when it is."""
-        return self._now(now_ns).full_at_ns(now_ns)
+        stored, now_ns = self._now(now_ns)
+        return stored.full_at_ns(now_ns)
 
     def is_full(self, now_ns: int) -> bool:
         """Whether a new bucket would be the same as this one."""
-        return self._now(now_ns).is_full(now_ns)
+        stored, now_ns = self._now(now_ns)
+        return stored.is_full(now_ns)

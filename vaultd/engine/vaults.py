@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from vaultd.engine.lifecycle import check_etag
+from vaultd.engine.etags import check_etag
 from vaultd.engine.model import KeyState, SecretState, Vault, encode_resource
 from vaultd.errors import AlreadyExists, FailedPrecondition, NotFound
 from vaultd.store.base import RowKey

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from vaultd.engine.approvals import DEFAULT_EXPIRY_US
+from vaultd.engine.approval_rules import DEFAULT_EXPIRY_US
 from vaultd.engine.model import Approval, ApprovalRule, ApprovalRules, ApprovalState
 from vaultd.services.convert import duration_us, set_time
 from vaultd_client.v1 import approval_pb2 as pb

@@ -67,7 +67,7 @@ class AuditCalls:
 
     async def VerifyAudit(self, request: pb.VerifyAuditRequest, context: Context) -> pb.VerifyAuditResponse:
         del context
-        found = await self._proofs.verify(request.first_sequence, request.max_records)
+        found = await self._proofs.verify(request.first_sequence, request.max_records, request.chain_id)
         response = pb.VerifyAuditResponse(
             intact=found.bad is None,
             first_sequence=found.first,
@@ -100,8 +100,9 @@ class AuditCalls:
             start_us=request.start_time.ToMicroseconds() if request.HasField("start_time") else None,
             to_end=request.stop_at_end,
             heartbeat_s=interval.ToNanoseconds() / 1e9 if interval.ByteSize() else DEFAULT_HEARTBEAT_S,
+            chain_id=request.chain_id,
         )
-        chain_id = self._witness.chain_id
+        chain_id = request.chain_id or self._witness.chain_id
         async with aclosing(deliveries):
             async for records, sequence in deliveries:
                 yield pb.TailAuditResponse(

@@ -10,7 +10,7 @@ from google.protobuf.empty_pb2 import Empty
 from vaultd.backends.base import TokenKey
 from vaultd.engine.algorithms import ALGORITHMS, ProtectionLevel, default_algorithm
 from vaultd.engine.key_grants import GrantSpec
-from vaultd.engine.lifecycle import KeySpec, KeyUpdate
+from vaultd.engine.key_specs import KeySpec, KeyUpdate
 from vaultd.engine.paging import page_length, page_limit, page_start, page_token
 from vaultd.engine.public_keys import encode_public_key
 from vaultd.errors import InvalidArgument, Unavailable
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
     from vaultd.backends.base import Backend
     from vaultd.engine.key_grants import Grants
+    from vaultd.engine.key_reads import KeyReader
+    from vaultd.engine.key_versions import KeyVersions
     from vaultd.engine.ledger import Ledger
     from vaultd.engine.lifecycle import KeyLifecycle
     from vaultd.engine.usage import BudgetBook, UsageBook
@@ -110,7 +112,9 @@ class KeysService:
 
     def __init__(
         self,
+        keys: KeyReader,
         lifecycle: KeyLifecycle,
+        key_versions: KeyVersions,
         grants: Grants,
         ledger: Ledger,
         usage: UsageBook,
@@ -119,7 +123,9 @@ class KeysService:
         usage_staleness_ms: int,
         transfer: KeyTransfer,
     ) -> None:
+        self._keys = keys
         self._lifecycle = lifecycle
+        self._key_versions = key_versions
         self._grants = grants
         self._ledger = ledger
         self._usage = usage
@@ -160,7 +166,7 @@ class KeysService:
 
     async def GetKey(self, request: pb.GetKeyRequest, context: Context) -> resources_pb2.Key:
         del context
-        return key_message(await self._lifecycle.get_key(parse_key_name(request.name)))
+        return key_message(await self._keys.get_key(parse_key_name(request.name)))
 
     async def ListKeys(self, request: pb.ListKeysRequest, context: Context) -> pb.ListKeysResponse:
         del context
@@ -168,7 +174,7 @@ class KeysService:
         limit = page_limit(request.page_size)
         query = f"keys {vault} {request.show_deleted}"
         after = page_start(self._ledger, query, request.page_token)
-        keys = await self._lifecycle.list_keys(vault, after, limit + 1, deleted=request.show_deleted)
+        keys = await self._keys.list_keys(vault, after, limit + 1, deleted=request.show_deleted)
         messages = [key_message(key) for key in keys]
         length = page_length((message.ByteSize() for message in messages), limit)
         response = pb.ListKeysResponse(keys=messages[:length])
@@ -182,14 +188,14 @@ class KeysService:
 
     async def RotateKey(self, request: pb.RotateKeyRequest, context: Context) -> resources_pb2.KeyVersion:
         ref = parse_key_name(request.name)
-        version = await self._lifecycle.rotate_key(
+        version = await self._key_versions.rotate_key(
             context.intent(request), ref, request.etag, keep_primary=request.keep_primary
         )
         return version_message(version)
 
     async def SetPrimaryVersion(self, request: pb.SetPrimaryVersionRequest, context: Context) -> resources_pb2.Key:
         ref = parse_version_name(request.name)
-        return key_message(await self._lifecycle.set_primary(context.intent(request), ref, request.etag))
+        return key_message(await self._key_versions.set_primary(context.intent(request), ref, request.etag))
 
     async def ListKeyVersions(self, request: pb.ListKeyVersionsRequest, context: Context) -> pb.ListKeyVersionsResponse:
         del context
@@ -197,7 +203,7 @@ class KeysService:
         limit = page_limit(request.page_size)
         query = f"versions {ref}"
         after = int(page_start(self._ledger, query, request.page_token) or 0)
-        versions = await self._lifecycle.list_versions(ref, after, limit + 1)
+        versions = await self._keys.list_versions(ref, after, limit + 1)
         response = pb.ListKeyVersionsResponse(key_versions=[version_message(version) for version in versions[:limit]])
         if len(versions) > limit:
             response.next_page_token = page_token(self._ledger, query, str(versions[limit - 1].number))
@@ -205,29 +211,29 @@ class KeysService:
 
     async def GetKeyVersion(self, request: pb.GetKeyVersionRequest, context: Context) -> resources_pb2.KeyVersion:
         del context
-        return version_message(await self._lifecycle.get_version(parse_key_or_version_name(request.name)))
+        return version_message(await self._keys.get_version(parse_key_or_version_name(request.name)))
 
     async def EnableKeyVersion(self, request: pb.EnableKeyVersionRequest, context: Context) -> resources_pb2.KeyVersion:
         ref = parse_version_name(request.name)
-        return version_message(await self._lifecycle.enable_version(context.intent(request), ref, request.etag))
+        return version_message(await self._key_versions.enable_version(context.intent(request), ref, request.etag))
 
     async def DisableKeyVersion(
         self, request: pb.DisableKeyVersionRequest, context: Context
     ) -> resources_pb2.KeyVersion:
         ref = parse_version_name(request.name)
-        return version_message(await self._lifecycle.disable_version(context.intent(request), ref, request.etag))
+        return version_message(await self._key_versions.disable_version(context.intent(request), ref, request.etag))
 
     async def DestroyKeyVersion(
         self, request: pb.DestroyKeyVersionRequest, context: Context
     ) -> resources_pb2.KeyVersion:
         ref = parse_version_name(request.name)
-        return version_message(await self._lifecycle.destroy_version(context.intent(request), ref, request.etag))
+        return version_message(await self._key_versions.destroy_version(context.intent(request), ref, request.etag))
 
     async def RestoreKeyVersion(
         self, request: pb.RestoreKeyVersionRequest, context: Context
     ) -> resources_pb2.KeyVersion:
         ref = parse_version_name(request.name)
-        return version_message(await self._lifecycle.restore_version(context.intent(request), ref, request.etag))
+        return version_message(await self._key_versions.restore_version(context.intent(request), ref, request.etag))
 
     async def DeleteKey(self, request: pb.DeleteKeyRequest, context: Context) -> resources_pb2.Key:
         ref = parse_key_name(request.name)
@@ -243,7 +249,7 @@ class KeysService:
 
     async def GetPublicKey(self, request: pb.GetPublicKeyRequest, context: Context) -> pb.PublicKey:
         del context
-        version = await self._lifecycle.get_version(parse_key_or_version_name(request.name))
+        version = await self._keys.get_version(parse_key_or_version_name(request.name))
         encoded = encode_public_key(version)
         return pb.PublicKey(
             name=version.name,
@@ -281,11 +287,11 @@ class KeysService:
     async def GetKeyUsage(self, request: pb.GetKeyUsageRequest, context: Context) -> pb.GetKeyUsageResponse:
         del context
         ref = parse_key_name(request.name)
-        key = await self._lifecycle.get_key(ref)
+        key = await self._keys.get_key(ref)
         totals = await self._usage.totals(key.uid)
         response = pb.GetKeyUsageResponse()
         response.staleness.FromMilliseconds(self._usage_staleness_ms)
-        for version in await self._lifecycle.list_versions(ref):
+        for version in await self._keys.list_versions(ref):
             usage = totals.get(version.number)
             entry = response.versions.add(key_version=version.name)
             if usage is not None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import vaultd
 from vaultd import failpoints
+from vaultd.durable import sync_directory
 from vaultd.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument
 from vaultd.store import files, migrations, sqlite_backup
 from vaultd.store import sqlite_queries as queries
@@ -125,7 +126,7 @@ def restore_backup(directory: Path, into: Path) -> Manifest:
             os.link(name, into)  # like rename, but never over a file that came meanwhile
         finally:
             os.unlink(name)
-        files.sync_directory(into.parent)
+        sync_directory(into.parent)
     except FileExistsError as error:
         raise AlreadyExists("STORE_EXISTS", f"{into} exists: restore onto a blank host") from error
     except OSError as error:
@@ -168,8 +169,8 @@ def _describe(directory: Path) -> Manifest:
         files.sync_file(unfinished)
         failpoints.hit("backup.before_manifest")
         unfinished.rename(directory / MANIFEST)
-        files.sync_directory(directory)
-        files.sync_directory(directory.parent)
+        sync_directory(directory)
+        sync_directory(directory.parent)
     except OSError as error:
         raise files.as_vaultd_error(error) from error
     return verify_backup(directory)

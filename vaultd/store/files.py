@@ -40,16 +40,7 @@ def require_private(path: Path) -> None:
 
 def sync_file(path: Path) -> None:
     """Make the file's bytes durable.  Never on a database that this process has open: see `create_private`."""
-    _sync(path, os.O_RDWR)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from vaultd import failpoints
+from vaultd.durable import sync_directory
 from vaultd.errors import FailedPrecondition, Unavailable
 from vaultd.store import files, migrations, sqlite_backup
 from vaultd.store import sqlite_queries as queries
@@ -219,7 +220,7 @@ def _prepare(path: Path) -> Path:
             )
         try:
             files.create_private(path)
-            files.sync_directory(path.parent)
+            sync_directory(path.parent)
         except FileExistsError:
             files.require_private(path)
         for companion in (path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):

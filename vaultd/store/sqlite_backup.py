@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from vaultd import failpoints
+from vaultd.durable import sync_directory
 from vaultd.errors import AlreadyExists, DataLoss
 from vaultd.store import files
 
@@ -33,7 +34,7 @@ def copy(source: sqlite3.Connection, into: Path) -> None:
             target.execute("PRAGMA journal_mode=DELETE").fetchone()
             require_integrity(target)
         files.sync_file(into)
-        files.sync_directory(into.parent)
+        sync_directory(into.parent)
         failpoints.hit("backup.synced")
     except OSError as error:
         into.unlink(missing_ok=True)

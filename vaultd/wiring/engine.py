@@ -22,11 +22,15 @@ from vaultd.engine.key_backups import KeyBackups
 from vaultd.engine.key_export import KeyExport
 from vaultd.engine.key_grants import Grants
 from vaultd.engine.key_import import KeyImport
+from vaultd.engine.key_material import KeyMaterial
+from vaultd.engine.key_reads import KeyReader
+from vaultd.engine.key_specs import LifecycleLimits
+from vaultd.engine.key_versions import KeyVersions
 from vaultd.engine.key_wrapping import KeyWrapping
 from vaultd.engine.labels import LabelBook
 from vaultd.engine.leases import LeaseBook
 from vaultd.engine.ledger import Ledger
-from vaultd.engine.lifecycle import KeyLifecycle, LifecycleLimits
+from vaultd.engine.lifecycle import KeyLifecycle
 from vaultd.engine.neighbours import ALONE
 from vaultd.engine.quota_store import Quotas
 from vaultd.engine.quotas import CLASSES, RateLimiter, configured_quota, new_bucket
@@ -88,7 +92,9 @@ class Engine:
     backends: Mapping[ProtectionLevel, Backend]
     software: SoftwareBackend
     catalog: KeyCatalog
+    keys: KeyReader
     lifecycle: KeyLifecycle
+    key_versions: KeyVersions
     transit: Transit
     lane: BulkLane
     vaults: Vaults
@@ -167,7 +173,10 @@ def build_engine(
         deletion_retention_us=settings.lifecycle.deletion_retention_s * SECOND_US,
     )
     scrubber = Scrubber(store)
-    lifecycle = KeyLifecycle(ledger, backends, tokens, clock, limits, scrubber)
+    keys = KeyReader(ledger)
+    material = KeyMaterial(ledger, backends, tokens, scrubber)
+    lifecycle = KeyLifecycle(ledger, keys, material, clock, limits)
+    key_versions = KeyVersions(ledger, keys, material)
     secrets = Secrets(ledger, clock, limits.deletion_retention_us, scrubber)
     secret_catalog = SecretCatalog(ledger, describe_version, settings.secrets.max_cached_mib * 1024 * 1024)
     lane = BulkLane()
@@ -192,7 +201,7 @@ def build_engine(
         leads,
     )
     wrapping = KeyWrapping(software)
-    imports = KeyImport(ledger, lifecycle, budgets, wrapping, clock, scrubber)
+    imports = KeyImport(ledger, keys, key_versions, budgets, wrapping, clock, scrubber)
     labels = LabelBook(ledger)
     access = AccessBook(ledger, clock)
     methods = quota_methods(RULES)
@@ -226,7 +235,9 @@ def build_engine(
     decider = Decider(authority, labels, clock)
     scheduler = Scheduler(
         ledger,
+        keys,
         lifecycle,
+        key_versions,
         seal,
         usage,
         budgets,
@@ -254,7 +265,9 @@ def build_engine(
         backends=backends,
         software=software,
         catalog=catalog,
+        keys=keys,
         lifecycle=lifecycle,
+        key_versions=key_versions,
         transit=Transit(catalog, ledger, clock, lane),
         lane=lane,
         vaults=Vaults(ledger),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +18,7 @@ from vaultd.engine.audit_witness import AuditWitness
 from vaultd.engine.clock import SystemClock
 from vaultd.engine.neighbours import ALONE
 from vaultd.engine.overload import PROBE_S, InFlight, LoadShedder
-from vaultd.engine.refusals import RefusalLog
+from vaultd.engine.refusals import Refusal, RefusalLog
 from vaultd.engine.scheduler import PRINCIPAL as SCHEDULER
 from vaultd.engine.seal import SealState
 from vaultd.errors import DataLoss, Unavailable, VaultdError
@@ -63,6 +64,12 @@ HEALTH_NOTICE_S: Final = 0.1
 CENSUS_CHECK_S: Final = 1.0
 
 _log = structlog.get_logger("vaultd")
+
+
+async def refusal_of(siblings: Siblings, id: str) -> Refusal | None:
+    """What another worker remembers of a refused call."""
+    found = await siblings.refusal(id)
+    return Refusal(**{**found, "resources": tuple(found["resources"])}) if found else None
 
 
 class Server:
@@ -158,6 +165,8 @@ class Server:
         self._identity = Identity(
             self._trust.bundles, self.engine.revocations, self._clock, self._issuers.tokens, self._issuers.pairs
         )
+        elsewhere = [partial(refusal_of, siblings)] if siblings is not None else []
+        self.refusals = RefusalLog(self._clock, *elsewhere)
         self.chain = self._build_chain()
         self.port = 0
         self.tls_port = 0
@@ -231,9 +240,17 @@ class Server:
 
     def _build_chain(self) -> Chain:
         engine, limits = self.engine, self._settings.limits
-        refusals = RefusalLog(self._clock)
         return Chain(
-            make_routes(self._settings, engine, self._clock, self.board, self._audit_log, self.witness, refusals),
+            make_routes(
+                self._settings,
+                engine,
+                self._clock,
+                self.board,
+                self._audit_log,
+                self.witness,
+                self.refusals,
+                self._siblings,
+            ),
             self._identity,
             Throttle(
                 engine.limiter,
@@ -247,7 +264,7 @@ class Server:
             ApprovalStep(engine.approvals, self._audit),
             self._audit,
             self.observing.step,
-            refusals,
+            self.refusals,
             self._on_incident,
             self._on_data_loss,
             ChainLimits(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from vaultd.engine.refusals import RefusalLog
     from vaultd.interceptors.routes import Route
     from vaultd.wiring.engine import Engine
+    from vaultd.workers.siblings import Siblings
 
 
 REFLECTION_V1: Final = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
@@ -52,14 +53,18 @@ def make_routes(
     audit_log: AuditLog,
     witness: AuditWitness,
     refusals: RefusalLog,
+    siblings: Siblings | None = None,
 ) -> dict[str, Route]:
     """Every method that is served, by its path, with its rule."""
+    proofs = AuditProofs(audit_log, witness, *([siblings.sign] if siblings is not None else []))
     services: dict[ServiceDescriptor, object] = {
         crypto_pb2.DESCRIPTOR.services_by_name["CryptoService"]: CryptoService(
             engine.transit, engine.vaults, engine.backends, engine.lane
         ),
         keys_pb2.DESCRIPTOR.services_by_name["KeysService"]: KeysService(
+            engine.keys,
             engine.lifecycle,
+            engine.key_versions,
             engine.grants,
             engine.ledger,
             engine.usage,
@@ -86,7 +91,7 @@ def make_routes(
             _policy_calls(engine, clock, refusals),
             engine.revocations,
             WatchCalls(engine.watch),
-            AuditCalls(AuditProofs(audit_log, witness), AuditTail(audit_log), witness),
+            AuditCalls(proofs, AuditTail(audit_log), witness),
         ),
         health_pb2.DESCRIPTOR.services_by_name["Health"]: HealthService(board),
     }

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
         WrongEventLoop,
     )
     from vaultd_client.info import CallInfo
+    from vaultd_client.local_keys import AsyncLocalKeys, LocalKeys
+    from vaultd_client.secret_cache import AsyncSecretCache, SecretCache, SecretValue
     from vaultd_client.settings import BatchLimits, TokenFile
     from vaultd_client.sync import Client
     from vaultd_client.watching import Freshness
@@ -51,6 +53,8 @@ __all__ = [
     "AlreadyExists",
     "AsyncClient",
     "AsyncEnvelopeAead",
+    "AsyncLocalKeys",
+    "AsyncSecretCache",
     "BatchLimits",
     "CallInfo",
     "Cancelled",
@@ -70,10 +74,13 @@ __all__ = [
     "Freshness",
     "InternalError",
     "InvalidArgument",
+    "LocalKeys",
     "NotFound",
     "OutOfRange",
     "PermissionDenied",
     "ResourceExhausted",
+    "SecretCache",
+    "SecretValue",
     "TokenFile",
     "Unauthenticated",
     "Unavailable",
@@ -86,6 +93,11 @@ __all__ = [
 _PLACES: Final = {
     "AsyncClient": "aio",
     "AsyncEnvelopeAead": "envelope",
+    "AsyncLocalKeys": "local_keys",
+    "AsyncSecretCache": "secret_cache",
+    "LocalKeys": "local_keys",
+    "SecretCache": "secret_cache",
+    "SecretValue": "secret_cache",
     "DataKeyLimits": "data_keys",
     "EnvelopeAead": "envelope",
     "Client": "sync",

@@ -15,13 +15,14 @@ from vaultd_client.followers import TaskFollower, watch_async
 from vaultd_client.generated.aio import AsyncMethods
 from vaultd_client.generated.table import BATCHES, WATCH
 from vaultd_client.lanes import Lane
-from vaultd_client.settings import AsyncTokenProvider, BatchLimits, Environment, Settings, TokenFile
+from vaultd_client.settings import AsyncTokenProvider, BatchLimits, Environment, Settings
+from vaultd_client.spans import Tracing, whole_stream
 from vaultd_client.tls import TlsFiles
 from vaultd_client.trace import call_metadata, current_traceparent
 from vaultd_client.watching import Changes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Sequence
 
     from vaultd_client.info import CallInfo
     from vaultd_client.method import Method, Request, Response
@@ -76,6 +77,7 @@ class AsyncClient(AsyncMethods):
         self._files = TlsFiles(self._settings)
         self._token = token
         self._trace = trace
+        self._tracing = Tracing() if trace is current_traceparent else None  # else traces are the program's own affair
         self._checksums = checksums and FAST
         self._pid = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -96,13 +98,14 @@ class AsyncClient(AsyncMethods):
         batch: BatchLimits | None = None,
         trace: TraceProvider = current_traceparent,
     ) -> Self:
-        """A client of VAULTD_ADDR, with VAULTD_CA, VAULTD_CERT, VAULTD_KEY, VAULTD_SERVER_NAME and VAULTD_TOKEN_FILE.
+        """A client of VAULTD_ADDR, with VAULTD_CA, VAULTD_CERT, VAULTD_KEY, VAULTD_SERVER_NAME and VAULTD_TOKEN_FILE;
+        what they do not say comes from the profile VAULTD_PROFILE, if that is set (docs/vaultctl.md).
 
         Raises ConfigurationError.
         """
         found = Environment.read()
-        if token is None and found.token_file is not None:
-            token = TokenFile(found.token_file)
+        if token is None:
+            token = found.async_token()
         return cls(
             found.address,
             ca=found.ca,
@@ -177,15 +180,33 @@ class AsyncClient(AsyncMethods):
         if timeout_s is None:
             timeout_s = self._settings.timeout_s or transport.pilot.config.timeout_s(method)
         deadline = asyncio.get_running_loop().time() + timeout_s
+        traced = None if self._tracing is None else self._tracing.begin(method, request, info)
+        if traced is None:
+            answer = await self._send(transport, method, request, deadline, token, self._trace(), info)
+            if self._checksums:
+                check_answer(method, answer)
+        else:
+            with traced:
+                answer = await self._send(transport, method, request, deadline, token, traced.traceparent, traced)
+                if self._checksums:
+                    check_answer(method, answer)
+        return answer  # type: ignore[no-any-return]  # grpc's stubs know no types of messages
+
+    def _send(
+        self,
+        transport: AsyncTransport,
+        method: Method[Any, Any],
+        request: Any,
+        deadline: float,
+        token: str | None,
+        traceparent: str | None,
+        info: CallInfo | None,
+    ) -> Awaitable[Any]:
         batch_method = BATCHES.get(method) if self._settings.coalesce else None
         if batch_method is None:
-            answer = await transport.invoke(method, request, deadline, token, self._trace(), info)
-        else:
-            lane = self._lanes.get((method, token)) or self._new_lane(method, batch_method, token)
-            answer = await lane.call(request, deadline, info, self._trace())
-        if self._checksums:
-            check_answer(method, answer)
-        return answer  # type: ignore[no-any-return]  # grpc's stubs know no types of messages
+            return transport.invoke(method, request, deadline, token, traceparent, info)
+        lane = self._lanes.get((method, token)) or self._new_lane(method, batch_method, token)
+        return lane.call(request, deadline, info, traceparent)
 
     def _new_lane(self, method: Method[Any, Any], batch_method: Method[Any, Any], token: str | None) -> Lane:
         if len(self._lanes) >= MAX_LANES:
@@ -216,9 +237,12 @@ class AsyncClient(AsyncMethods):
         self, method: Method[Request, Response], request: Request, timeout_s: float | None, info: CallInfo | None
     ) -> AsyncGenerator[Response]:
         transport = self._connected()
-        metadata = call_metadata(await self._fresh_token(), self._trace())
-        async for answer in transport.server_stream(method, request, timeout_s, metadata, info):
-            yield answer
+        token = await self._fresh_token()
+        tracing = None if method is WATCH else self._tracing  # which has no end to tell of
+        with whole_stream(tracing, method, info, self._trace) as (call, traceparent):
+            metadata = call_metadata(token, traceparent)
+            async for answer in transport.server_stream(method, request, timeout_s, metadata, call):
+                yield answer
 
     async def _bidi_stream(
         self,
@@ -228,9 +252,11 @@ class AsyncClient(AsyncMethods):
         info: CallInfo | None,
     ) -> AsyncIterator[Response]:
         transport = self._connected()
-        metadata = call_metadata(await self._fresh_token(), self._trace())
-        async for answer in transport.bidi_stream(method, requests, timeout_s, metadata, info):
-            yield answer
+        token = await self._fresh_token()
+        with whole_stream(self._tracing, method, info, self._trace) as (call, traceparent):
+            metadata = call_metadata(token, traceparent)
+            async for answer in transport.bidi_stream(method, requests, timeout_s, metadata, call):
+                yield answer
 
     async def _client_stream(
         self,
@@ -240,6 +266,8 @@ class AsyncClient(AsyncMethods):
         info: CallInfo | None,
     ) -> Response:
         transport = self._connected()
-        metadata = call_metadata(await self._fresh_token(), self._trace())
-        answer: Response = await transport.client_stream(method, requests, timeout_s, metadata, info)
+        token = await self._fresh_token()
+        with whole_stream(self._tracing, method, info, self._trace) as (call, traceparent):
+            metadata = call_metadata(token, traceparent)
+            answer: Response = await transport.client_stream(method, requests, timeout_s, metadata, call)
         return answer

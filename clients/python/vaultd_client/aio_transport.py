@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from vaultd_client.connection import CLOSE_GRACE_S, Connection
 from vaultd_client.course import Course, Pilot
 from vaultd_client.errors import ClientClosed, Refusal, VaultdError, error_of_call, make_error
 from vaultd_client.tls import Material, TlsFiles, channel_options, credentials_of
@@ -20,27 +21,6 @@ if TYPE_CHECKING:
     from vaultd_client.info import CallInfo
     from vaultd_client.method import Method
     from vaultd_client.settings import Settings
-
-CLOSE_GRACE_S: Final = 30.0
-"""How long calls on a connection with old certificates may go on."""
-
-
-class _Connection:
-    """A channel to one address, and its callables."""
-
-    __slots__ = ("_callables", "channel")
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.channel = channel
-        self._callables: dict[str, Any] = {}
-
-    def callable(self, method: Method[Any, Any], kind: str) -> Any:
-        found = self._callables.get(method.path)
-        if found is None:
-            make = getattr(self.channel, kind)
-            found = make(method.path, method.request.SerializeToString, method.response.FromString)
-            self._callables[method.path] = found
-        return found
 
 
 def _error_of(failed: grpc.aio.AioRpcError, method: Method[Any, Any]) -> VaultdError:
@@ -57,7 +37,7 @@ class AsyncTransport:
         self.pilot = Pilot(settings.addresses)
         self._clock = asyncio.get_running_loop().time
         self._material: Material | None = None
-        self._connections: dict[str, _Connection] = {}
+        self._connections: dict[str, Connection[grpc.aio.Channel]] = {}
         self._closed = False
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -103,7 +83,7 @@ class AsyncTransport:
                 raise error from None
             await asyncio.sleep(wait_s)
 
-    def _connection(self, endpoint: Endpoint, now: float) -> _Connection:
+    def _connection(self, endpoint: Endpoint, now: float) -> Connection[grpc.aio.Channel]:
         material = self._files.current(now)
         if material is not self._material:
             for old in self._connections.values():
@@ -114,10 +94,10 @@ class AsyncTransport:
         if found is None:
             options = channel_options(self._settings, endpoint.address)
             channel = grpc.aio.secure_channel(endpoint.address, credentials_of(material), options=options)
-            found = self._connections[endpoint.address] = _Connection(channel)
+            found = self._connections[endpoint.address] = Connection(channel)
         return found
 
-    def _retire(self, connection: _Connection) -> None:
+    def _retire(self, connection: Connection[grpc.aio.Channel]) -> None:
         """Let calls under way end; the next ones go over a new connection with the new files."""
         task = asyncio.get_running_loop().create_task(connection.channel.close(CLOSE_GRACE_S))
         self._closing.add(task)
@@ -129,7 +109,7 @@ class AsyncTransport:
         self, method: Method[Any, Any], request: Any, timeout_s: float | None, metadata: Any, info: CallInfo | None
     ) -> AsyncIterator[Any]:
         """One request, many answers.  Raises VaultdError."""
-        endpoint, connection = self._pick(method)
+        endpoint, connection = self._pick(method, info)
         call = connection.callable(method, "unary_stream")(request, timeout=timeout_s, metadata=metadata)
         async for answer in self._read(method, call, endpoint, info):
             yield answer
@@ -143,7 +123,7 @@ class AsyncTransport:
         info: CallInfo | None,
     ) -> AsyncIterator[Any]:
         """Many requests, many answers.  Raises VaultdError."""
-        endpoint, connection = self._pick(method)
+        endpoint, connection = self._pick(method, info)
         call = connection.callable(method, "stream_stream")(requests, timeout=timeout_s, metadata=metadata)
         async for answer in self._read(method, call, endpoint, info):
             yield answer
@@ -157,7 +137,7 @@ class AsyncTransport:
         info: CallInfo | None,
     ) -> Any:
         """Many requests, one answer.  Raises VaultdError."""
-        endpoint, connection = self._pick(method)
+        endpoint, connection = self._pick(method, info)
         call = connection.callable(method, "stream_unary")(requests, timeout=timeout_s, metadata=metadata)
         try:
             answer = await call
@@ -167,9 +147,11 @@ class AsyncTransport:
             info.take(await call.trailing_metadata())
         return answer
 
-    def _pick(self, method: Method[Any, Any]) -> tuple[Endpoint, _Connection]:
+    def _pick(self, method: Method[Any, Any], info: CallInfo | None) -> tuple[Endpoint, Connection[grpc.aio.Channel]]:
         now = self._clock()
         endpoint = self.pilot.endpoints.pick(now, (), method.path)
+        if info is not None:
+            info.address = endpoint.address
         return endpoint, self._connection(endpoint, now)
 
     async def _read(

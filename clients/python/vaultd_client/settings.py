@@ -27,6 +27,7 @@ CA: Final = "VAULTD_CA"
 CERTIFICATE: Final = "VAULTD_CERT"
 KEY: Final = "VAULTD_KEY"
 SERVER_NAME: Final = "VAULTD_SERVER_NAME"
+PROFILE: Final = "VAULTD_PROFILE"
 TOKEN_FILE: Final = "VAULTD_TOKEN_FILE"  # noqa: S105  # the name of a variable
 
 
@@ -105,15 +106,43 @@ class Environment:
     key: str | None
     server_name: str | None
     token_file: str | None
+    token_command: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, variables: Mapping[str, str] | None = None) -> Environment:
-        """Read them.  Raises ConfigurationError when VAULTD_ADDR is missing."""
+        """Read them, and below them what the profile says that VAULTD_PROFILE names.  Raises ConfigurationError."""
         found = os.environ if variables is None else variables
+        if not found.get(PROFILE):
+            return cls.of(found)
+        from vaultd_client.profiles import config_path, read_profiles
+
+        filled, command = read_profiles(config_path(found)).get(found[PROFILE]).below(found)
+        return cls.of(filled, command)
+
+    @classmethod
+    def of(cls, found: Mapping[str, str], token_command: tuple[str, ...] = ()) -> Environment:
+        """What the variables say, and nothing else.  Raises ConfigurationError when VAULTD_ADDR is missing."""
         if not found.get(ADDRESS):
             raise ConfigurationError(f"{ADDRESS} is not set; it is HOST:PORT, several with commas between them")
         names = (CA, CERTIFICATE, KEY, SERVER_NAME, TOKEN_FILE)
-        return cls(found[ADDRESS], *(found.get(name) or None for name in names))
+        ca, certificate, key, server_name, token_file = (found.get(name) or None for name in names)
+        return cls(found[ADDRESS], ca, certificate, key, server_name, token_file, token_command)
+
+    def token(self) -> TokenProvider | None:
+        """What gives the tokens, if these are to say who calls."""
+        if self.token_command:
+            from vaultd_client.token_command import TokenCommand
+
+            return TokenCommand(self.token_command)
+        return None if self.token_file is None else TokenFile(self.token_file)
+
+    def async_token(self) -> AsyncTokenProvider | None:
+        """The same for an event loop."""
+        if self.token_command:
+            from vaultd_client.token_command import TokenCommand
+
+            return TokenCommand(self.token_command).soon
+        return self.token()
 
 
 class TokenFile:

@@ -13,7 +13,8 @@ from vaultd_client.errors import ClientClosed, ForkedClient
 from vaultd_client.followers import ThreadFollower, watch
 from vaultd_client.generated.sync import SyncMethods
 from vaultd_client.generated.table import BATCHES, WATCH
-from vaultd_client.settings import BatchLimits, Environment, Settings, TokenFile, TokenProvider
+from vaultd_client.settings import BatchLimits, Environment, Settings, TokenProvider
+from vaultd_client.spans import Tracing, whole_stream
 from vaultd_client.sync_lanes import SyncLane
 from vaultd_client.sync_transport import SyncTransport
 from vaultd_client.tls import TlsFiles
@@ -77,6 +78,7 @@ class Client(SyncMethods):
         self._files = TlsFiles(self._settings)
         self._token = token
         self._trace = trace
+        self._tracing = Tracing() if trace is current_traceparent else None  # else traces are the program's own affair
         self._checksums = checksums and FAST
         self._pid = 0
         self._lock = threading.Lock()
@@ -97,13 +99,14 @@ class Client(SyncMethods):
         batch: BatchLimits | None = None,
         trace: TraceProvider = current_traceparent,
     ) -> Self:
-        """A client of VAULTD_ADDR, with VAULTD_CA, VAULTD_CERT, VAULTD_KEY, VAULTD_SERVER_NAME and VAULTD_TOKEN_FILE.
+        """A client of VAULTD_ADDR, with VAULTD_CA, VAULTD_CERT, VAULTD_KEY, VAULTD_SERVER_NAME and VAULTD_TOKEN_FILE;
+        what they do not say comes from the profile VAULTD_PROFILE, if that is set (docs/vaultctl.md).
 
         Raises ConfigurationError.
         """
         found = Environment.read()
-        if token is None and found.token_file is not None:
-            token = TokenFile(found.token_file)
+        if token is None:
+            token = found.token()
         return cls(
             found.address,
             ca=found.ca,
@@ -177,15 +180,33 @@ class Client(SyncMethods):
         if timeout_s is None:
             timeout_s = self._settings.timeout_s or transport.pilot.config.timeout_s(method)
         deadline = time.monotonic() + timeout_s
+        traced = None if self._tracing is None else self._tracing.begin(method, request, info)
+        if traced is None:
+            answer = self._send(transport, method, request, deadline, token, self._trace(), info)
+            if self._checksums:
+                check_answer(method, answer)
+        else:
+            with traced:
+                answer = self._send(transport, method, request, deadline, token, traced.traceparent, traced)
+                if self._checksums:
+                    check_answer(method, answer)
+        return answer  # type: ignore[no-any-return]  # grpc's stubs know no types of messages
+
+    def _send(
+        self,
+        transport: SyncTransport,
+        method: Method[Any, Any],
+        request: Any,
+        deadline: float,
+        token: str | None,
+        traceparent: str | None,
+        info: CallInfo | None,
+    ) -> Any:
         batch_method = BATCHES.get(method) if self._settings.coalesce else None
         if batch_method is None:
-            answer = transport.invoke(method, request, deadline, token, self._trace(), info)
-        else:
-            lane = self._lanes.get((method, token)) or self._new_lane(transport, method, batch_method, token)
-            answer = lane.call(request, deadline, info, self._trace())
-        if self._checksums:
-            check_answer(method, answer)
-        return answer  # type: ignore[no-any-return]  # grpc's stubs know no types of messages
+            return transport.invoke(method, request, deadline, token, traceparent, info)
+        lane = self._lanes.get((method, token)) or self._new_lane(transport, method, batch_method, token)
+        return lane.call(request, deadline, info, traceparent)
 
     def _new_lane(
         self, transport: SyncTransport, method: Method[Any, Any], batch_method: Method[Any, Any], token: str | None
@@ -215,8 +236,10 @@ class Client(SyncMethods):
         self, method: Method[Request, Response], request: Request, timeout_s: float | None, info: CallInfo | None
     ) -> Iterator[Response]:
         transport = self._connected()
-        metadata = call_metadata(self._fresh_token(), self._trace())
-        yield from transport.server_stream(method, request, timeout_s, metadata, info)
+        token = self._fresh_token()
+        tracing = None if method is WATCH else self._tracing  # which has no end to tell of
+        with whole_stream(tracing, method, info, self._trace) as (call, traceparent):
+            yield from transport.server_stream(method, request, timeout_s, call_metadata(token, traceparent), call)
 
     def _bidi_stream(
         self,
@@ -226,8 +249,9 @@ class Client(SyncMethods):
         info: CallInfo | None,
     ) -> Iterator[Response]:
         transport = self._connected()
-        metadata = call_metadata(self._fresh_token(), self._trace())
-        yield from transport.bidi_stream(method, requests, timeout_s, metadata, info)
+        token = self._fresh_token()
+        with whole_stream(self._tracing, method, info, self._trace) as (call, traceparent):
+            yield from transport.bidi_stream(method, requests, timeout_s, call_metadata(token, traceparent), call)
 
     def _client_stream(
         self,
@@ -237,6 +261,8 @@ class Client(SyncMethods):
         info: CallInfo | None,
     ) -> Response:
         transport = self._connected()
-        metadata = call_metadata(self._fresh_token(), self._trace())
-        answer: Response = transport.client_stream(method, requests, timeout_s, metadata, info)
+        token = self._fresh_token()
+        with whole_stream(self._tracing, method, info, self._trace) as (call, traceparent):
+            metadata = call_metadata(token, traceparent)
+            answer: Response = transport.client_stream(method, requests, timeout_s, metadata, call)
         return answer

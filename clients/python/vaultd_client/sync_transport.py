@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from vaultd_client.connection import CLOSE_GRACE_S, Connection
 from vaultd_client.course import Course, Pilot
 from vaultd_client.errors import ClientClosed, VaultdError, error_of_call
 from vaultd_client.tls import Material, TlsFiles, channel_options, credentials_of
@@ -21,26 +22,30 @@ if TYPE_CHECKING:
     from vaultd_client.method import Method
     from vaultd_client.settings import Settings
 
-CLOSE_GRACE_S: Final = 30.0
-"""How long calls on a connection with old certificates may go on."""
 
+class _Connection(Connection[grpc.Channel]):
+    """A channel of threads, which is mended while no call waits on it."""
 
-class _Connection:
-    """A channel to one address, and its callables."""
-
-    __slots__ = ("_callables", "channel")
+    __slots__ = ("_mending",)
 
     def __init__(self, channel: grpc.Channel) -> None:
-        self.channel = channel
-        self._callables: dict[str, Any] = {}
+        super().__init__(channel)
+        self._mending = False
 
-    def callable(self, method: Method[Any, Any], kind: str) -> Any:
-        found = self._callables.get(method.path)
-        if found is None:
-            make = getattr(self.channel, kind)
-            found = make(method.path, method.request.SerializeToString, method.response.FromString)
-            self._callables[method.path] = found
-        return found
+    def mend(self) -> None:
+        """After a call that found no connection: connect again behind the calls, until there is one.
+
+        A channel of threads moves only while somebody waits on it, and a call on one that is broken does not wait.  So callers with
+        pauses between their calls would find the server gone for ever.  gRPC's own thread waits, and ends with the mending.
+        """
+        if not self._mending:
+            self._mending = True
+            self.channel.subscribe(self._on_state, try_to_connect=True)
+
+    def _on_state(self, state: grpc.ChannelConnectivity) -> None:
+        if state is grpc.ChannelConnectivity.READY:
+            self.channel.unsubscribe(self._on_state)
+            self._mending = False
 
 
 class SyncTransport:
@@ -76,6 +81,7 @@ class SyncTransport:
                 answer, call = callable_.with_call(request, timeout=deadline - now, metadata=metadata)
             except grpc.RpcError as failed:
                 error = _error_of(failed, method)
+                self._mend(error, endpoint)
             except VaultdError as refused:
                 error = refused
             except ValueError:
@@ -119,7 +125,7 @@ class SyncTransport:
         self, method: Method[Any, Any], request: Any, timeout_s: float | None, metadata: Any, info: CallInfo | None
     ) -> Iterator[Any]:
         """One request, many answers.  Raises VaultdError."""
-        endpoint, connection = self._pick(method)
+        endpoint, connection = self._pick(method, info)
         call = connection.callable(method, "unary_stream")(request, timeout=timeout_s, metadata=metadata)
         yield from self._read(method, call, endpoint, info)
 
@@ -132,7 +138,7 @@ class SyncTransport:
         info: CallInfo | None,
     ) -> Iterator[Any]:
         """Many requests, many answers.  Raises VaultdError."""
-        endpoint, connection = self._pick(method)
+        endpoint, connection = self._pick(method, info)
         call = connection.callable(method, "stream_stream")(iter(requests), timeout=timeout_s, metadata=metadata)
         yield from self._read(method, call, endpoint, info)
 
@@ -145,7 +151,7 @@ class SyncTransport:
         info: CallInfo | None,
     ) -> Any:
         """Many requests, one answer.  Raises VaultdError."""
-        endpoint, connection = self._pick(method)
+        endpoint, connection = self._pick(method, info)
         make = connection.callable(method, "stream_unary")
         try:
             answer, call = make.with_call(iter(requests), timeout=timeout_s, metadata=metadata)
@@ -155,9 +161,11 @@ class SyncTransport:
             info.take(call.trailing_metadata())
         return answer
 
-    def _pick(self, method: Method[Any, Any]) -> tuple[Endpoint, _Connection]:
+    def _pick(self, method: Method[Any, Any], info: CallInfo | None) -> tuple[Endpoint, _Connection]:
         now = time.monotonic()
         endpoint = self.pilot.endpoints.pick(now, (), method.path)
+        if info is not None:
+            info.address = endpoint.address
         return endpoint, self._connection(endpoint, now)
 
     def _read(self, method: Method[Any, Any], call: Any, endpoint: Endpoint, info: CallInfo | None) -> Iterator[Any]:
@@ -176,7 +184,16 @@ class SyncTransport:
         error = _error_of(failed, method)
         if error.code == "UNAVAILABLE" and not error.refusal.answered:
             endpoint.failed(time.monotonic())
+            self._mend(error, endpoint)
         return error
+
+    def _mend(self, error: VaultdError, endpoint: Endpoint) -> None:
+        if error.code != "UNAVAILABLE" or error.refusal.answered:
+            return
+        with self._lock:
+            connection = self._connections.get(endpoint.address)
+            if connection is not None:
+                connection.mend()
 
     def close(self) -> None:
         """Close all connections.  Calls under way end."""

@@ -5,14 +5,13 @@ A cursor is only ever behind: what was delivered after it was written is deliver
 
 from __future__ import annotations
 
-import os
 import stat
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import orjson
 
-from vaultd.audit.segments import sync_directory
+from vaultd.durable import replace_file, sync_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,12 +50,5 @@ class CursorFile:
     def save(self, cursor: Cursor) -> None:
         """Replace the cursor; durable when it returns."""
         self._directory.mkdir(mode=stat.S_IRWXU, exist_ok=True)
-        temporary = self._path.with_suffix(".tmp")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(temporary, flags, stat.S_IRUSR | stat.S_IWUSR)
-        with os.fdopen(fd, "wb") as file:
-            file.write(orjson.dumps(asdict(cursor)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self._path)
+        replace_file(self._path, orjson.dumps(asdict(cursor)) + b"\n")
         sync_directory(self._directory)

@@ -21,6 +21,7 @@ from vaultd.backends.rootkeys.base import (
     wrap_with,
 )
 from vaultd.backends.rootkeys.lines import format_line, mapped_os_errors, parse_keys, parse_line, read_key_file
+from vaultd.durable import sync_directory, write_beside
 from vaultd.errors import FailedPrecondition
 
 if TYPE_CHECKING:
@@ -135,28 +136,10 @@ class FileRootKey:
         return parse_keys(content, parse_line)
 
     def _write(self, keys: Sequence[RootKey]) -> None:
-        """Replace the file and sync its directory; the temporary name is fixed, so a crash leaves at most one."""
+        """Replace the file and sync its directory."""
         content = "".join(f"{format_line(key)}\n" for key in keys).encode()
-        temporary = self._path.with_name(f"{self._path.name}.tmp")
         with mapped_os_errors():
-            temporary.unlink(missing_ok=True)
-            fd = os.open(
-                temporary,
-                os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW,
-                stat.S_IRUSR | stat.S_IWUSR,
-            )
-            with os.fdopen(fd, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            temporary = write_beside(self._path, content)
             failpoints.hit("root_key.temporary_written")
             temporary.rename(self._path)
-            _sync_directory(self._path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+            sync_directory(self._path.parent)

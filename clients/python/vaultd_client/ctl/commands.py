@@ -8,17 +8,28 @@ import sys
 import traceback
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import click
 
-from vaultd_client.ctl.failures import FAILED, INTERRUPTED, USAGE, Refused, describe, lines_of
+from vaultd_client.ctl.failures import FAILED, INTERRUPTED, USAGE, Refused, RefusedCall, describe, lines_of
 from vaultd_client.ctl.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 OUTPUTS: Final = ("table", "json", "yaml", "raw")
+
+
+class Loadable(Protocol):
+    """A command that is not there before it is used."""
+
+    @property
+    def help(self) -> str:
+        """Its line in the help."""
+
+    def load(self) -> click.Command:
+        """The command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +106,17 @@ class Command(click.Command):
 
         try:
             return super().invoke(ctx)
-        except VaultdError as error:
+        except (VaultdError, RefusedCall) as error:
             tell(error, as_json=ctx.ensure_object(Session).output == "json")
             ctx.exit(self.trouble)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The command's own options first."""
         for title, options in (
-            ("Options", [one for one in self.get_params(ctx) if one not in self.shared]),
+            (
+                "Options",
+                [one for one in self.get_params(ctx) if isinstance(one, click.Option) and one not in self.shared],
+            ),
             ("Options of every command", self.shared),
         ):
             records = [record for one in options if (record := one.get_help_record(ctx)) is not None]
@@ -116,7 +130,7 @@ class Group(click.Group):
 
     command_class = Command
 
-    def __init__(self, *arguments: Any, lazy: Mapping[str, Lazy] | None = None, **attributes: Any) -> None:
+    def __init__(self, *arguments: Any, lazy: Mapping[str, Loadable] | None = None, **attributes: Any) -> None:
         super().__init__(*arguments, **attributes)
         self.lazy = dict(lazy or {})
 
@@ -180,9 +194,11 @@ def tell(error: Exception, *, as_json: bool) -> int:
 
     if isinstance(error, click.exceptions.Abort):
         return INTERRUPTED
-    if isinstance(error, VaultdError):
-        told = describe(error)
-        lines = lines_of(error)
+    hint = error.hint if isinstance(error, RefusedCall) else ""
+    refused = error.error if isinstance(error, RefusedCall) else error
+    if isinstance(refused, VaultdError):
+        told = describe(refused, hint)
+        lines = lines_of(told)
     elif isinstance(error, click.ClickException) and not as_json:
         error.show()
         return error.exit_code

@@ -47,12 +47,21 @@ class Refused(Exception):
         self.exit_code = exit_code
 
 
+class RefusedCall(Exception):
+    """A call that was refused, and what the command knows of what to do next."""
+
+    def __init__(self, error: VaultdError, hint: str = "") -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.hint = hint
+
+
 def fail(text: str, exit_code: int = USAGE) -> NoReturn:
     """Say why it could not be done, and exit."""
     raise Refused(text, exit_code)
 
 
-def describe(error: VaultdError) -> dict[str, Any]:
+def describe(error: VaultdError, hint: str = "") -> dict[str, Any]:
     """All that is known of a refused call, by name; what is not known is left out."""
     refusal = error.refusal
     told: dict[str, Any] = {
@@ -63,7 +72,7 @@ def describe(error: VaultdError) -> dict[str, Any]:
         "metadata": refusal.metadata,
         "request_id": refusal.request_id,
         "retry_delay_s": refusal.retry_delay_s,
-        "next": hint_of(error),
+        "next": hint or hint_of(error),
         "exit_code": EXIT_CODES.get(refusal.code, FAILED),
     }
     return {name: value for name, value in told.items() if value not in ("", None, [], {})}
@@ -81,9 +90,8 @@ def hint_of(error: VaultdError) -> str:
     return ""
 
 
-def lines_of(error: VaultdError) -> list[str]:
-    """A refused call for people: what, and below it what is known besides."""
-    told = describe(error)
+def lines_of(told: dict[str, Any]) -> list[str]:
+    """What `describe` told, for people: what, and below it what is known besides."""
     fields = ", ".join(one["field"] for one in told.get("fields", ()))
     first = f"{told.get('reason') or told['code']}: {told.get('text', '')}"
     lines = [f"{first} (at {fields})" if fields else first]

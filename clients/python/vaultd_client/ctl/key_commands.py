@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vaultd_client.ctl.commands import Group
+from vaultd_client.ctl.commands import Command
 from vaultd_client.ctl.failures import fail
+from vaultd_client.ctl.names import ResourceName
+from vaultd_client.ctl.output import Printer
 from vaultd_client.errors import NotFound
 from vaultd_client.key_files import KeyFileError, decode_material, encode_material, read_bytes, write_private
 from vaultd_client.key_wrapping import Recipient, WrappingError, wrap_for_import
@@ -26,13 +28,16 @@ METHODS = [name.removeprefix("WRAPPING_METHOD_") for name in pb.WrappingMethod.k
 ALGORITHMS = [name.removeprefix("ALGORITHM_") for name in resources_pb2.Algorithm.keys() if "UNSPECIFIED" not in name]
 LEVELS = ["SOFTWARE", "HSM", "HSM_ENVELOPE"]
 PURPOSES = [name.removeprefix("KEY_PURPOSE_") for name in resources_pb2.KeyPurpose.keys() if "UNSPECIFIED" not in name]
-KEY = click.argument("key", metavar="vaults/VAULT/keys/KEY")
+KEY = click.argument("key", type=ResourceName("key"), metavar="KEY")
 FILE = click.Path(path_type=Path)
 
 
-@click.group(cls=Group)
-def keys() -> None:
-    """Import, export, back up and restore keys."""
+def _tell(session: Session, made: Any) -> None:
+    """Say the name of what was made, or all of it where a program reads it."""
+    if session.output in {None, "table", "raw"}:
+        click.echo(made.name)
+    else:
+        Printer(session.output).message(made)
 
 
 def _attempt(act: Callable[[], Any]) -> Any:
@@ -50,7 +55,7 @@ def _existing(client: Client, name: str) -> resources_pb2.Key | None:
         return None
 
 
-@keys.command("import")
+@click.command("import", cls=Command)
 @KEY
 @click.argument("file", type=FILE)
 @click.option("--algorithm", type=click.Choice(ALGORITHMS), help="What the material is for; by default the key's.")
@@ -106,7 +111,7 @@ def import_key(session: Session, /, key: str, file: Path, **options: Any) -> Non
         keep_primary=options["keep_primary"],
         prior_messages=options["prior_messages"],
     )
-    click.echo(done.name)
+    _tell(session, done)
 
 
 def _create(client: Client, name: str, algorithm: str, options: dict[str, Any]) -> None:
@@ -128,8 +133,8 @@ def _job(client: Client, vault: str, name: str | None, method: str) -> pb.Import
     return client.create_import_job(vault, f"vaultctl-{secrets.token_hex(8)}", job)
 
 
-@keys.command("export")
-@click.argument("key", metavar="vaults/VAULT/keys/KEY[/versions/N]")
+@click.command("export", cls=Command)
+@click.argument("key", type=ResourceName("key_or_version"), metavar="KEY[/VERSION]")
 @click.argument("file", type=FILE)
 @click.option(
     "--to", type=FILE, help="PEM of the recipient's public key: FILE gets the wrapping, which only they open."
@@ -160,7 +165,7 @@ def export_key(session: Session, key: str, file: Path, to: Path | None, method: 
     _attempt(lambda: write_private(file, content))
 
 
-@keys.command()
+@click.command(cls=Command)
 @KEY
 @click.argument("file", type=FILE)
 @click.pass_obj
@@ -171,12 +176,12 @@ def backup(session: Session, key: str, file: Path) -> None:
     _attempt(lambda: write_private(file, done.backup))
 
 
-@keys.command()
-@click.argument("vault", metavar="vaults/VAULT")
+@click.command(cls=Command)
+@click.argument("vault", type=ResourceName("vault"), metavar="VAULT")
 @click.argument("file", type=FILE)
 @click.pass_obj
 def restore(session: Session, vault: str, file: Path) -> None:
     """Put a key back, from a FILE of `vaultctl keys backup`, into the VAULT that it was in."""
     client = session.client()
     content = _attempt(file.read_bytes)
-    click.echo(client.restore_key_backup(vault, content).name)
+    _tell(session, client.restore_key_backup(vault, content))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vaultd_client.ctl.calls import send
-from vaultd_client.ctl.commands import Group
+from vaultd_client.ctl.commands import Command
 from vaultd_client.ctl.confirm import confirm
 from vaultd_client.ctl.failures import USAGE, fail
+from vaultd_client.ctl.output import Printer
 from vaultd_client.policy_files import diff_policies, dump_policy, read_policy, read_tests
 from vaultd_client.schema import DocumentInvalid, load_schema
 
@@ -25,21 +26,19 @@ RESOURCE = click.option(
 )
 
 
-@click.group(cls=Group)
-def policy() -> None:
-    """Policy as code: who may do what, in files."""
-
-
-@policy.command()
+@click.command(cls=Command)
 @RESOURCE
 @click.pass_obj
 def get(session: Session, resource: str) -> None:
     """Print the policy in force, as a file that diff and apply read."""
     found = session.client().get_policy(resource)
-    click.echo(dump_policy(found.policy), nl=False)
+    if session.output == "json":
+        Printer("json").message(found)
+    else:
+        click.echo(dump_policy(found.policy), nl=False)
 
 
-@policy.command(trouble=USAGE)
+@click.command(cls=Command, trouble=USAGE)
 @click.argument("file", type=FILE)
 @RESOURCE
 @click.pass_obj
@@ -52,7 +51,7 @@ def diff(session: Session, file: Path, resource: str) -> None:
     raise SystemExit(1 if changes else 0)
 
 
-@policy.command()
+@click.command(cls=Command)
 @click.argument("file", type=FILE)
 @RESOURCE
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -72,7 +71,7 @@ def apply(session: Session, file: Path, resource: str, yes: bool) -> None:
     click.echo(f"policy of {resource} set: {done.entries_added} entries added, {done.entries_removed} removed")
 
 
-@policy.command("test", trouble=USAGE)
+@click.command("test", cls=Command, trouble=USAGE)
 @click.argument("paths", nargs=-1, required=True, type=FILE, metavar="FILE...")
 @click.pass_obj
 def run_tests(session: Session, paths: tuple[Path, ...]) -> None:
@@ -94,7 +93,7 @@ def run_tests(session: Session, paths: tuple[Path, ...]) -> None:
     raise SystemExit(1 if failed else 0)
 
 
-@policy.command()
+@click.command(cls=Command)
 @click.argument("name", type=click.Choice(["policy", "policy-test"]))
 def schema(name: str) -> None:
     """Print the JSON schema of policy files, or of files of tests, for your editor."""

@@ -6,19 +6,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vaultd_client.ctl.commands import Lazy, Root, shared_options
+from vaultd_client.ctl.commands import Lazy, Loadable, Root, shared_options
+from vaultd_client.ctl.groups import members_of
 from vaultd_client.ctl.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CTL = "vaultd_client.ctl"
-COMMANDS = {
+COMMANDS: dict[str, Loadable] = {
+    **members_of(""),
+    "call": Lazy(f"{CTL}.call_command:call", "Call any RPC with a request in JSON."),
+    "completion": Lazy(
+        f"{CTL}.completion_command:completion", "Print what makes your shell complete commands and names."
+    ),
+    "doctor": Lazy(f"{CTL}.doctor.command:doctor", "Find out why the server cannot be used, and what to do."),
     "file": Lazy(f"{CTL}.file_commands:file", "Encrypt and decrypt files and pipes of any size."),
-    "keys": Lazy(f"{CTL}.key_commands:keys", "Import, export, back up and restore keys."),
-    "policy": Lazy(f"{CTL}.policy_commands:policy", "Policy as code: who may do what, in files."),
+    "health": Lazy(f"{CTL}.health_command:health", "Ask the server, or one of its components, whether it serves."),
+    "profile": Lazy(f"{CTL}.profile_commands:profile", "Which server, as whom: named sets of settings."),
+    "render": Lazy(f"{CTL}.run_commands:render", "Write a template with secrets in it."),
+    "run": Lazy(f"{CTL}.run_commands:run", "Run a command with secrets in its environment."),
 }
-"""Every command: where it is, and its line in the help.  A command of its own package is one line here."""
+"""Every command below the root.  A command of its own module is one line here: where it is, and its line in the help."""
 
 FILES = click.Path()
 
@@ -28,7 +37,9 @@ def _with_shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group(cls=Root, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Root, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
+)
 @_with_shared_options
 @click.option("--addr", metavar="HOST:PORT", help="The server; several with commas between them.  [VAULTD_ADDR]")
 @click.option("--ca", type=FILES, help="Authorities of the server.  [VAULTD_CA]")

@@ -71,12 +71,14 @@ class ConsistencyProof(_message.Message):
     def __init__(self, tree_size: _Optional[int] = ..., path: _Optional[_Iterable[bytes]] = ..., checkpoint: _Optional[_Union[AuditCheckpoint, _Mapping]] = ...) -> None: ...
 
 class VerifyAuditRequest(_message.Message):
-    __slots__ = ("first_sequence", "max_records")
+    __slots__ = ("first_sequence", "max_records", "chain_id")
     FIRST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     MAX_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_ID_FIELD_NUMBER: _ClassVar[int]
     first_sequence: int
     max_records: int
-    def __init__(self, first_sequence: _Optional[int] = ..., max_records: _Optional[int] = ...) -> None: ...
+    chain_id: bytes
+    def __init__(self, first_sequence: _Optional[int] = ..., max_records: _Optional[int] = ..., chain_id: _Optional[bytes] = ...) -> None: ...
 
 class VerifyAuditResponse(_message.Message):
     __slots__ = ("intact", "first_sequence", "last_sequence", "checkpoints", "next_sequence", "bad_segment", "bad_line", "bad_sequence", "problem", "checkpoint")
@@ -117,18 +119,20 @@ class AuditFilter(_message.Message):
     def __init__(self, events: _Optional[_Iterable[str]] = ..., methods: _Optional[_Iterable[str]] = ..., principals: _Optional[_Iterable[str]] = ..., codes: _Optional[_Iterable[str]] = ..., resource_prefix: _Optional[str] = ...) -> None: ...
 
 class TailAuditRequest(_message.Message):
-    __slots__ = ("after_sequence", "start_time", "filter", "stop_at_end", "heartbeat_interval")
+    __slots__ = ("after_sequence", "start_time", "filter", "stop_at_end", "heartbeat_interval", "chain_id")
     AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     STOP_AT_END_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_ID_FIELD_NUMBER: _ClassVar[int]
     after_sequence: int
     start_time: _timestamp_pb2.Timestamp
     filter: AuditFilter
     stop_at_end: bool
     heartbeat_interval: _duration_pb2.Duration
-    def __init__(self, after_sequence: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., filter: _Optional[_Union[AuditFilter, _Mapping]] = ..., stop_at_end: bool = ..., heartbeat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    chain_id: bytes
+    def __init__(self, after_sequence: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., filter: _Optional[_Union[AuditFilter, _Mapping]] = ..., stop_at_end: bool = ..., heartbeat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., chain_id: _Optional[bytes] = ...) -> None: ...
 
 class AuditRecord(_message.Message):
     __slots__ = ("sequence", "line")

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"encoding/binary"
+	"slices"
+	"testing"
+	"time"
+)
+
+func latencies(answer Answer) []time.Duration {
+	var all []time.Duration
+	for at := 0; at < len(answer.Latencies); at += 4 {
+		all = append(all, time.Duration(binary.LittleEndian.Uint32(answer.Latencies[at:]))*time.Microsecond)
+	}
+	return all
+}
+
+func TestCallsAreDueAtFixedTimesThatLatenessDoesNotMove(t *testing.T) {
+	if due(0, 200) != 0 || due(1, 200) != 5*time.Millisecond || due(2000, 200) != 10*time.Second {
+		t.Fatal(due(0, 200), due(1, 200), due(2000, 200))
+	}
+}
+
+func TestAnOpenLoopMakesEveryCallThatIsDueEvenIfNoneIsAnswered(t *testing.T) {
+	gate := make(chan struct{})
+	time.AfterFunc(300*time.Millisecond, func() { close(gate) })
+	answer := run(Order{Rate: 100, Seconds: 0.2}, func() string { <-gate; return "" })
+	all := latencies(answer)
+	if len(all) != 20 || answer.MostOpen != 20 {
+		t.Fatal(len(all), answer.MostOpen)
+	}
+	// The first waited 300 ms for the gate, the last 110: from when each was due, not from when it was let through.
+	if longest := slices.Max(all); longest < 290*time.Millisecond {
+		t.Fatal(longest)
+	}
+	if shortest := slices.Min(all); shortest < 100*time.Millisecond {
+		t.Fatal(shortest)
+	}
+}
+
+func TestAClosedLoopKeepsSoManyCallsUnderWay(t *testing.T) {
+	answer := run(Order{InFlight: 3, Seconds: 0.05}, func() string { time.Sleep(time.Millisecond); return "" })
+	if answer.MostOpen != 3 || len(latencies(answer)) < 3 {
+		t.Fatal(answer.MostOpen, len(latencies(answer)))
+	}
+}
+
+func TestAFailedCallIsCountedByWhatItSaidAndHasNoLatency(t *testing.T) {
+	answer := run(Order{Rate: 100, Seconds: 0.03}, func() string { return "refused" })
+	if answer.Errors["refused"] != 3 || len(answer.Latencies) != 0 {
+		t.Fatal(answer.Errors, len(answer.Latencies))
+	}
+}

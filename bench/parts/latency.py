@@ -1,0 +1,68 @@
+"""Latency at half of what the server can do: open loops, alone and while others are at work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from bench.background import MOST, others_at_work
+from bench.clients import Pressure
+from bench.contenders import summarize
+from bench.figures import Figure, Findings
+from bench.parts.batches import batch
+from bench.parts.calls import ENCRYPT, ON
+from bench.slices import Slice, Spread
+from bench.stand import UNAVAILABLE
+
+if TYPE_CHECKING:
+    from bench.pace import Pace
+    from bench.rig import Rig
+    from bench.stand import Stand
+
+SATURATING: Final = Pressure(64)
+SHARE: Final = 0.5
+ALONE: Final = "alone"
+BESIDE: Final = "beside batches of 10,000 and RSA-4096 keys"
+
+
+def measure_latency(stand: Stand, pace: Pace) -> Findings:
+    """Unary Encrypt on each host."""
+    findings = Findings()
+    for host in ON:
+        try:
+            rig = stand.host(host)
+        except UNAVAILABLE:
+            continue
+        _measure(stand, rig, ON[host], pace, findings)
+    return findings
+
+
+def _measure(stand: Stand, rig: Rig, host: str, pace: Pace, findings: Findings) -> None:
+    large = batch("aes", MOST)
+    request = rig.api.requests([large])[large.name]
+    other = stand.loadgen("others")
+    alone: list[Slice] = []
+    beside: list[Slice] = []
+    rig.load(rig.vaultd, ENCRYPT, SATURATING, pace.latency.warm_up_s)
+    for _ in range(pace.latency.rounds):
+        most = rig.load(rig.vaultd, ENCRYPT, SATURATING, max(0.5, pace.latency.slice_s / 3)).items_per_s
+        half = Pressure(rate=most * SHARE)
+        alone.append(rig.load(rig.vaultd, ENCRYPT, half, pace.latency.slice_s))
+        with others_at_work(rig, other, request, pace.latency.slice_s):
+            beside.append(rig.load(rig.vaultd, ENCRYPT, half, pace.latency.slice_s))
+    for name, slices in ((ALONE, alone), (BESIDE, beside)):
+        findings.rows.setdefault("Open loop at half of saturation, unary Encrypt", []).append(
+            summarize(f"{host}, {name}", slices)
+        )
+    pairs = list(zip(alone, beside, strict=True))
+    ratios = {
+        ALONE: [quiet.percentile_ms(99.0) / quiet.percentile_ms(50.0) for quiet in alone],
+        # Against the undisturbed p50: were every call slow, their own p50 would excuse their p99.
+        BESIDE: [busy.percentile_ms(99.0) / quiet.percentile_ms(50.0) for quiet, busy in pairs],
+        f"{BESIDE}, to their own p50": [busy.percentile_ms(99.0) / busy.percentile_ms(50.0) for busy in beside],
+    }
+    findings.figures += [
+        Figure(f"p99 / p50 at half of saturation on {host}, {name}", Spread.of(values))
+        for name, values in ratios.items()
+    ]
+    lateness = max(each.latest_ms for each in (*alone, *beside))
+    findings.notes.append(f"{host}: the latest call began {lateness:.1f} ms after its time, which is in its latency.")

@@ -1,0 +1,116 @@
+"""A command that is started again when its secrets change; without that, `vaultctl run` is gone before the command begins."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final
+
+from vaultd_client.errors import VaultdError
+from vaultd_client.injection import InjectionRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vaultd_client.ctl.following import Following
+
+PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+OF_TERMINALS: Final = (signal.SIGINT, signal.SIGQUIT)
+"""A terminal sends them to all that run in its foreground, so the command has them already."""
+LOOK: Final = object()
+
+Variables = dict[str, str]
+
+
+class Running:
+    """The command as it runs now."""
+
+    def __init__(self, command: Sequence[str], variables: Variables, news: SimpleQueue[object]) -> None:
+        """Start it; raises OSError.  It puts itself among the news when it has ended."""
+        self._process = subprocess.Popen(command, env=variables)  # noqa: S603  # what `run` is for
+        self._ended = threading.Event()
+        self._news = news
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return exit_code_of(self._process.returncode) if self._ended.is_set() else None
+
+    def send(self, number: int) -> bool:
+        """Send a signal; False when it has ended."""
+        if self._ended.is_set():
+            return False
+        self._process.send_signal(number)
+        return True
+
+    def end(self, grace_s: float) -> None:
+        """SIGTERM, and SIGKILL when it takes too long."""
+        self.send(signal.SIGTERM)
+        if not self._ended.wait(grace_s):
+            self.send(signal.SIGKILL)
+            self._ended.wait()
+
+    def _wait(self) -> None:
+        self._process.wait()
+        self._ended.set()
+        self._news.put(self)
+
+
+class Supervised:
+    """One command, from its first start to the end that it comes to by itself."""
+
+    def __init__(
+        self, command: Sequence[str], environment: Callable[[], Variables], following: Following, grace_s: float
+    ) -> None:
+        """environment: the variables of now; raises VaultdError or InjectionRefused.  grace_s: from SIGTERM to SIGKILL."""
+        self._command = list(command)
+        self._environment = environment
+        self._following = following
+        self._grace_s = grace_s
+        self._news: SimpleQueue[object] = SimpleQueue()
+        self._running: Running | None = None
+        self._missed: list[int] = []
+
+    def run(self, first: Variables) -> int:
+        """Run it to its end; returns its exit code, or 128 and the signal that ended it.  Raises OSError, VaultdError."""
+        self._following.start(lambda: self._news.put(LOOK))
+        for each in (*PASSED_ON, *OF_TERMINALS):
+            signal.signal(each, lambda number, _frame: self._pass_on(number))
+        self._news.put(LOOK)  # `first` was read before the watch began
+        current, running = first, self._start(first)
+        while True:
+            news = self._news.get()
+            if running.exit_code is not None:
+                return running.exit_code
+            if news is not LOOK:
+                continue  # the end of one that was replaced
+            try:
+                wanted = self._environment()
+            except (VaultdError, InjectionRefused) as error:
+                self._following.problem(error)
+                continue
+            if wanted != current:
+                running.end(self._grace_s)
+                current, running = wanted, self._start(wanted)
+
+    def _start(self, variables: Variables) -> Running:
+        self._running = running = Running(self._command, variables, self._news)
+        for number in self._missed:  # between the end of one and the start of the next
+            running.send(number)
+        self._missed.clear()
+        return running
+
+    def _pass_on(self, number: int) -> None:
+        if number in OF_TERMINALS and os.isatty(0):
+            return
+        if self._running is None or not self._running.send(number):
+            self._missed.append(number)
+
+
+def exit_code_of(returncode: int) -> int:
+    """What a shell makes of it: 128 and the signal, where one ended the process."""
+    return returncode if returncode >= 0 else 128 - returncode
