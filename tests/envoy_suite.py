@@ -47,7 +47,7 @@ def parse() -> tuple[int, list[Path], list[str]]:
     arguments, rest = parser.parse_known_args()
     paths = [
         Path(word) for word in rest if not word.startswith("-") and Path(word.partition("::")[0]).exists()
-    ]  # before anything runs
+    ]
     options = [word for word in rest if Path(word) not in paths]
     files = [file for path in paths for file in (sorted(path.glob("test_*.py")) if path.is_dir() else [path])]
     return arguments.n, files, options
