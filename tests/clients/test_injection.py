@@ -41,6 +41,7 @@ PAYLOADS = {
     "zero": b"a\0b",
     "withdrawn": b"s3cret",
     "turning": b"one",
+    "stubborn": b"one",
     "rendered": b"one",
 }
 SHOW = "import json, os; print(json.dumps(dict(os.environ)))"
@@ -262,6 +263,16 @@ def test_watch_starts_the_command_again_with_the_new_secret_and_passes_signals_a
     assert process.stdout.readline() == "one\n"
     process.terminate()
     assert process.wait() == 9
+
+
+def test_a_command_that_does_not_end_is_killed_and_started_again(start, admin):
+    script = 'trap "" TERM; echo $STUBBORN; while :; do sleep 0.05; done'
+    process = start("run", "--watch", "--grace", "0.1", "--env", "STUBBORN=stubborn", "--", "sh", "-c", script)
+    assert process.stdout.readline() == "one\n"
+    admin.add_secret_version(f"{VAULT}/secrets/stubborn", b"two")
+    assert process.stdout.readline() == "two\n"
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait() == 128 + signal.SIGUSR1
 
 
 def test_watch_ends_with_the_command(ctl):

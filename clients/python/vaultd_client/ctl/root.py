@@ -26,6 +26,7 @@ COMMANDS: dict[str, Loadable] = {
     "profile": Lazy(f"{CTL}.profile_commands:profile", "Which server, as whom: named sets of settings."),
     "render": Lazy(f"{CTL}.run_commands:render", "Write a template with secrets in it."),
     "run": Lazy(f"{CTL}.run_commands:run", "Run a command with secrets in its environment."),
+    "scan": Lazy(f"{CTL}.scan.command:scan", "Find copies of stored secrets in files."),
 }
 """Every command below the root.  A command of its own module is one line here: where it is, and its line in the help."""
 

@@ -234,9 +234,13 @@ class Network:
 
     def _tell_closed(self, how: str) -> None:
         """gRPC servers end the connection without an alert when they do not take a certificate."""
-        advice = "it does not take your certificate: it must be of a trust bundle of the server; the server's log says more"
+        advice = (
+            "it does not take your certificate: it must be of a trust bundle of the server; the server's log says more"
+        )
         if self._settings.certificate is None:
-            advice = "it wants a client certificate: say --cert and --key, or the address of the listener that takes tokens"
+            advice = (
+                "it wants a client certificate: say --cert and --key, or the address of the listener that takes tokens"
+            )
         elif any(one.check in {"certificate", "chain", "usage"} for one in self._findings.failed):
             advice = "it does not take your certificate: see above why"
         self._findings.fail("tls", f"the server ended the connection after the handshake ({how})", advice)
