@@ -65,7 +65,7 @@ class Worker:
         channel = await Channel.attach(control, self._handle, self._stop.set)
         hello = await self._hello
         self._siblings = siblings = Siblings(channel, hello)
-        # Read before the server is made, which looks at the counts as they are.
+        os.set_inheritable(hello["counts_fd"], False)
         counts = SharedCounts(mmap.mmap(hello["counts_fd"], 0), hello["counts_fd"])
         server = Server(
             settings_of(self._settings, self._index, hello),
@@ -135,4 +135,5 @@ def _health(server: Server) -> dict[str, Any]:
 
 async def serve_worker(settings: Settings, index: int, control_fd: int) -> None:
     """Serve as one worker, with the supervisor at the other end of a descriptor that was inherited."""
+    os.set_inheritable(control_fd, False)
     await Worker(settings, index).serve(socket.socket(fileno=control_fd))
