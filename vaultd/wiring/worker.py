@@ -18,6 +18,7 @@ from vaultd.engine.shared_buckets import SharedCounts
 from vaultd.errors import VaultdError
 from vaultd.wiring.server import Server
 from vaultd.workers.channel import Channel
+from vaultd.workers.joined import Joined
 from vaultd.workers.siblings import Siblings, exposed, hidden
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Worker:
         self._hello: asyncio.Future[Body] = asyncio.get_running_loop().create_future()
         self._serving: asyncio.Future[Server] = asyncio.get_running_loop().create_future()
         self._siblings: Siblings | None = None
+        self._poll = Joined(self._follow)
 
     async def serve(self, control: socket.socket) -> None:
         """Serve until the supervisor says to stop, or is gone; then drain."""
@@ -92,7 +94,7 @@ class Worker:
         seal = server.engine.seal
         match kind:
             case "poll":
-                await self._poll(server)
+                await self._poll.run()
             case "seal":
                 await seal.seal_here()
             case "unseal":
@@ -113,10 +115,9 @@ class Worker:
                 return _health(server)
         return None
 
-    @staticmethod
-    async def _poll(server: Server) -> None:
+    async def _follow(self) -> None:
         try:
-            await server.follow()
+            await self._serving.result().follow()
         except VaultdError as error:  # the poll after it tries again
             _log.warning("background_failed", reason=error.reason)
 
