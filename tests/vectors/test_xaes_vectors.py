@@ -68,6 +68,16 @@ def test_encryption_is_what_the_vectors_prove_under_a_random_nonce():
         assert sealed[24:] == cipher._encrypt_with_nonce(sealed[:24], bytes(size), b"aad")
 
 
+def test_many_messages_are_encrypted_as_one_is_each_under_a_nonce_of_its_own():
+    cipher = XAES256GCM(bytes(range(32)))
+    messages = [(b"m" * size, b"aad" * (size % 3)) for size in (0, 1, 64, 1000, 64, 0)]
+    sealed = cipher.encrypt_many(messages)
+    assert len({each[:24] for each in sealed}) == len(messages)
+    for each, (plaintext, aad) in zip(sealed, messages, strict=True):
+        assert each[24:] == cipher._encrypt_with_nonce(each[:24], plaintext, aad)
+    assert cipher.encrypt_many([]) == []
+
+
 def test_threads_share_a_key_without_mixing_blocks():
     cipher = XAES256GCM(bytes(range(32)))
 

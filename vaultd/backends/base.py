@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,6 +99,15 @@ class Handle(Protocol):
 
     def perform(self, operation: Operation) -> bytes:
         """Do it now, on this thread.  Raises VaultdError; InvalidArgument when the kind does not fit the algorithm."""
+        ...
+
+
+@runtime_checkable
+class BulkEncryption(Protocol):
+    """What a handle may do besides, where `inline` is true: encrypt many messages in one go."""
+
+    def encrypt_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        """What ENCRYPT gives for each pair of data and context, in order."""
         ...
 
 

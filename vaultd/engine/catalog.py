@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from vaultd.backends.base import Material
+from vaultd.backends.base import BulkEncryption, Material
 from vaultd.engine.algorithms import ProtectionLevel
 from vaultd.engine.ledger import ROWS_PER_TURN
 from vaultd.engine.model import Key, KeyState, KeyVersion, VersionState
@@ -71,6 +71,7 @@ class LoadedVersion:
         "_software",
         "below_minimum",
         "budget",
+        "bulk",
         "handle",
         "header",
         "name",
@@ -100,6 +101,8 @@ class LoadedVersion:
         self.usage = usage
         self.budget = budget
         self.handle: Handle | None = None
+        self.bulk: BulkEncryption | None = None
+        """The same handle, if it encrypts many messages in one go, on the event loop."""
         self.public_handle: Handle | None = None
         self.below_minimum = below_minimum
         self.unusable = version.state is not VersionState.ENABLED or below_minimum
@@ -139,6 +142,7 @@ class LoadedVersion:
             handle = await self._backend.load(version.algorithm.name, material)
             if self.handle is None:
                 self.handle = handle
+                self.bulk = handle if handle.inline and isinstance(handle, BulkEncryption) else None
         return self.handle
 
     def load_public(self) -> Handle:

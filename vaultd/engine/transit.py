@@ -269,12 +269,14 @@ class Transit:
                 size += len(items[stop][1])
                 stop += 1
             version = self._at_hand(ref)
-            budget = None if version is None else version.budget
-            if version is None or (budget is not None and not budget.spend_many(stop - start)):
+            bulk, budget = (None, None) if version is None else (version.bulk, version.budget)
+            if version is None or bulk is None or (budget is not None and not budget.spend_many(stop - start)):
                 others.extend(range(start, stop))
             else:
                 version.usage.note(stop - start, size, self._clock.now_us())
-                _encrypt_run(version, items, answers, start, stop)
+                header, prefix = version.header, version.prefix
+                messages = [(plaintext, header + more if more else header) for _, plaintext, more in items[start:stop]]
+                answers[start:stop] = [(prefix + sealed, version) for sealed in bulk.encrypt_many(messages)]
             start = stop
         if others:
             for at, answer in zip(
@@ -291,9 +293,7 @@ class Transit:
         if loaded.expire_us is not None and self._clock.now_us() >= loaded.expire_us:
             return None
         version = loaded.versions.get(ref.version) if ref.version else loaded.primary
-        if version is None or version.unusable or version.handle is None or not version.handle.inline:
-            return None
-        return version
+        return None if version is None or version.unusable else version
 
     def _refuse_expired(self, loaded: LoadedKey) -> None:
         if loaded.expire_us is not None and self._clock.now_us() >= loaded.expire_us:
@@ -549,25 +549,6 @@ class Transit:
             raise InvalidArgument("NOT_OF_THIS_KEY", "the ciphertext was not made by this key", field="ciphertext")
         stale = number != loaded.key.primary
         return Inspected(version.name, loaded.key.algorithm, stale, version.below_minimum)
-
-
-def _encrypt_run(
-    version: LoadedVersion, items: Sequence[EncryptItem], answers: list[Any], start: int, stop: int
-) -> None:
-    """Encrypt items `start` to `stop` under a version whose handle is in memory."""
-    handle, header, prefix = version.handle, version.header, version.prefix
-    assert handle is not None  # noqa: S101  # `_at_hand` looked
-    perform = handle.perform
-    for at in range(start, stop):
-        _, plaintext, associated_data = items[at]
-        context = header + associated_data if associated_data else header
-        try:
-            outcome = perform(_new_operation(Operation, (_ENCRYPT, plaintext, context)))
-        except VaultdError as error:
-            error.__context__ = error.__traceback__ = None  # as in `_many`
-            answers[at] = error
-        else:
-            answers[at] = prefix + outcome, version
 
 
 def _check_digest(algorithm: Algorithm, data: bytes, is_digest: bool) -> None:

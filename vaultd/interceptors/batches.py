@@ -7,7 +7,6 @@ that fail alike.  Long batches go through in turns (engine/turns.py), so that ot
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from google.rpc.status_pb2 import Status
@@ -35,8 +34,6 @@ MAX_ITEMS: Final = 10_000
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 LEAST_RESULT_BYTES: Final = 64
 """Kept for each item of a batch, so that at least its code and reason fit."""
-RESULT_FRAME_BYTES: Final = 10
-"""Tags and lengths around one result."""
 MAX_NAMED: Final = 1000
 """Items whose names a refusal is remembered with."""
 RESULT: Final = 1
@@ -76,7 +73,7 @@ class BatchSteps:
         throttle, principal, lane = self._throttle, context.caller.principal, self._lane
         lease = throttle.admit_items(principal, method, count, size)
         if lease is not None:
-            await spend(lease, lambda: throttle.admit_items(principal, method, count, size))
+            await spend(lease, throttle.admit_items, principal, method, count, size)
         batch = _Batch(route, items)
         for start in range(0, count, ITEMS_PER_LOOK):
             if count > ITEMS_PER_LOOK and lane.over():
@@ -159,11 +156,11 @@ class BatchSteps:
             groups.setdefault(name, []).append(at)
         over: dict[int, VaultdError] = {}
         for name, members in groups.items():
-            admit = partial(throttle.admit_uses, principal, method, name, len(members), ahead)
+            asked = (principal, method, name, len(members), ahead)
             try:
-                lease = admit()
+                lease = throttle.admit_uses(*asked)
                 if lease is not None:
-                    await spend(lease, admit)
+                    await spend(lease, throttle.admit_uses, *asked)
             except VaultdError as error:
                 over.update(dict.fromkeys(members, error))
         if over:
@@ -174,6 +171,12 @@ class BatchSteps:
     async def _take(self, batch: _Batch, caller: Caller, outcomes: list[Any]) -> None:
         """Sort what the service said: answers, and why items failed."""
         answers, places = batch.answers, batch.places
+        openings: dict[int, bytes] = {}
+
+        def opening(size: int) -> bytes:
+            made = openings[size] = _opening(RESULT, size)
+            return made
+
         for start in range(0, len(outcomes), ITEMS_PER_LOOK):
             if start and self._lane.over():
                 await self._lane.next_turn()
@@ -181,7 +184,9 @@ class BatchSteps:
             used: list[str] = []
             for at, outcome in zip(places[start:stop], outcomes[start:stop], strict=True):
                 if type(outcome) is tuple:
-                    answers[at], version = outcome
+                    answer, version = outcome
+                    size = len(answer)
+                    answers[at] = (openings.get(size) or opening(size)) + answer
                     used.append(version)
                     continue
                 batch.errors[at] = await self._policy.disguise(outcome, caller, batch.route.rule, batch.items[at])
@@ -250,61 +255,45 @@ class _Batch:
         self.places: list[int] = []
         """What the service gets, and where in the batch it is."""
         self.answers = [b""] * len(items)
-        """By place, encoded."""
+        """By place, as they go out."""
         self.versions: Counter[str] = Counter()
         """That gave them."""
         self.errors: dict[int, VaultdError] = {}
 
 
+def _opening(field: int, size: int) -> bytes:
+    """What goes before an outcome of so many bytes: field 1 of the response, a message that holds it in its own field."""
+    inner = head(field, size)
+    return head(1, len(inner) + size) + inner
+
+
+def _framed_status(status: Status) -> bytes:
+    encoded: bytes = status.SerializeToString()
+    return _opening(STATUS, len(encoded)) + encoded
+
+
 async def _encode(batch: _Batch, lane: BulkLane) -> bytes:
     """The answer to the call, within the size of a message: answers that do not fit say so, and may be asked for again."""
-    outcomes, fields = batch.answers, [RESULT] * len(batch.answers)
+    answers, errors = batch.answers, batch.errors
     # Thousands may fail alike: each different status is built once.
     built: dict[tuple[str, str], bytes] = {}
-    for done, (at, error) in enumerate(batch.errors.items(), start=1):
+    for done, (at, error) in enumerate(errors.items(), start=1):
         if done % ITEMS_PER_LOOK == 0 and lane.over():
             await lane.next_turn()
         alike = (error.reason, error.text)
         status = built.get(alike)
         if status is None:
-            status = built[alike] = status_of(error).SerializeToString()
-        outcomes[at], fields[at] = status, STATUS
-    body = await _frame(outcomes, fields, lane)
-    if len(body) > MAX_MESSAGE_BYTES:
-        await _trim(outcomes, fields, batch.errors, lane)
-        body = await _frame(outcomes, fields, lane)
-    return body
-
-
-async def _frame(outcomes: Sequence[bytes], fields: Sequence[int], lane: BulkLane) -> bytes:
-    """Field 1 of the response, repeated: a message that holds an answer in field 1, or a status in field 2."""
-    parts: list[bytes] = []
-    heads: dict[tuple[int, int], bytes] = {}
-    for start in range(0, len(outcomes), ITEMS_PER_LOOK):
-        if start and lane.over():
-            await lane.next_turn()
-        stop = start + ITEMS_PER_LOOK
-        for field, outcome in zip(fields[start:stop], outcomes[start:stop], strict=True):
-            kind = (field, len(outcome))
-            opening = heads.get(kind)
-            if opening is None:
-                inner = head(*kind)
-                opening = heads[kind] = head(1, len(inner) + kind[1]) + inner
-            parts.append(opening)
-            parts.append(outcome)
-    return b"".join(parts)
-
-
-async def _trim(outcomes: list[bytes], fields: list[int], errors: dict[int, VaultdError], lane: BulkLane) -> None:
-    room = MAX_MESSAGE_BYTES - LEAST_RESULT_BYTES * (len(outcomes) + 1)
-    for at, outcome in enumerate(outcomes):
-        if at % ITEMS_PER_LOOK == 0 and lane.over():
-            await lane.next_turn()
-        size = len(head(fields[at], len(outcome))) + len(outcome) + RESULT_FRAME_BYTES
-        if size <= room:
-            room -= size
-        else:
-            error = errors.setdefault(at, _TOO_LARGE)
-            # As small as can be, within what is kept for each: there may be thousands of them.
-            outcomes[at] = Status(code=CODES[error.code], message=error.reason).SerializeToString()
-            fields[at] = STATUS
+            status = built[alike] = _framed_status(status_of(error))
+        answers[at] = status
+    if sum(map(len, answers)) > MAX_MESSAGE_BYTES:
+        room = MAX_MESSAGE_BYTES - LEAST_RESULT_BYTES * (len(answers) + 1)
+        for at, answer in enumerate(answers):
+            if at % ITEMS_PER_LOOK == 0 and lane.over():
+                await lane.next_turn()
+            if len(answer) <= room:
+                room -= len(answer)
+            else:
+                error = errors.setdefault(at, _TOO_LARGE)
+                # As small as can be, within what is kept for each: there may be thousands of them.
+                answers[at] = _framed_status(Status(code=CODES[error.code], message=error.reason))
+    return b"".join(answers)

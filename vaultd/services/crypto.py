@@ -189,12 +189,17 @@ class CryptoService:
         for start in range(0, len(requests), ITEMS_PER_LOOK):
             if start and lane.over():
                 await lane.next_turn()
-            for at, request in enumerate(requests[start : start + ITEMS_PER_LOOK], start):
-                try:
-                    items.append(item_of(request, refs))
-                    places.append(at)
-                except VaultdError as error:
-                    outcomes[at] = error
+            piece = requests[start : start + ITEMS_PER_LOOK]
+            try:
+                items += [item_of(request, refs) for request in piece]
+                places.extend(range(start, start + len(piece)))
+            except VaultdError:  # of one of them: which, is found one by one
+                for at, request in enumerate(piece, start):
+                    try:
+                        items.append(item_of(request, refs))
+                        places.append(at)
+                    except VaultdError as error:
+                        outcomes[at] = error
         answers = await use(items, context.deadline)
         for start in range(0, len(answers), ITEMS_PER_LOOK):
             if start and lane.over():

@@ -57,19 +57,20 @@ class Worker:
 
 
 class _LoginTurns:
-    """Whose turn it is to log in to a token, and the PIN that it refused."""
+    """Whose turn it is to log in to a token, the PIN that it refused, and what it cannot do."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.holder: Worker | None = None
         self.refused = b""
+        self.lacking: dict[str, str] | None = None
 
 
 class Supervisor:
     """`run` returns when all has ended.
 
-    `command` starts a worker; the control descriptor is put behind it.  `on_ready` is told once, when all serve, of the address and
-    of the public keys of the audit log.
+    `command` starts a worker; its place and the control descriptor are put behind it.  `on_ready` is told once, when all serve, of
+    the address and of the public keys of the audit log.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Supervisor:
         self._accept_restore = accept_restore
         self._workers: dict[int, Worker] = {}
         self._keepers: dict[int, asyncio.Task[None]] = {}
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._roll = asyncio.Event()
         self._announced = False
@@ -108,7 +109,7 @@ class Supervisor:
         """Serve until a signal or a failure; returns whether it ended as it was asked to.  `beside` opens what else is served."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         loop.add_signal_handler(signal.SIGUSR2, self._roll.set)
         async with AsyncExitStack() as stack:
@@ -144,17 +145,19 @@ class Supervisor:
 
     async def _wait_for(self, holds: Callable[[], bool]) -> bool:
         """Wait until it holds; False when all is to end before that."""
+        while not self._stop.is_set():
+            if holds():
+                return True
+            await self._changed.wait()
+        return False
 
-        async def wait() -> None:
-            async with self._changed:
-                await self._changed.wait_for(lambda: holds() or self._stop.is_set())
+    def _tell_changed(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
-        await wait()
-        return not self._stop.is_set()
-
-    async def _tell_changed(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+    def _end(self) -> None:
+        self._stop.set()
+        self._tell_changed()
 
     def _serves(self, index: int) -> bool:
         worker = self._workers.get(index)
@@ -162,19 +165,19 @@ class Supervisor:
 
     def _fail(self) -> None:
         self._failed = True
-        self._stop.set()
+        self._end()
 
     def _reload(self) -> None:
         """SIGHUP: every worker reads its files again; a PIN that was refused may be tried again, once."""
         for turns in self._logins.values():
-            turns.refused = b""
+            turns.refused, turns.lacking = b"", None
         for worker in self._workers.values():
-            with suppress(ProcessLookupError):
-                worker.process.send_signal(signal.SIGHUP)
+            if worker.serving:  # one that starts reads them now, and is not ready for a signal
+                with suppress(ProcessLookupError):
+                    worker.process.send_signal(signal.SIGHUP)
 
     async def _end_all(self) -> None:
-        self._stop.set()
-        await self._tell_changed()
+        self._end()
         for worker in self._workers.values():
             with suppress(ProcessLookupError):
                 worker.process.terminate()
@@ -203,14 +206,13 @@ class Supervisor:
             self._release_logins(worker)
             if worker.channel is not None:
                 worker.channel.close()
-            await self._tell_changed()
+            self._tell_changed()
             if self._stop.is_set() or worker.replaced:
                 quick = 0
                 continue
             _log.error("worker_ended", worker=index, code=code)
             if not self._announced:
                 self._fail()
-                await self._tell_changed()
                 return
             quick = quick + 1 if time.monotonic() - worker.began_s < QUICK_S else 1
             if quick >= MAX_QUICK:
@@ -221,7 +223,6 @@ class Supervisor:
                 )
                 if not self._workers:
                     self._fail()
-                    await self._tell_changed()
                 return
             await self._pause(BACKOFF_S[min(quick, len(BACKOFF_S)) - 1])
 
@@ -235,7 +236,8 @@ class Supervisor:
             fd = there.fileno()
             process = await asyncio.create_subprocess_exec(
                 *self._command,
-                str(fd),
+                f"--index={index}",
+                f"--control-fd={fd}",
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(fd, self._counts_fd),
                 start_new_session=True,  # Ctrl-C in a terminal is for the supervisor, which tells them
@@ -248,7 +250,6 @@ class Supervisor:
         worker.channel = await Channel.attach(here, handle)
         worker.channel.tell(
             "hello",
-            index=index,
             count=self._count,
             sealed=self._sealed,
             counts_fd=self._counts_fd,
@@ -305,7 +306,7 @@ class Supervisor:
             case "ready":
                 worker.serving, worker.chain_id = True, body["chain_id"]
                 self._audit_keys = body["audit_keys"]
-                await self._tell_changed()
+                self._tell_changed()
             case "committed":
                 for other in self._others(worker):
                     other.tell("poll")
@@ -329,7 +330,7 @@ class Supervisor:
             case "login":
                 return await self._login(worker, body["slot"])
             case "logged_in":
-                self._end_login(worker, body["slot"], body["refused"])
+                self._end_login(worker, body["slot"], body["refused"], body["lacking"])
         return None
 
     def _others(self, worker: Worker) -> list[Channel]:
@@ -377,12 +378,12 @@ class Supervisor:
         turns.holder = worker
         if self._workers.get(worker.index) is not worker:  # it ended while it waited
             self._release_logins(worker)
-        return {"refused": turns.refused}
+        return {"refused": turns.refused, "lacking": turns.lacking}
 
-    def _end_login(self, worker: Worker, slot: str, refused: bytes) -> None:
+    def _end_login(self, worker: Worker, slot: str, refused: bytes, lacking: dict[str, str] | None) -> None:
         turns = self._logins.get(slot)
         if turns is not None and turns.holder is worker:
-            turns.holder, turns.refused = None, refused
+            turns.holder, turns.refused, turns.lacking = None, refused, lacking
             turns.lock.release()
 
     def _release_logins(self, worker: Worker) -> None:
@@ -424,5 +425,5 @@ def shared_file(size: int) -> int:
 
 
 def worker_command(config: os.PathLike[str]) -> list[str]:
-    """What starts a worker, but for the descriptor of its control socket."""
-    return [sys.executable, "-m", "vaultd", "worker", "--config", os.fspath(config), "--control-fd"]
+    """What starts a worker, but for its place and the descriptor of its control socket."""
+    return [sys.executable, "-m", "vaultd", "worker", "--config", os.fspath(config)]

@@ -18,6 +18,8 @@ from vaultd.backends.xaes import XAES256GCM
 from vaultd.errors import DecryptionFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vaultd.backends.base import Operation
 
 # An enum's member looked up on its class costs as much as a tenth of an encryption.
@@ -55,15 +57,24 @@ class NonceCipher:
                 raise DecryptionFailed from None
         raise wrong_purpose()
 
+    def encrypt_many(self, messages: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        """ENCRYPT for each.  Nonces are drawn together, for these very messages: a machine that is put back from a snapshot in
+        the midst of it encrypts the same ones again.
+        """
+        encrypt, drawn = self._encrypt, urandom(_NONCE_BYTES * len(messages))
+        nonces = [drawn[at : at + _NONCE_BYTES] for at in range(0, len(drawn), _NONCE_BYTES)]
+        return [nonce + encrypt(nonce, data, context) for nonce, (data, context) in zip(nonces, messages, strict=True)]
+
 
 class ExtendedNonceCipher:
     """XAES-256-GCM: a random 24-byte nonce || ciphertext || tag."""
 
-    __slots__ = ("_decrypt", "_encrypt")
+    __slots__ = ("_decrypt", "_encrypt", "encrypt_many")
     inline: bool = True
 
     def __init__(self, key: bytes) -> None:
         cipher = XAES256GCM(key)
+        self.encrypt_many = cipher.encrypt_many
         self._encrypt = cipher.encrypt
         self._decrypt = cipher.decrypt
 
