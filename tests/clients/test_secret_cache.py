@@ -143,6 +143,7 @@ async def test_without_watch_the_vault_is_asked_after_a_moment(server, secret):
             changes._heard = at + (0 if stem == "app" else 11)
             await cache.get(secret)
             assert accesses(audit) == 1
+            assert audit.methods().count("GetSecret") == 0  # asked before, and for `ttl_s`
 
 
 async def test_a_version_is_not_given_after_its_end(server, admin, cache, monkeypatch):

@@ -40,6 +40,9 @@ class SecretValue:
 class _Kept:
     mark: Mark
     value: SecretValue
+    shown: bool
+    shown_at: float
+    """Whether we may get the secret, and so are told of its changes; and when that was asked."""
 
     @property
     def expired(self) -> bool:
@@ -83,10 +86,11 @@ class _Secrets:
         changes = yield from self._following.begin()
         old = self._look_up(name)
         mark = changes.mark(name)
-        shown = old is not None and old.mark.watch != 0
         try:
-            if not shown:
-                shown = yield from _is_shown(mark.resource)
+            if old is not None and mark.at - old.shown_at < self._freshness.max_age_s:
+                shown, shown_at = old.shown, old.shown_at
+            else:
+                shown, shown_at = (yield from _is_shown(mark.resource)), mark.at
             known = old.value.version if old is not None else ""
             answer: AccessSecretVersionResponse = yield lambda client: client.access_secret_version(name, known)
         except VaultdError as error:
@@ -97,7 +101,7 @@ class _Secrets:
         value = old.value if answer.not_modified and old is not None else _value_of(answer)
         with self._lock:
             if self._following.keeps(changes, mark):
-                self._kept[name] = _Kept(mark if shown else mark.unwatched(), value)
+                self._kept[name] = _Kept(mark if shown else mark.unwatched(), value, shown, shown_at)
                 self._kept.move_to_end(name)
                 while len(self._kept) > self._max_entries:
                     self._kept.popitem(last=False)
