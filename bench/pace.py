@@ -29,7 +29,7 @@ class Pace:
 
 
 FULL: Final = Pace(
-    calls=Turns(8, 0.6),
+    calls=Turns(7, 0.6),
     batches=Turns(6, 0.8),
     signatures=Turns(5, 1.0),
     latency=Turns(3, 3.0),
