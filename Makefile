@@ -8,6 +8,7 @@ DEV_DIR ?= .vaultd-dev
 LISTEN  ?= 127.0.0.1:7443
 DEV_FLAGS ?=
 BENCH_FLAGS ?=
+BENCH_OUT ?= bench/out
 
 .DEFAULT_GOAL := help
 
@@ -64,8 +65,15 @@ types: $(VENV)/.installed-dev ## mypy --strict
 test: $(VENV)/.installed-dev system-packages .bin/grpcurl .bin/loadgen ## every test, from a bare machine
 	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n 3 --dist loadscope
 
+# Each process is an Envoy that runs pytest, so that servers under test are where `--host envoy` has them.
+test-envoy: $(VENV)/.installed-dev system-packages .bin/grpcurl ## the API tests, on servers inside Envoy
+	PYTHONDONTWRITEBYTECODE= $(PY) tests/envoy_suite.py -n 2 -q tests/api
+
 .bin/loadgen: $(wildcard bench/loadgen/*.go) bench/loadgen/go.mod bench/loadgen/go.sum | system-packages
 	cd bench/loadgen && go build -o $(CURDIR)/.bin/loadgen .
+
+.bin/bombardier: | system-packages
+	GOBIN=$(CURDIR)/.bin GOFLAGS=-mod=mod go install github.com/codesenberg/bombardier@v1.2.6
 
 .bin/grpcurl: | system-packages
 	GOBIN=$(CURDIR)/.bin GOFLAGS=-mod=mod go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
@@ -107,12 +115,19 @@ reliability-rotation: $(VENV)/.installed-dev system-packages ## 50 rotations of 
 	$(PY) tests/reliability/rotation.py load --rotations 50
 	$(PY) tests/reliability/rotation.py kills --rounds 1
 
+reliability-envelope: $(VENV)/.installed-dev ## 10 GiB encrypted and decrypted in constant memory, and 200 damaged streams (a minute)
+	$(PY) tests/reliability/envelope.py --gib 10 --harms 200 --seed 1
+
+reliability-workers: $(VENV)/.installed-dev system-packages ## workers killed, stopped and replaced under load, 30 times; a token that they share (minutes)
+	$(PY) tests/reliability/workers_killed.py --faults 30
+	$(PY) -m pytest -q tests/reliability/workers_token.py tests/reliability/workers_passphrase.py
+
 policy-campaign: $(VENV)/.installed-dev ## 100,000 random policies against a naive evaluator (minutes)
 	VAULTD_POLICIES=100000 $(PY) -m pytest -q -s --timeout=0 tests/unit/test_policy.py -k naive_evaluator
 
 # BENCH_FLAGS="--peer-binaries DIR" has OpenBao and KES measured, too: docs/performance/peers.md.
-bench: $(VENV)/.installed-dev .bin/loadgen ## measure everything; report in bench/out/ (twelve minutes)
-	$(PY) -m bench run --out bench/out $(BENCH_FLAGS)
+bench: $(VENV)/.installed-dev .bin/loadgen .bin/bombardier ## measure everything; report in bench/out (twelve minutes)
+	$(PY) -m bench run --out $(BENCH_OUT) $(BENCH_FLAGS)
 
 bench-cases: $(VENV)/.installed-dev .bin/loadgen ## RPCs beside a bare echo, and keys in a token (minutes)
 	$(PY) -m bench cases $(BENCH_FLAGS)
@@ -138,4 +153,4 @@ system-packages:
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install install-envoy dev-install run generate generate-check lint contract types test test-clients reliability reliability-receipts reliability-hsm reliability-audit reliability-rotation reliability-watch policy-campaign bench bench-cases bench-check dist lock system-packages clean
+.PHONY: help install install-envoy dev-install run generate generate-check lint contract types test test-envoy test-clients reliability reliability-receipts reliability-hsm reliability-audit reliability-rotation reliability-watch reliability-envelope reliability-workers policy-campaign bench bench-cases bench-check dist lock system-packages clean

@@ -25,7 +25,7 @@ from bench.processes import StartFailed
 from bench.profile_server import ProfilerMissing
 from bench.ratios import UnknownRatios, check_ratios, store_ratios
 from bench.rig import CONNECTIONS, ECHOES, Setup
-from bench.run import JUDGED, PARTS, Run
+from bench.run import CHECKED, JUDGED, PARTS, Run
 from bench.stand import Stand
 from bench.start_peers import start_peers, write_peers
 from bench.table_of_cases import NothingToMeasure, Wanted, measure_cases
@@ -146,17 +146,18 @@ def must_show(how: _How, out: Path | None) -> None:
 
 
 @main.command()
+@click.argument("parts", nargs=-1, type=click.Choice(CHECKED))
 @_of_a_run
 @_file("--baseline", "file", default=BASELINE, show_default="docs/performance/baseline.json", metavar="FILE")
 @click.option("--repeats", type=click.IntRange(0), default=2, show_default=True, help="For what looks worse.")
 @click.option("--update", is_flag=True, help="Store what is measured instead of comparing it.")
-def check(how: _How, file: Path, repeats: int, *, update: bool) -> None:
-    """Compare ratios with the stored ones; exit 1 when one is 15 % worse after the repeats."""
+def check(parts: tuple[str, ...], how: _How, file: Path, repeats: int, *, update: bool) -> None:
+    """Compare ratios, all or those of some PARTS, with the stored ones; exit 1 when one is 15 % worse after the repeats."""
     with how.running() as measured:
         if update:
-            store_ratios(measured, file)
+            store_ratios(measured, parts or CHECKED, file)
             _say(f"bench: wrote {file}")
-        elif not check_ratios(measured, file, repeats, print):
+        elif not check_ratios(measured, parts or CHECKED, file, repeats, print):
             raise SystemExit(1)
 
 
@@ -175,11 +176,14 @@ def start_peers_command(binaries: Path, write: Path) -> None:
     """Start the programs `bao` and `kes` of the directory BINARIES as they are measured, until interrupted."""
     with ExitStack() as exits:
         directory = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="vaultd-peers-")))
-        peers = start_peers(binaries, directory, exits)
+        missing: dict[str, str] = {}
+        peers = start_peers(binaries, directory, exits, missing)
         write_peers(peers, write)
         exits.callback(write.unlink, missing_ok=True)
+        for name, why in missing.items():
+            _say(f"bench: {name}: {why}")
         for name, peer in peers:
-            print(f"{name}: {peer.address if peer else 'its program is not there'}", flush=True)
+            print(f"{name}: {peer.address if peer else 'not started'}", flush=True)
         try:
             signal.pause()
         except KeyboardInterrupt:

@@ -55,15 +55,19 @@ class Outcome:
         }
 
 
-def judge(figures: Iterable[Figure], failures: Mapping[str, str], missing: Mapping[str, str]) -> list[Outcome]:
-    """Every aim.  failures: what is said of a part that was not measured; missing: of what is not there."""
+def judge(figures: Iterable[Figure], absent: Mapping[str, str], missing: Mapping[str, str]) -> list[Outcome]:
+    """Every aim.  absent: why a figure is not there, by its key or its part; missing: why a server is not."""
     by_key = {figure.key: figure for figure in figures}
-    return [_judge(aim, by_key.get(aim.figure), failures.get(aim.part) or _lacks(aim, missing)) for aim in AIMS]
+    return [_judge(aim, by_key.get(aim.figure), _why(aim, absent, missing)) for aim in AIMS]
+
+
+def _why(aim: Aim, absent: Mapping[str, str], missing: Mapping[str, str]) -> str:
+    return absent.get(aim.figure) or absent.get(aim.part) or _lacks(aim, missing)
 
 
 def _lacks(aim: Aim, missing: Mapping[str, str]) -> str:
     """What is not there of that which the figure is about."""
-    about = {"vaultd --host envoy": "Envoy", "OpenBao": "OpenBao", "KES": "KES"}
+    about = {"vaultd --host envoy": "Envoy", "vaultd on grpc.aio": "grpc.aio", "OpenBao": "OpenBao", "KES": "KES"}
     return next((why for name, why in missing.items() if name in about and about[name] in aim.figure), "")
 
 

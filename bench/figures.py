@@ -62,6 +62,8 @@ class Findings:
     curves: dict[str, list[Curve]] = field(default_factory=dict)
     """By the title of their plot."""
     notes: list[str] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+    """Why a figure is not there, by its key."""
 
     def add_rows(self, title: str, measured: Measured) -> None:
         """A table of contenders that took turns."""
@@ -80,6 +82,7 @@ class Findings:
             "rows": {title: [row.as_dict() for row in rows] for title, rows in self.rows.items()},
             "curves": {title: [curve.as_dict() for curve in curves] for title, curves in self.curves.items()},
             "notes": self.notes,
+            "absent": self.absent,
         }
 
 

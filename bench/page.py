@@ -46,10 +46,8 @@ def to_html(document: Mapping[str, Any]) -> str:
     body = [
         "<h1>vaultd: a run of the benchmarks</h1>",
         f"<p>{escape(machine_line(document['machine']))}. It took {document['took_s'] / 60:.1f} minutes.</p>",
-        "<h2>What was aimed at</h2>",
-        _aims(document["aims"]),
+        *(["<h2>What was aimed at</h2>", _aims(document["aims"])] if document["aims"] else []),
         *_absent(document),
-        "<h2>Plots</h2>",
         *_plots(document),
         "<h2>Figures</h2>",
         "<p>CPU is what the kernel accounts to all processes of the server. Rates and latencies include the client, which "
@@ -101,7 +99,7 @@ def _plots(document: Mapping[str, Any]) -> list[str]:
         if rows := part["rows"].get(CPU_BARS):
             values = [Bar(row["name"], row["item_cpu_us"]) for row in rows]
             figures.append(_figure("server CPU of one encryption", bars("server CPU of one encryption", "us", values)))
-    return figures
+    return ["<h2>Plots</h2>", *figures] if figures else []
 
 
 def _line(curve: Mapping[str, Any], what: str) -> Line:

@@ -18,7 +18,9 @@ START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 10.0
 MODULE: Final = (sys.executable, "-m")
 """What runs a module of this repository with our interpreter."""
-LOADGEN: Final = (str(ROOT / ".bin" / "loadgen"),)
+LOADGEN: Final = ("nice", "-n", "-10", str(ROOT / ".bin" / "loadgen"))
+"""The load generator, ahead of what it loads where that is permitted: a client on another machine would not wait for the server's
+cores, and time that it waits is in the latencies."""
 
 
 class StartFailed(Exception):
@@ -37,8 +39,9 @@ class Process:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """environment: what is added to ours.  Raises StartFailed when the program is not there."""
-        if not Path(program[0]).exists():
-            raise StartFailed(f"{program[0]} is not there: make .bin/{Path(program[0]).name}")
+        for needed in map(Path, program):
+            if needed.is_absolute() and not needed.exists():
+                raise StartFailed(f"{needed} is not there: make .bin/{needed.name}")
         self.name = name
         self._log = scratch / f"{name}.log"
         path = os.pathsep.join([str(ROOT), str(ROOT / "clients/python"), os.environ.get("PYTHONPATH", "")])

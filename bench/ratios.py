@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from bench import baseline
 from bench.baseline import TOLERANCE, Comparison, compare
-from bench.run import CHECKED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from bench.figures import Figure
@@ -20,20 +19,19 @@ class UnknownRatios(Exception):
     """There is nothing to compare with."""
 
 
-def store_ratios(run: Run, file: Path) -> None:
+def store_ratios(run: Run, parts: Sequence[str], file: Path) -> None:
     """Measure, and make it the baseline; ratios that cannot be measured here stay as they were."""
-    run.measure(CHECKED)
+    run.measure(parts)
     keep = baseline.read(file) if file.exists() else {}
     baseline.write(run.figures(), run.machine, keep, file)
 
 
-def check_ratios(run: Run, file: Path, repeats: int, say: Callable[[str], None]) -> bool:
+def check_ratios(run: Run, parts: Sequence[str], file: Path, repeats: int, say: Callable[[str], None]) -> bool:
     """Whether none is worse.  What looks worse is measured again before it counts."""
     if not file.exists():
         raise UnknownRatios(f"{file} is not there: python -m bench check --update")
     stored = baseline.read(file)
     attempts: list[list[Figure]] = []
-    parts = list(CHECKED)
     for attempt in range(repeats + 1):
         run.measure(parts)
         attempts.append([figure for part in parts for figure in _figures(run, part)])
@@ -41,7 +39,7 @@ def check_ratios(run: Run, file: Path, repeats: int, say: Callable[[str], None])
         if not worse or attempt == repeats:
             break
         keys = {each.key for each in worse}
-        parts = [part for part in CHECKED if keys & {figure.key for figure in _figures(run, part)}]
+        parts = [part for part in parts if keys & {figure.key for figure in _figures(run, part)}]
         say(f"again, to be sure: {', '.join(sorted(keys))}")
     return _tell(compare(stored, attempts), stored, say)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bench.aims import AIMS, judge
 from bench.machine import describe_machine
 from bench.openssl import OpensslFailed
-from bench.parts import batches, calls, cases, floors, latency, sdk, streams, sweeps, token, workers
+from bench.parts import batches, calls, cases, floors, generators, latency, sdk, streams, sweeps, token, workers
 from bench.references import estimate
 from bench.stand import UNAVAILABLE
 
@@ -37,6 +37,7 @@ PARTS: Final[Mapping[str, Callable[[Stand, Pace], Findings]]] = {
     "sizes": sweeps.sweep_sizes,
     "cases": cases.measure_cases,
     "token": token.measure,
+    "generators": generators.measure_generators,
 }
 JUDGED: Final = ("floors", *dict.fromkeys(aim.part for aim in AIMS))
 """The parts that aims need."""
@@ -64,6 +65,7 @@ class Run:
                 self.findings[name] = PARTS[name](self._stand, self._pace)
             except (*UNAVAILABLE, OpensslFailed, ValueError) as error:
                 self.failures[name] = str(error)
+                self.findings.pop(name, None)  # of an earlier attempt
                 self._say(f"bench: {name} was not measured: {error}")
             else:
                 self._say(f"bench: {name}, {time.monotonic() - began:.0f} s")
@@ -82,7 +84,9 @@ class Run:
     def outcomes(self) -> list[Outcome]:
         """Every aim of the parts that were tried."""
         tried = {*self.findings, *self.failures}
-        return [each for each in judge(self.figures(), self.failures, self._stand.missing) if each.aim.part in tried]
+        absent = {key: why for findings in self.findings.values() for key, why in findings.absent.items()}
+        judged = judge(self.figures(), {**absent, **self.failures}, self._stand.missing)
+        return [each for each in judged if each.aim.part in tried]
 
     def document(self) -> dict[str, Any]:
         """All of it, for JSON."""

@@ -30,7 +30,8 @@ FIGURE_HEADER: Final = ("ratio", "median", "half of the pairs within", "pairs")
 
 def to_markdown(document: Mapping[str, Any]) -> str:
     """The whole document."""
-    blocks = [machine_line(document["machine"]), aims_to_markdown(document["aims"])]
+    blocks = [machine_line(document["machine"])]
+    blocks += [aims_to_markdown(document["aims"])] if document["aims"] else []
     blocks += [f"Not here: {name}: {last_line(why)}" for name, why in document["missing"].items()]
     blocks += [f"Not measured: {name}: {last_line(why)}" for name, why in document["failures"].items()]
     for part in document["parts"].values():
@@ -39,7 +40,8 @@ def to_markdown(document: Mapping[str, Any]) -> str:
         for title, curves in part["curves"].items():
             blocks += [f"### {title[0].upper()}{title[1:]}", table((title, *ROW_HEADER[1:]), _curve_cells(curves))]
         blocks += part["notes"]
-    blocks += ["### Ratios of neighbours in time", table(FIGURE_HEADER, map(figure_cells, document["figures"]))]
+    if document["figures"]:
+        blocks += ["### Ratios of neighbours in time", table(FIGURE_HEADER, map(figure_cells, document["figures"]))]
     return "\n\n".join(blocks) + "\n"
 
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "clients" / "python")]
 
+from commands import command_tables  # noqa: E402  # the checkout comes first on the path
+
 from vaultd import config, errors, names  # noqa: E402  # the checkout comes first on the path
 from vaultd.audit import folding, log  # noqa: E402
 from vaultd.backends import rootkeys  # noqa: E402
@@ -500,6 +502,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/hsm.md": {"softhsm-lacks": softhsm_lacks},
     "docs/quotas.md": {"weights": weights_table},
     "docs/metrics.md": {"metrics": metrics_table},
+    "docs/vaultctl.md": {"commands": command_tables},
 }
 
 

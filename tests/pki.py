@@ -42,6 +42,17 @@ class Authority:
             .sign(signer.key, hashes.SHA256())
         )
 
+    @classmethod
+    def load(cls, tls: Path) -> Authority:
+        """The authority that `devpki` made in a directory."""
+        found = cls()
+        key = serialization.load_pem_private_key((tls / "ca.key").read_bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        found.key = key
+        found.certificate = x509.load_pem_x509_certificate((tls / "ca.crt").read_bytes())
+        found.name = found.certificate.subject
+        return found
+
     def pem(self) -> bytes:
         return self.certificate.public_bytes(PEM)
 
@@ -54,8 +65,9 @@ class Authority:
         common_name: str = "a client",
         serial: int | None = None,
         days: int = 800,
+        usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH,
     ) -> x509.Certificate:
-        """Write `{stem}.crt` and `{stem}.key`, for a client."""
+        """Write `{stem}.crt` and `{stem}.key`, for a client unless the usage says otherwise."""
         key = ec.generate_private_key(ec.SECP256R1())
         end = datetime.now(UTC) + timedelta(days=days)
         names = [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, dns)]
@@ -68,7 +80,7 @@ class Authority:
             .not_valid_before(min(datetime.now(UTC), end) - timedelta(hours=1))
             .not_valid_after(end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         )
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)

@@ -206,15 +206,16 @@ def _supervise(
 
 @main.command(hidden=True)
 @CONFIG
+@click.option("--index", type=click.IntRange(0, 63), required=True)
 @click.option("--control-fd", type=int, required=True)
-def worker(config: Path, control_fd: int) -> None:
+def worker(config: Path, index: int, control_fd: int) -> None:
     """Serve as one of several workers.  For the supervisor of `serve --workers` and `dev --workers`."""
     settings = _load(config)
 
     async def start() -> None:
         from vaultd.wiring.worker import serve_worker
 
-        await serve_worker(settings, control_fd)
+        await serve_worker(settings, index, control_fd)
 
     _run_server(start())
 

@@ -27,6 +27,8 @@ const (
 	afterGoAway = "connection is going away"
 )
 
+var errAnswered = errors.New("answered before all of it was sent")
+
 // connection is one HTTP/2 connection. A request is one or few writes, and requests that begin at once share a flush: a client
 // that wrote headers and body apart would have the server read twice, and take cycles that the server needs on the same cores.
 type connection struct {
@@ -34,6 +36,7 @@ type connection struct {
 	framer  *http2.Framer
 	control chan func() error
 	ended   chan struct{}
+	once    sync.Once
 
 	waiting atomic.Int32 // senders that hold or want `writing`; the last one flushes
 	writing sync.Mutex
@@ -58,6 +61,7 @@ type stream struct {
 	began      time.Time
 	sendWindow int64
 	done       chan struct{}
+	ended      bool
 	problem    string
 	status     string
 	grpcStatus string
@@ -182,8 +186,8 @@ func (c *connection) room(call *stream, left int) (int, error) {
 	c.state.Lock()
 	defer c.state.Unlock()
 	for {
-		if call.problem != "" {
-			return 0, errors.New(call.problem)
+		if call.ended { // answered before all of it was sent: refused
+			return 0, errAnswered
 		}
 		if room := min(int64(left), c.maxFrame, c.sendWindow, call.sendWindow); room > 0 {
 			c.sendWindow -= room
@@ -305,9 +309,26 @@ func (c *connection) takeSettings(frame *http2.SettingsFrame) error {
 	if frame.IsAck() {
 		return nil
 	}
+	var settings []http2.Setting
+	err := frame.ForeachSetting(func(setting http2.Setting) error {
+		settings = append(settings, setting)
+		return nil
+	})
+	// A server counts by its new windows once it has our acknowledgement: no data may use them before that is written.
+	c.control <- func() error {
+		if err := c.framer.WriteSettingsAck(); err != nil {
+			return err
+		}
+		c.apply(settings)
+		return nil
+	}
+	return err
+}
+
+func (c *connection) apply(settings []http2.Setting) {
 	c.state.Lock()
 	defer c.state.Unlock()
-	err := frame.ForeachSetting(func(setting http2.Setting) error {
+	for _, setting := range settings {
 		switch setting.ID {
 		case http2.SettingMaxConcurrentStreams:
 			c.maxStreams = setting.Val
@@ -319,11 +340,8 @@ func (c *connection) takeSettings(frame *http2.SettingsFrame) error {
 			}
 			c.peerWindow = int64(setting.Val)
 		}
-		return nil
-	})
+	}
 	c.tell()
-	c.control <- c.framer.WriteSettingsAck
-	return err
 }
 
 // answer writes what the server's own frames ask for. The reader must not: it would wait for a sender that waits for it.
@@ -351,22 +369,26 @@ func (c *connection) finish(id uint32) {
 	c.state.Lock()
 	defer c.state.Unlock()
 	if call := c.streams[id]; call != nil {
-		delete(c.streams, id)
-		close(call.done)
-		c.tell()
+		c.end(id, call, "")
 	}
 }
 
-// fail ends a call. It may be one that never got a stream.
+// fail ends a call that has not ended. It may be one that never got a stream.
 func (c *connection) fail(id uint32, call *stream, problem string) {
 	c.state.Lock()
 	defer c.state.Unlock()
 	if known := c.streams[id]; known != nil {
 		call = known
-		delete(c.streams, id)
-	} else if call == nil || call.problem != "" {
-		return
 	}
+	if call != nil && !call.ended {
+		c.end(id, call, problem)
+	}
+}
+
+// end is how every call ends. The lock is held.
+func (c *connection) end(id uint32, call *stream, problem string) {
+	delete(c.streams, id)
+	call.ended = true
 	call.problem = problem
 	close(call.done)
 	c.tell()
@@ -379,9 +401,7 @@ func (c *connection) refuse(why error, last uint32) {
 	c.refusal = why
 	for id, call := range c.streams {
 		if id > last {
-			delete(c.streams, id)
-			call.problem = why.Error()
-			close(call.done)
+			c.end(id, call, why.Error())
 		}
 	}
 	c.tell()
@@ -390,11 +410,7 @@ func (c *connection) refuse(why error, last uint32) {
 func (c *connection) close(why error) {
 	c.refuse(fmt.Errorf("connection lost: %w", why), 0)
 	c.socket.Close()
-	select {
-	case <-c.ended:
-	default:
-		close(c.ended)
-	}
+	c.once.Do(func() { close(c.ended) })
 }
 
 // usable tells whether a new stream may begin.
@@ -410,12 +426,9 @@ func (c *connection) expire(timeout time.Duration) {
 	defer c.state.Unlock()
 	for id, call := range c.streams {
 		if time.Since(call.began) > timeout {
-			delete(c.streams, id)
-			call.problem = "no answer in " + timeout.String()
-			close(call.done)
+			c.end(id, call, "no answer in "+timeout.String())
 		}
 	}
-	c.tell()
 }
 
 // outcome names what went wrong, "" for success.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from bench.background import MOST, others_at_work
-from bench.clients import Pressure
+from bench.clients import LoadFailed, Pressure
 from bench.contenders import summarize
 from bench.figures import Figure, Findings
 from bench.parts.batches import batch
@@ -14,6 +14,8 @@ from bench.slices import Slice, Spread
 from bench.stand import UNAVAILABLE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bench.pace import Pace
     from bench.rig import Rig
     from bench.stand import Stand
@@ -39,30 +41,45 @@ def measure_latency(stand: Stand, pace: Pace) -> Findings:
 def _measure(stand: Stand, rig: Rig, host: str, pace: Pace, findings: Findings) -> None:
     large = batch("aes", MOST)
     request = rig.api.requests([large])[large.name]
-    other = stand.loadgen("others")
+    other = stand.loadgen(f"others on {host}")
     alone: list[Slice] = []
     beside: list[Slice] = []
     rig.load(rig.vaultd, ENCRYPT, SATURATING, pace.latency.warm_up_s)
-    for _ in range(pace.latency.rounds):
-        most = rig.load(rig.vaultd, ENCRYPT, SATURATING, max(0.5, pace.latency.slice_s / 3)).items_per_s
-        half = Pressure(rate=most * SHARE)
-        alone.append(rig.load(rig.vaultd, ENCRYPT, half, pace.latency.slice_s))
-        with others_at_work(rig, other, request, pace.latency.slice_s):
-            beside.append(rig.load(rig.vaultd, ENCRYPT, half, pace.latency.slice_s))
+    try:
+        for _ in range(pace.latency.rounds):
+            most = rig.load(rig.vaultd, ENCRYPT, SATURATING, max(0.5, pace.latency.slice_s / 3)).items_per_s
+            half = Pressure(rate=most * SHARE)
+            alone.append(rig.load(rig.vaultd, ENCRYPT, half, pace.latency.slice_s))
+            with others_at_work(rig, other, request, pace.latency.slice_s):
+                beside.append(rig.load(rig.vaultd, ENCRYPT, half, pace.latency.slice_s))
+    except LoadFailed as error:
+        # A server that refuses calls at half of what it can do has no latency to speak of: nor has the line a figure.
+        beside.clear()
+        findings.absent[_key(host, BESIDE)] = str(error).splitlines()[0]
     for name, slices in ((ALONE, alone), (BESIDE, beside)):
-        findings.rows.setdefault("Open loop at half of saturation, unary Encrypt", []).append(
-            summarize(f"{host}, {name}", slices)
-        )
-    pairs = list(zip(alone, beside, strict=True))
+        if slices:
+            rows = findings.rows.setdefault("Open loop at half of saturation, unary Encrypt", [])
+            rows.append(summarize(f"{host}, {name}", slices))
+    compare(host, alone, beside, findings)
+
+
+def compare(host: str, alone: Sequence[Slice], beside: Sequence[Slice], findings: Findings) -> None:
+    """What became of the p99, to the undisturbed p50."""
     ratios = {
         ALONE: [quiet.percentile_ms(99.0) / quiet.percentile_ms(50.0) for quiet in alone],
         # Against the undisturbed p50: were every call slow, their own p50 would excuse their p99.
-        BESIDE: [busy.percentile_ms(99.0) / quiet.percentile_ms(50.0) for quiet, busy in pairs],
+        BESIDE: [
+            busy.percentile_ms(99.0) / quiet.percentile_ms(50.0) for quiet, busy in zip(alone, beside, strict=False)
+        ],
         f"{BESIDE}, to their own p50": [busy.percentile_ms(99.0) / busy.percentile_ms(50.0) for busy in beside],
     }
-    findings.figures += [
-        Figure(f"p99 / p50 at half of saturation on {host}, {name}", Spread.of(values))
-        for name, values in ratios.items()
-    ]
-    lateness = max(each.latest_ms for each in (*alone, *beside))
-    findings.notes.append(f"{host}: the latest call began {lateness:.1f} ms after its time, which is in its latency.")
+    findings.figures += [Figure(_key(host, name), Spread.of(values)) for name, values in ratios.items() if values]
+    if alone:
+        lateness = max(each.latest_ms for each in (*alone, *beside))
+        findings.notes.append(
+            f"{host}: the latest call began {lateness:.1f} ms after its time, which is in its latency."
+        )
+
+
+def _key(host: str, name: str) -> str:
+    return f"p99 / p50 at half of saturation on {host}, {name}"

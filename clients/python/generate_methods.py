@@ -3,7 +3,8 @@
 A new RPC needs nothing here.  What the generator reads off the protos: a field whose comment begins `Required.` or `Required,` is
 an argument without a default; `X_crc32c` is the checksum of X and no argument; an RPC named `BatchX` or `BatchXs` whose request
 is a list `items` of X's requests, and whose results hold X's answers, is the batch of X; an RPC may be repeated as it is when its
-comment says `Idempotent` or `safe to repeat`, and with a request id when its request has one.
+comment says `Idempotent` or `safe to repeat`, and with a request id when its request has one; and an RPC named `ListX` with
+`page_token`, `next_page_token` and one list in its answer is a list of many pages, over which `iter_x` goes.
 """
 
 from __future__ import annotations
@@ -79,10 +80,16 @@ class Rpc:
     answer_checksums: list[tuple[str, list[str]]] = field(default_factory=list)
     single: Rpc | None = None
     batch: Rpc | None = None
+    rows: tuple[str, str] | None = None  # of a list of many pages: the field of its rows, and their message
 
     @property
     def snake(self) -> str:
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", self.name).lower()
+
+    @property
+    def iterator(self) -> str:
+        """The name of the method that goes over all pages."""
+        return f"iter_{self.snake.removeprefix('list_')}"
 
     @property
     def constant(self) -> str:
@@ -150,12 +157,21 @@ class Protos:
                 rpc.checksums = self._checksums(rpc.request)
                 rpc.answer_checksums = self._checksums(rpc.response)
                 rpc.parameters = list(self._parameters(rpc.request))
+                rpc.rows = self._rows(rpc)
                 self.rpcs.append(rpc)
-        names = [rpc.snake for rpc in self.rpcs]
+        names = [rpc.snake for rpc in self.rpcs] + [rpc.iterator for rpc in self.rpcs if rpc.rows is not None]
         taken = {name for name in names if names.count(name) > 1 or name in RESERVED}
         taken |= {one.name for rpc in self.rpcs for one in rpc.parameters if one.name in RESERVED}
         if taken:
             raise SystemExit(f"RPCs or fields of requests whose names the SDK has already: {', '.join(sorted(taken))}")
+
+    def _rows(self, rpc: Rpc) -> tuple[str, str] | None:
+        asked = {one.name for one in self._messages[rpc.request].field}
+        answered = self._messages[rpc.response].field
+        rows = [one for one in answered if one.label == F.LABEL_REPEATED and one.type == F.TYPE_MESSAGE]
+        if not rpc.name.startswith("List") or "page_token" not in asked or len(rows) != 1:
+            return None
+        return (rows[0].name, rows[0].type_name) if "next_page_token" in {one.name for one in answered} else None
 
     def _checksums(self, message: str) -> list[tuple[str, list[str]]]:
         found = []
@@ -292,7 +308,7 @@ def methods(protos: Protos, *, asynchronous: bool) -> str:
     for rpc in protos.rpcs:
         lines += _method(protos, rpc, asynchronous=asynchronous)
     text = "\n".join(lines)
-    kind = "Async" if asynchronous else "Sync"
+    kind, pages = ("Async", "pages_async") if asynchronous else ("Sync", "pages")
     typing = [name for name in ("Any", "overload") if re.search(rf"\b{name}\b", text)]
     abstract = [
         name
@@ -307,6 +323,7 @@ def methods(protos: Protos, *, asynchronous: bool) -> str:
         "from vaultd_client.generated import table",
         *_imports(protos, text, lazy=False, constructed=True),
         f"from vaultd_client.method import {kind}Calls",
+        *([f"from vaultd_client.paging import {pages}"] if f" {pages}(" in text else []),
         "if TYPE_CHECKING:",
         *(["    import datetime"] if "datetime." in text else []),
         f"    from collections.abc import {', '.join(abstract)}",
@@ -355,6 +372,22 @@ def _method(protos: Protos, rpc: Rpc, *, asynchronous: bool) -> Iterator[str]:
     yield f"        request = {_construct(protos, rpc)}"
     wait = "await " if asynchronous else ""
     yield f"        return {wait}self._unary(table.{rpc.constant}, request, timeout_s, info)"
+    if rpc.rows is not None:
+        yield from _iterator(protos, rpc, *rpc.rows, asynchronous=asynchronous)
+
+
+def _iterator(protos: Protos, rpc: Rpc, rows: str, message: str, *, asynchronous: bool) -> Iterator[str]:
+    prefix, wait, pages = ("Async", "async ", "pages_async") if asynchronous else ("", "", "pages")
+    arguments = _signature(rpc, ["timeout_s: float | None = None"])
+    yield f"    {wait}def {rpc.iterator}(self, {arguments}) -> {prefix}Iterator[{protos.python(message)}]:"
+    yield f'        """Goes over all pages of {rpc.snake}; each is asked for, within timeout_s, when the one before it was read."""'
+    yield f"        request = {_construct(protos, rpc)}"
+    yield f"        {wait}for page in {pages}(self, table.{rpc.constant}, request, timeout_s):"
+    if asynchronous:
+        yield f"            for row in page.{rows}:"
+        yield "                yield row"
+    else:
+        yield f"            yield from page.{rows}"
 
 
 def _stream(protos: Protos, rpc: Rpc, *, asynchronous: bool) -> Iterator[str]:

@@ -23,11 +23,11 @@ SLOW_US = 100_000
 
 
 @asynccontextmanager
-async def echo(directory: Path, handler: Callable[[bytes, object], object]):
+async def echo(directory: Path, handler: Callable[[bytes, object], object], *options: tuple[str, int]):
     """A grpc.aio server with one method, and an endpoint with the caller's certificate."""
     tls = directory / "tls"
     create_dev_pki(tls, hosts=["127.0.0.1"])
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=options)
     method = grpc.unary_unary_rpc_method_handler(handler)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Echo", {"Echo": method}),))
     pair = ((tls / "server.key").read_bytes(), (tls / "server.crt").read_bytes())
@@ -60,8 +60,14 @@ class Stalling:
         return request
 
 
-async def latencies_us(client: Client, endpoint: Endpoint, pressure: Pressure, seconds: float) -> list[int]:
-    client.begin(order(endpoint, ECHO, pressure, seconds, connections=2))
+async def answer(request: bytes, context: object) -> bytes:
+    return request
+
+
+async def latencies_us(
+    client: Client, endpoint: Endpoint, pressure: Pressure, seconds: float, request: Request = ECHO
+) -> list[int]:
+    client.begin(order(endpoint, request, pressure, seconds, connections=2))
     return list((await asyncio.to_thread(client.end))["latencies_us"])
 
 
@@ -92,10 +98,28 @@ async def test_a_call_that_failed_fails_the_slice_and_says_how(tmp_path, client)
             await latencies_us(client, endpoint, Pressure(in_flight=2), 0.05)
 
 
-async def test_a_slice_counts_the_servers_cpu_and_the_items_of_a_call(tmp_path, client):
-    async def answer(request: bytes, context: object) -> bytes:
-        return request
+async def test_bodies_larger_than_the_servers_windows_go_both_ways_at_once(tmp_path, client):
+    large = Request(ECHO.path, bytes(1_000_000))
+    async with echo(tmp_path, answer) as endpoint:
+        found = await latencies_us(client, endpoint, Pressure(in_flight=6), 0.3, large)
+    assert len(found) >= 6
 
+
+async def test_connections_that_the_server_ends_by_age_cost_no_call(tmp_path, client):
+    ages = ("grpc.max_connection_age_ms", 100), ("grpc.max_connection_age_grace_ms", 10_000)
+    async with echo(tmp_path, answer, *ages) as endpoint:
+        found = await latencies_us(client, endpoint, Pressure(rate=300), 1.0)
+    assert len(found) == 300
+
+
+async def test_a_call_that_is_refused_before_all_of_it_was_sent_ends(tmp_path, client):
+    limit = ("grpc.max_receive_message_length", 1_000)
+    async with echo(tmp_path, answer, limit) as endpoint:
+        with pytest.raises(LoadFailed, match="gRPC status 8"):
+            await latencies_us(client, endpoint, Pressure(in_flight=2), 0.05, Request(ECHO.path, bytes(1_000_000)))
+
+
+async def test_a_slice_counts_the_servers_cpu_and_the_items_of_a_call(tmp_path, client):
     async with echo(tmp_path, answer) as endpoint:
         what = order(endpoint, ECHO, Pressure(), 0.3, connections=2)
         meter = Meter(os.getpid())

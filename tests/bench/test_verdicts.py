@@ -16,8 +16,8 @@ def figure(key: str, *values: float, better="lower", **more) -> Figure:
     return Figure(key, Spread.of(values), better, **more)
 
 
-def outcome_of(aim_figure: str, *figures: Figure, failures=None, missing=None):
-    return next(each for each in judge(figures, failures or {}, missing or {}) if each.aim.figure == aim_figure)
+def outcome_of(aim_figure: str, *figures: Figure, absent=None, missing=None):
+    return next(each for each in judge(figures, absent or {}, missing or {}) if each.aim.figure == aim_figure)
 
 
 ECHO = "Encrypt on grpc.aio / its echo"
@@ -37,7 +37,8 @@ def test_what_is_better_when_higher_is_missed_below_its_limit():
 def test_an_aim_without_a_figure_is_not_met_and_says_what_is_missing():
     found = outcome_of(FASTER, missing={"KES": "no KES", "vaultd --host envoy": "no envoy"})
     assert (found.verdict, found.why) == ("not measured", "no envoy")
-    assert outcome_of(FASTER, failures={"encrypt": "calls failed"}).why == "calls failed"
+    assert outcome_of(FASTER, absent={"encrypt": "calls failed"}).why == "calls failed"
+    assert outcome_of(FASTER, absent={FASTER: "refused", "encrypt": "no"}).why == "refused"
 
 
 def test_every_aim_names_a_part_that_there_is_and_figures_are_named_once():
@@ -99,21 +100,21 @@ def stored(tmp_path):
 def test_what_looks_worse_is_measured_again_and_alone_before_it_fails(stored):
     said = []
     run = Scripted(1.3, 1.0)
-    assert check_ratios(run, stored, 2, said.append)  # the median of 1.3 and 1.0 is not 15 % worse
+    assert check_ratios(run, CHECKED, stored, 2, said.append)  # the median of 1.3 and 1.0 is not 15 % worse
     assert run.measured == [CHECKED, ("batches",)]
     assert said[0] == "again, to be sure: shaky"
     run = Scripted(1.3, 1.3, 1.3)
-    assert not check_ratios(run, stored, 2, said.append)
+    assert not check_ratios(run, CHECKED, stored, 2, said.append)
     assert "WORSE  shaky: 1 -> 1.3, +30%, median of 3" in said
     assert said[-1] == "1 of 2 ratios are more than 15% worse than stored"
 
 
 def test_a_check_without_any_stored_ratio_is_no_success(tmp_path, stored):
     with pytest.raises(UnknownRatios):
-        check_ratios(Scripted(1.0), tmp_path / "none.json", 0, print)
+        check_ratios(Scripted(1.0), CHECKED, tmp_path / "none.json", 0, print)
     baseline.write([figure("of another host", 1.0)], Scripted.machine, {}, tmp_path / "other.json")
     with pytest.raises(UnknownRatios):
-        check_ratios(Scripted(1.0), tmp_path / "other.json", 0, print)
+        check_ratios(Scripted(1.0), CHECKED, tmp_path / "other.json", 0, print)
 
 
 def test_ratios_are_stored_and_no_times_no_estimates_and_no_peers(tmp_path):

@@ -25,7 +25,9 @@ from vaultd_client.segments import SegmentCipher, SegmentOpener
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MIB = 1 << 20
-VECTORS = json.loads((Path(__file__).resolve().parents[1] / "vectors/compat/envelope-v1.json").read_text())
+ROOT = Path(__file__).resolve().parents[2]
+VECTORS = json.loads((ROOT / "tests/vectors/compat/envelope-v1.json").read_text())
+DOCUMENT = (ROOT / "docs/envelope.md").read_text()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -185,6 +187,7 @@ async def test_who_may_not_get_the_key_is_not_told_and_keeps_data_keys_for_a_mom
 
 
 async def test_closed_envelopes_have_forgotten_their_keys(admin, key):
+    await live(admin)
     aead = AsyncEnvelopeAead(admin, key)
     await aead.encrypt(b"m")
     (kept,) = aead._envelopes.keys._kept.values()
@@ -193,6 +196,13 @@ async def test_closed_envelopes_have_forgotten_their_keys(admin, key):
     assert kept.key._material == b""
     with pytest.raises(Forgotten):
         kept.key.derive(b"salt", b"info")
+    sealed = await aead.encrypt(b"m")  # one that is used again begins anew, and listens again
+    told = Told(admin.follow_changes(), key)
+    await admin.rotate_key(key)
+    await told.wait()
+    assert not aead._envelopes.keys._kept
+    assert await aead.decrypt(sealed) == b"m"
+    aead.close()
 
 
 async def test_a_data_key_that_was_made_for_something_else_does_not_open(admin, key):
@@ -332,6 +342,12 @@ async def test_tink_reads_a_stream_with_its_data_key(admin, key):
 
 
 # -- what is written down -----------------------------------------------------------------------------------------------
+
+
+async def test_the_vector_of_the_document_is_one_of_the_files():
+    short = next(vector for vector in VECTORS if vector["name"] == "short")
+    for name, value in short.items():
+        assert name == "name" or f"\n{name:<17} {value}\n" in DOCUMENT
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from sdk_rig import AEAD, PATIENT, async_client, create_keys, sync_client
 
-from commandline import ctl, vaultctl
+from commandline import VAULTCTL, ctl, environment_of, vaultctl
 from harness import running_server
 from vaultd_client import AsyncEnvelopeAead, DecryptionFailed, EnvelopeAead
 from vaultd_client.files import new_file
@@ -41,7 +41,7 @@ async def test_a_file_comes_back_and_progress_is_told(server, tmp_path):
     told: list[int] = []
     async with async_client(server) as client, AsyncEnvelopeAead(client, AEAD) as aead:
         await aead.encrypt_file(plain, sealed, b"aad", progress=told.append)
-        assert told == [MIB, 2 * MIB, 2 * MIB + 5]
+        assert told == [MIB - 56, 2 * MIB - 72, 2 * MIB + 5]
         await aead.decrypt_file(sealed, opened, b"aad", progress=told.append)
         assert told[-1] > 2 * MIB
     assert opened.read_bytes() == plain.read_bytes()
@@ -134,8 +134,9 @@ async def test_vaultctl_is_a_filter(server, tmp_path):
 
 # -- memory -------------------------------------------------------------------------------------------------------------
 
-PROGRAM = """
-import hashlib, resource, sys
+PROGRAM = r"""
+import hashlib, re, sys
+from pathlib import Path
 from vaultd_client import Client, EnvelopeAead
 
 def zeros(digest, mib):
@@ -150,7 +151,8 @@ with Client.from_env() as client, EnvelopeAead(client, sys.argv[1]) as aead:
         for piece in aead.decrypt_chunks(aead.encrypt_chunks(zeros(sent, mib))):
             received.update(piece)
         assert sent.digest() == received.digest()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        # Not of getrusage: that begins with the peak of the process that started this one.
+        return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024
     print(there_and_back(8), there_and_back(256))
 """
 
@@ -167,3 +169,22 @@ async def test_a_longer_stream_takes_no_more_memory(server):
     short, long = map(int, out.split())
     assert long < 200
     assert long - short < 16
+
+
+async def test_vaultctl_has_a_progress_bar_on_a_terminal_and_leaves_devices_alone(server, tmp_path):
+    (tmp_path / "plain").write_bytes(bytes(3 * MIB))
+    ours, terminal = os.openpty()
+    try:
+        words = ("file", "encrypt", AEAD, str(tmp_path / "plain"), str(tmp_path / "sealed"))
+        environment = {**os.environ, **environment_of(server), "TERM": "xterm"}
+        process = await asyncio.create_subprocess_exec(VAULTCTL, *words, env=environment, stderr=terminal)
+        assert await process.wait() == 0
+        shown = await asyncio.to_thread(os.read, ours, 65_536)
+    finally:
+        os.close(ours)
+        os.close(terminal)
+    assert b"encrypting" in shown
+    os.mkfifo(tmp_path / "pipe")
+    done = await ctl(server, "file", "decrypt", AEAD, tmp_path / "sealed", tmp_path / "pipe", "--overwrite")
+    assert (done.exit_code, "if it is a file" in done.stderr) == (2, True)
+    assert (tmp_path / "pipe").is_fifo()

@@ -36,6 +36,8 @@ OTHERS = {
     "ECDH_P256": "KEY_AGREEMENT",
     "X25519": "KEY_AGREEMENT",
     "ML_DSA_65": "SIGN",
+    "HPKE_X25519": "HPKE",
+    "ML_KEM_768": "KEM",
     "EC_P521_SHA512": "SIGN",
 }
 
@@ -215,9 +217,21 @@ def test_the_private_part_cannot_be_had(vault):
         assert repr(key).endswith(f"{key_name(algorithm)}/versions/1 {algorithm}>")
 
 
-def test_what_cryptography_has_no_class_for_says_so(vault):
-    with pytest.raises(UnsupportedAlgorithm, match="versions/1 is ML_DSA_65: use the methods of the client"):
-        remote_private_key(vault, key_name("ML_DSA_65"))
+def test_a_post_quantum_certificate_verifies(vault):
+    key = remote_private_key(vault, key_name("ML_DSA_65"))
+    ca = certificate("CA", key.public_key(), "CA", ca=True).sign(key, None)
+    ca.verify_directly_issued_by(ca)
+    for act in (lambda: key.sign(b"m", b"context"), lambda: key.sign_mu(bytes(64))):
+        with pytest.raises(UnsupportedAlgorithm, match="no algorithm of vaultd"):
+            act()
+    with pytest.raises(UsageError, match="stays in the vault"):
+        key.private_bytes_raw()
+
+
+@pytest.mark.parametrize("algorithm", ["HPKE_X25519", "ML_KEM_768"])
+def test_what_has_no_private_key_object_says_so(vault, algorithm):
+    with pytest.raises(UnsupportedAlgorithm, match=f"versions/1 is {algorithm}: use the methods of the client"):
+        remote_private_key(vault, key_name(algorithm))
 
 
 def test_an_object_stays_with_its_version_until_that_is_disabled(server, vault):

@@ -29,7 +29,21 @@ service ThingsService {
   rpc ReadThingSlowly(ReadThingRequest) returns (ReadThingResponse);
   // Changes a thing. Idempotent with request_id.
   rpc %s(ChangeRequest) returns (ReadThingResponse);
+  // Lists things. Idempotent.
+  rpc ListThings(ListThingsRequest) returns (ListThingsResponse);
+  // Lists what is always short. Idempotent.
+  rpc ListFewThings(ListThingsRequest) returns (ListFewThingsResponse);
 }
+message ListThingsRequest {
+  // Required. Of what.
+  string parent = 1;
+  string page_token = 2;
+}
+message ListThingsResponse {
+  repeated ReadThingRequest things = 1;
+  string next_page_token = 2;
+}
+message ListFewThingsResponse { repeated ReadThingRequest things = 1; }
 message Error { int32 code = 1; }
 message ReadThingRequest {
   // Required. Its name.
@@ -104,6 +118,17 @@ def test_streams_and_unary_rpcs_get_typed_methods(generated):
     assert files["sync.py"].count("@overload") == 2
 
 
+def test_a_list_of_many_pages_can_be_gone_over(generated):
+    files = generated()
+    found = signatures(files["aio.py"])
+    assert found["iter_things"].startswith("async def (self, parent: str, page_token: str=''")
+    assert found["iter_things"].endswith("-> AsyncIterator[things_pb2.ReadThingRequest]")
+    assert signatures(files["sync.py"])["iter_things"].endswith("-> Iterator[things_pb2.ReadThingRequest]")
+    assert "iter_few_things" not in found
+    with pytest.raises(SystemExit, match="iter_things"):
+        generated("IterThings")
+
+
 def test_a_batch_is_known_by_its_shape_and_retries_by_their_comments(generated):
     table = generated()["table.py"]
     assert table.split("BATCHES: ")[1].count("BATCH_READ_THINGS") == 1
@@ -120,6 +145,8 @@ def test_a_batch_is_known_by_its_shape_and_retries_by_their_comments(generated):
         "UPLOAD": "False",
         "READ_THING_SLOWLY": "True",
         "CHANGE_THING": "False",
+        "LIST_THINGS": "True",
+        "LIST_FEW_THINGS": "True",
     }
 
 

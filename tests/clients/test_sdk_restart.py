@@ -7,13 +7,13 @@ import socket
 import sys
 import time
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 from sdk_rig import AEAD, VAULT, identity
 
-from vaultd_client import AsyncClient, VaultdError
+from vaultd_client import AsyncClient, Client, Unavailable, VaultdError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,3 +107,25 @@ async def test_callers_get_right_answers_or_errors_and_succeed_within_a_second_o
     assert set(callers.errors) <= {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
     assert first_s < 1.0
     assert all_s < 2.0
+
+
+@pytest.mark.slow
+async def test_a_lone_caller_finds_the_server_again(tmp_path):
+    """Nobody waits on a connection between its calls, so nobody but the client itself can mend it."""
+    directory, port = tmp_path / "dev", free_port()
+    async with killed_at_the_end(directory, port):
+        vault = Client(f"127.0.0.1:{port}", **identity(directory / "tls", "admin"))
+        await asyncio.to_thread(vault.get_status)
+    with vault:
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await asyncio.to_thread(vault.get_status)
+        async with killed_at_the_end(directory, port):
+            back = time.monotonic()
+            async with asyncio.timeout(10):
+                while True:
+                    with suppress(Unavailable):
+                        await asyncio.to_thread(vault.get_status)
+                        break
+            print(f"{time.monotonic() - back:.3f} s after the server was back")
+            assert time.monotonic() - back < 2.0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import threading
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -13,7 +15,9 @@ from tink import BinaryKeysetReader, cleartext_keyset_handle, streaming_aead
 from tink.proto import aes_gcm_hkdf_streaming_pb2, common_pb2, tink_pb2
 
 from vaultd_client import DecryptionFailed
-from vaultd_client.data_keys import DataKey
+from vaultd_client.data_keys import DataKey, Forgotten
+from vaultd_client.envelope_format import MAGIC, HeaderReader
+from vaultd_client.envelope_io import EnvelopeFile
 from vaultd_client.segments import (
     HEADER_BYTES,
     MAX_SEGMENTS,
@@ -21,6 +25,7 @@ from vaultd_client.segments import (
     SegmentOpener,
     SegmentSealer,
     StreamTooLong,
+    read_stream,
 )
 
 SEGMENT = 64
@@ -47,7 +52,8 @@ def read(data: list[bytes], info: bytes = b"info", size: int = SEGMENT) -> tuple
     opener, out = SegmentOpener(KEY.derive, info, size), b""
     try:
         for piece in data:
-            out += b"".join(opener.update(piece))
+            for opened in opener.update(piece):
+                out += opened
         return out + opener.finish(), True
     except DecryptionFailed:
         return out, False
@@ -90,7 +96,7 @@ def harm(draw: st.DrawFn, sealed: bytes) -> bytes:
     return head + b"".join(segments)
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(st.data(), plaintexts, cuts)
 def test_a_stream_that_was_changed_gives_only_whole_segments_that_were_written_there_and_then_an_error(
     data, plaintext, at
@@ -123,7 +129,7 @@ def test_other_associated_data_and_other_keys_do_not_open():
     sealed = seal([b"data"])
     assert read([sealed], b"other") == (b"", False)
     other = SegmentOpener(DataKey(bytes(32), b"").derive, b"info", SEGMENT)
-    other.update(sealed)
+    assert list(other.update(sealed)) == []
     with pytest.raises(DecryptionFailed):
         other.finish()
 
@@ -132,10 +138,102 @@ def test_after_an_error_nothing_more_comes():
     sealed = bytearray(seal([bytes(FIRST + 3 * OTHERS)]))
     sealed[SEGMENT] ^= 1
     opener = SegmentOpener(KEY.derive, b"info", SEGMENT)
-    assert opener.update(bytes(sealed)) == [bytes(FIRST)]
-    for again in (opener.finish, lambda: opener.update(b"")):
+    opened = opener.update(bytes(sealed))
+    assert next(opened) == bytes(FIRST)
+    for again in (lambda: next(opened), opener.finish, lambda: list(opener.update(b""))):
         with pytest.raises(DecryptionFailed):
             again()
+    sealer = SegmentSealer(KEY.derive, b"info", SEGMENT)
+    list(sealer.finish())
+    for more in (sealer.finish, lambda: sealer.update(b"")):
+        with pytest.raises(ValueError, match="finished"):
+            list(more())
+
+
+def test_what_is_in_memory_once_is_not_there_twice():
+    sealer = SegmentSealer(KEY.derive, b"info", SEGMENT)
+    pieces = sealer.update(bytes(100 * SEGMENT))
+    assert len(next(pieces)) == HEADER_BYTES
+    assert [len(next(pieces)) for _ in range(3)] == [SEGMENT - HEADER_BYTES, SEGMENT, SEGMENT]
+
+
+def test_what_came_in_a_buffer_may_be_overwritten_there():
+    sealer, buffer, out = SegmentSealer(KEY.derive, b"info", SEGMENT), bytearray(FIRST), b""
+    for value in range(3):
+        size = OTHERS if value else FIRST
+        buffer[:] = bytes([value]) * size
+        out += b"".join(sealer.update(memoryview(buffer)))
+    out += b"".join(sealer.finish())
+    assert read([out]) == (bytes(FIRST) + b"\1" * OTHERS + b"\2" * OTHERS, True)
+
+
+@given(plaintexts, st.lists(st.tuples(st.integers(0, 7 * SEGMENT), st.integers(0, 3 * SEGMENT)), min_size=1))
+def test_any_range_of_a_seekable_stream_is_what_was_written_there(plaintext, ranges):
+    sealed = b"before" + seal([plaintext])
+    cipher = read_stream(KEY.derive, b"info", SEGMENT, sealed[6 : 6 + HEADER_BYTES])
+    file = io.BufferedReader(EnvelopeFile(io.BytesIO(sealed), cipher, 6))
+    for at, size in ranges:
+        file.seek(at)
+        assert file.read(size) == plaintext[at : at + size]
+    assert file.seek(0, io.SEEK_END) == len(plaintext)
+
+
+@settings(max_examples=200)
+@given(st.data(), plaintexts)
+def test_a_seekable_stream_that_was_changed_gives_nothing_that_was_not_written_there(data, plaintext):
+    sealed = seal([plaintext])
+    changed = harm(data.draw, sealed)
+    try:
+        cipher = read_stream(KEY.derive, b"info", SEGMENT, changed[:HEADER_BYTES])
+        file = EnvelopeFile(io.BytesIO(changed), cipher, 0)
+    except DecryptionFailed:
+        return
+    assert file.seek(0, io.SEEK_END) == len(plaintext)
+    for at in range(0, len(plaintext), OTHERS):
+        file.seek(at)
+        try:
+            piece = file.read(OTHERS)
+        except DecryptionFailed:
+            continue
+        assert plaintext[at:].startswith(piece)
+
+
+@given(st.binary(max_size=80) | st.binary(max_size=40).map(lambda tail: MAGIC + b"\x14\x00\x05" + tail), cuts)
+def test_whatever_comes_as_a_header_is_read_or_refused(data, at):
+    reader, found = HeaderReader(), None
+    try:
+        for piece in pieces(data, at):
+            found = found or reader.feed(piece)
+    except DecryptionFailed:
+        assert (
+            data[: len(MAGIC)] != MAGIC or data[4] not in range(12, 25) or not 1 <= int.from_bytes(data[5:7]) <= 1_024
+        )
+        return
+    if found is not None:
+        header, rest = found
+        assert data.startswith(header.encode() + rest)
+
+
+def test_threads_that_use_a_data_key_while_it_is_forgotten_get_its_keys_or_an_error():
+    """Never the keys of 32 zeros, which everybody knows."""
+    right, zeros = KEY.derive(b"salt", b"info"), DataKey(bytes(32), b"").derive(b"salt", b"info")
+    seen: set[bytes] = set()
+
+    def use(key: DataKey) -> None:
+        with suppress(Forgotten):
+            while True:
+                seen.add(key.derive(b"salt", b"info"))
+
+    for _ in range(20):
+        key = DataKey(bytes(range(32)), b"")
+        threads = [threading.Thread(target=use, args=(key,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        key.forget()
+        for thread in threads:
+            thread.join()
+    assert seen <= {right}
+    assert zeros != right
 
 
 def test_a_stream_has_so_many_segments_and_no_more():

@@ -69,7 +69,7 @@ async def test_every_rpc_has_exactly_one_command():
 
 @pytest.mark.parametrize(
     "words",
-    [*(verb.command for verb in VERBS), *MORE, *GROUPS, "call", "completion", "health", "profile"],
+    [*(verb.command for verb in VERBS), *MORE, *GROUPS, "call", "completion", "doctor", "health", "profile", "scan"],
 )
 async def test_every_command_has_a_help_that_says_what_it_does(words):
     command = command_of(words)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,7 @@ async def test_object_that_the_token_lost_is_never_not_found_and_harms_no_other(
     await other.slot.open()
     await other.backend.destroy(lost)
     await other.close()
+    assert await rig.sign()  # a worker that nobody has used for a while is not believed so easily
     for _ in range(3):
         with pytest.raises(Unavailable) as caught:
             await rig.backend.use(handle, MESSAGE, None)
@@ -253,6 +255,37 @@ async def test_refused_pin_is_tried_once_until_it_is_another(faulty):
         assert faulty.logins - logins == 2
     finally:
         await rig.close()
+
+
+class Turns:
+    """The turn to log in, of two slots as of two workers of one server."""
+
+    def __init__(self):
+        self.refused = b""
+        self.lacking = None
+        self.held = asyncio.Lock()
+
+    @asynccontextmanager
+    async def login(self, slot):
+        del slot
+        async with self.held:
+            yield self
+
+
+async def test_of_two_that_use_a_token_one_tries_a_wrong_pin(faulty):
+    pin, turns = [Secret(b"not the pin")], Turns()
+    rigs = [Rig(faulty, read_pin=lambda: pin[0], login=turns.login) for _ in range(2)]
+    logins = faulty.logins
+    try:
+        await asyncio.gather(*(rig.slot.open() for rig in rigs))
+        assert [rig.slot.state for rig in rigs] == [SlotState.DOWN, SlotState.DOWN]
+        assert faulty.logins - logins == sum(rig.slot.logins for rig in rigs) == 1
+        pin[0] = Secret((faulty.token / "pin").read_bytes().strip())
+        await until(lambda: all(rig.slot.state is SlotState.SERVING for rig in rigs))
+        assert rigs[0].slot.lacking == rigs[1].slot.lacking == turns.lacking
+    finally:
+        for rig in rigs:
+            await rig.close()
 
 
 async def test_unreadable_pin_is_an_operators_matter_and_no_login(faulty):

@@ -12,6 +12,7 @@ from vaultd.config import Settings
 from vaultd.engine.algorithms import Purpose
 from vaultd.engine.key_specs import KeySpec
 from vaultd.engine.ledger import Intent
+from vaultd.engine.neighbours import ALONE
 from vaultd.engine.policy import seed_policy
 from vaultd.engine.seal import SealState
 from vaultd.engine.transit import DecryptItem, EncryptItem
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from vaultd.engine.neighbours import Neighbours
     from vaultd.secret import Secret
 
 HOUR_US = 3_600_000_000
@@ -48,7 +50,7 @@ def engine_settings(directory: Path, **overrides: Any) -> Settings:
 class OpenEngine:
     """An engine whose store is open, and what it said of itself."""
 
-    def __init__(self, settings: Settings, clock: FakeClock) -> None:
+    def __init__(self, settings: Settings, clock: FakeClock, neighbours: Neighbours = ALONE) -> None:
         self.settings = settings
         self.clock = clock
         self.seal_states: list[SealState] = []
@@ -64,6 +66,7 @@ class OpenEngine:
             self._intend,
             lambda *event: self.events.append(event),
             on_fault=self.faults.append,
+            neighbours=neighbours,
         )
         self.seal = self.engine.seal
         self.keys = self.engine.keys

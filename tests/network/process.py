@@ -52,6 +52,9 @@ def principal_of(stem: str) -> str:
 class Process:
     """A server that runs; what it printed is in files."""
 
+    READY_S = 30
+    """How long it may take until it serves, on a machine that does much else."""
+
     def __init__(
         self,
         directory: Path,
@@ -72,7 +75,7 @@ class Process:
             (directory / "config.yaml").write_text(yaml.safe_dump(config))
             policy = policy or {"bindings": [{"members": members, "role": "crypto-user", "resource": "vaults/default"}]}
             (directory / "policy.yaml").write_text(yaml.safe_dump(policy))
-        command = [sys.executable, "-m", "vaultd", "dev", "--dir", str(directory), "--listen", "127.0.0.1:0", *flags]
+        command = [sys.executable, "-m", "vaultd", *self.command(directory), *flags]
         with (directory / "stdout").open("wb") as out, (directory / "stderr").open("wb") as err:
             self.popen = subprocess.Popen(
                 command, env={**ENVIRONMENT, **(environment or {})}, cwd=ROOT, stdout=out, stderr=err
@@ -80,15 +83,18 @@ class Process:
         self.pid = self.server_pid = self.popen.pid
         try:
             self.port = self._ready()
-            if HOST == "envoy":
+            if overrides.get("host", HOST) == "envoy":
                 children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
                 self.server_pid = int(children)  # where the server is
         except BaseException:
             self.kill()
             raise
 
+    def command(self, directory: Path) -> list[str]:
+        return ["dev", "--dir", str(directory), "--listen", "127.0.0.1:0"]
+
     def _ready(self) -> int:
-        until = time.monotonic() + 30
+        until = time.monotonic() + self.READY_S
         while time.monotonic() < until and self.popen.poll() is None:
             ready = re.match(rb"ready \S+:(\d+)\n", (self.directory / "stdout").read_bytes())
             if ready:

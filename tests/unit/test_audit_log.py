@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import orjson
@@ -488,11 +489,17 @@ async def until_recorded(log, directory, event):
         await asyncio.to_thread(lambda: None)
 
 
+async def until_proved(log):
+    """Until the sync of a new segment has ended; bounded by the test's timeout."""
+    while log._proof is not None:
+        await asyncio.to_thread(lambda: None)
+
+
 async def until_serving(log):
     """Check until the log goes on; bounded by the test's timeout."""
     while not log.serving:
         log.check()
-        await log.proved(60)
+        await until_proved(log)
         await asyncio.to_thread(lambda: None)
 
 
@@ -685,7 +692,7 @@ async def test_a_disk_that_keeps_failing_to_sync_serves_nothing_and_leaves_no_li
             with pytest.raises(Unavailable):
                 log.append({})
             log.check()
-            await log.proved(60)
+            await until_proved(log)
             assert not log.serving
         assert len(segment_paths(tmp_path / "audit")) == 1
         disk.error = None
@@ -700,7 +707,9 @@ async def test_a_disk_that_fails_slowly_stalls_nobody_who_is_refused(tmp_path):
         threads.add(threading.get_ident())
         disk.fdatasync(fd)
 
-    async with audit_log(tmp_path / "audit", fdatasync=fdatasync) as log:
+    proved = []
+    options = {"fdatasync": fdatasync, "on_proved": lambda: proved.append(log.serving)}
+    async with audit_log(tmp_path / "audit", **options) as log:
         await log.append_durable({})
         disk.error = errno.EIO
         with pytest.raises(Unavailable):
@@ -715,13 +724,15 @@ async def test_a_disk_that_fails_slowly_stalls_nobody_who_is_refused(tmp_path):
             log.check()
             assert not log.serving
             disk.go_on.set()
-            await log.proved(60)
+            await until_proved(log)
             disk.go_on.clear()
         assert threads
         assert loop not in threads
+        assert not proved
         disk.go_on.set()
         disk.error = None
         await until_serving(log)
+        assert proved == [True]
         await log.append_durable({"n": "after"})
     assert_gapless(tmp_path / "audit")
     assert verify_directory(tmp_path / "audit").last == len(records(tmp_path / "audit"))
@@ -760,9 +771,11 @@ async def test_a_sync_that_comes_too_late_proves_nothing(tmp_path):
         disk.error = None
         disk.go_on.clear()
         log.check()
-        await log.proved(0.2)  # longer than a sync may take
+        late_s = time.monotonic() + 0.2  # longer than a sync may take
+        while time.monotonic() < late_s:
+            await asyncio.to_thread(lambda: None)
         disk.go_on.set()
-        await log.proved(60)
+        await until_proved(log)
         assert not log.serving
         await until_serving(log)
         log.append({})

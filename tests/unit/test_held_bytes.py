@@ -50,13 +50,13 @@ async def test_when_the_whole_is_used_up_who_has_less_than_an_even_part_goes_on(
 async def test_what_was_read_may_begin_however_much_of_it_waits():
     held = HeldBytes(per_principal=10, total=10)
     with held.share("a") as a, held.share("b") as b:
-        a.add(15, 15)
-        b.add(15, 15)
+        a.add_message(15)
+        b.add_message(15)
         assert not a.may_read
         assert a.may_begin
         assert b.may_begin
         for share in (a, b):
-            share.add(-15, -15)
+            share.add_message(-15)
 
 
 async def test_what_is_given_back_lets_one_stream_of_each_principal_on_and_then_the_next():
@@ -81,12 +81,12 @@ async def test_what_is_twice_a_bound_is_refused_to_who_has_more_than_an_even_par
     held = HeldBytes(per_principal=10, total=30)
     with ExitStack() as stack:
         shares = [stack.enter_context(held.share(str(n))) for n in range(7)]
-        shares[0].add(20, 20)
+        shares[0].add_message(20)
         shares[0].check()
-        shares[0].add(1, 1)
+        shares[0].add_message(1)
         with pytest.raises(ResourceExhausted):
             shares[0].check()
-        shares[0].add(-21, -21)
+        shares[0].add_message(-21)
         for share in shares[:6]:
             share.add(11)
         with pytest.raises(ResourceExhausted):
@@ -111,12 +111,12 @@ async def test_everybody_comes_to_an_end_and_nothing_stays(seed):
                 while not share.may_read:
                     await share.turn()
                 size = chooser.randint(1, 5)
-                share.add(size, size)
+                share.add_message(size)
                 while not share.may_begin:
                     await share.turn()
                 share.add(size)
                 most = max(most, held.held)
-                share.add(-size, -size)
+                share.add_message(-size)
                 await asyncio.sleep(0)
                 share.add(-size)
 

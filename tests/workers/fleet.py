@@ -28,6 +28,8 @@ _connections = itertools.count()
 class Fleet(Process):
     """`vaultd dev --workers N`."""
 
+    READY_S = 90
+
     def __init__(self, directory: Path, workers: int, *flags: str, **more: Any) -> None:
         self.workers = workers
         super().__init__(directory, flags=["--workers", str(workers), *flags], **more)

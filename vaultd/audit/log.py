@@ -78,13 +78,13 @@ class _Proof:
     lines: list[tuple[bytes, bytes]]
     faults: int
     mac: RecordMac | None
-    done: asyncio.Future[None]
 
 
 class AuditLog:
     """Appends records; a process owns its directory alone.  Use from the event loop that ran `open`.
 
     fdatasync is a parameter so that tests can let it fail; it is called on a thread, with a descriptor of a segment.
+    on_proved: told, on the loop, when the log serves again after a sync that failed or took too long.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class AuditLog:
         max_segment_age_s: float = MAX_SEGMENT_AGE_S,
         min_free_bytes: int = 0,
         sync_timeout_s: float = SYNC_TIMEOUT_S,
+        on_proved: Callable[[], None] = lambda: None,
     ) -> None:
         if chain_id is not None and len(chain_id) != segments.CHAIN_ID_BYTES:
             raise ValueError(f"chain_id must have {segments.CHAIN_ID_BYTES} bytes")
@@ -121,6 +122,7 @@ class AuditLog:
         self._prove_sync = False
         self._proof: _Proof | None = None
         self._sync_timeout_s = sync_timeout_s
+        self._on_proved = on_proved
         self._last_line = b""
         self._formatted_second = -1
         self._formatted = b""
@@ -290,11 +292,6 @@ class AuditLog:
                 self._recover([])
         elif self._segment.size > self._segment.synced and not self._segment.syncs:
             self._thread.submit(self._segment)
-
-    async def proved(self, timeout_s: float) -> None:
-        """Wait, for so long at most, until a new segment that must be durable before it is used is, or has failed."""
-        if self._proof is not None:
-            await asyncio.wait([self._proof.done], timeout=timeout_s)
 
     def _look_for_room(self) -> None:
         """Calls are refused while there is room to record that they were; they come back with a quarter more."""
@@ -490,8 +487,7 @@ class AuditLog:
         except OSError as e:
             raise unavailable() from e
         if self._prove_sync:
-            done = asyncio.get_running_loop().create_future()
-            self._proof = _Proof(segment, lines, len(self._faults), self.chain.mac, done)
+            self._proof = _Proof(segment, lines, len(self._faults), self.chain.mac)
             self._thread.put(partial(self._prove, self._proof))
             raise unavailable()
         self._faults.clear()
@@ -511,7 +507,6 @@ class AuditLog:
 
     def _proved(self, proof: _Proof, works: bool) -> None:
         self._proof = None
-        proof.done.set_result(None)
         if not works:
             return
         if self._lock_fd is None:
@@ -520,6 +515,7 @@ class AuditLog:
             self._faults.clear()
             self._prove_sync = False
             self._begin(proof.segment, proof.lines)
+            self._on_proved()
         else:  # more went wrong, or the key is another one
             segments.discard(proof.segment.path, proof.segment.fd)
             with suppress(Unavailable):

@@ -82,15 +82,19 @@ class Share:
         """Bytes; `unread` is the part of it whose operations were not begun."""
         self.streams = 0
 
-    def add(self, held: int, unread: int = 0) -> None:
-        """More, or less, is held, and so much of it in messages that are not begun."""
+    def add(self, held: int) -> None:
+        """More, or less, is held."""
         everybody = self._all
         self.held += held
         everybody.held += held
-        self.unread += unread
-        everybody.unread += unread
         if held < 0 and everybody.waiting:
             everybody.wake()
+
+    def add_message(self, held: int) -> None:
+        """More, or less, is held in messages that are not begun."""
+        self.unread += held
+        self._all.unread += held
+        self.add(held)
 
     @property
     def may_read(self) -> bool:

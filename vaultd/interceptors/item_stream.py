@@ -172,7 +172,8 @@ class ItemStream(OpenStream):
     def give_back(self) -> None:
         """It is over, and holds nothing any more."""
         self.over = True
-        self.share.add(-self.unanswered_bytes - self.message_bytes, -self.message_bytes)
+        self.share.add(-self.unanswered_bytes)
+        self.share.add_message(-self.message_bytes)
 
     def _count(self, more: int) -> None:
         if not self.over:
@@ -182,7 +183,7 @@ class ItemStream(OpenStream):
     def _count_message(self, length: int) -> None:
         more = length - self.message_bytes
         self.message_bytes = length
-        self.share.add(more, more)
+        self.share.add_message(more)
 
     async def _freed(self) -> None:
         self.room.clear()

@@ -30,11 +30,11 @@ LEAST_THREADS = 2
 """Of the work pool of each worker: key generation never takes the last one."""
 
 
-def settings_of(settings: Settings, hello: Body) -> Settings:
+def settings_of(settings: Settings, index: int, hello: Body) -> Settings:
     """The settings of a worker: its own audit log, its part of the processors, the ports that the supervisor holds."""
     count = hello["count"]
     threads = settings.software.threads or max(LEAST_THREADS, -(-(os.cpu_count() or 1) // count))
-    audit = settings.audit.model_copy(update={"directory": worker_directory(settings.audit.directory, hello["index"])})
+    audit = settings.audit.model_copy(update={"directory": worker_directory(settings.audit.directory, index)})
     return settings.model_copy(
         update={
             "listen": hello["listen"],
@@ -48,8 +48,9 @@ def settings_of(settings: Settings, hello: Body) -> Settings:
 class Worker:
     """Does what the supervisor asks, from the first message to the end."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, index: int) -> None:
         self._settings = settings
+        self._index = index
         self._stop = asyncio.Event()
         self._hello: asyncio.Future[Body] = asyncio.get_running_loop().create_future()
         self._serving: asyncio.Future[Server] = asyncio.get_running_loop().create_future()
@@ -60,14 +61,14 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        structlog.contextvars.bind_contextvars(worker=self._index)  # before there is a task that logs
         channel = await Channel.attach(control, self._handle, self._stop.set)
         hello = await self._hello
-        structlog.contextvars.bind_contextvars(worker=hello["index"])
         self._siblings = siblings = Siblings(channel, hello)
         # Read before the server is made, which looks at the counts as they are.
         counts = SharedCounts(mmap.mmap(hello["counts_fd"], 0), hello["counts_fd"])
         server = Server(
-            settings_of(self._settings, hello),
+            settings_of(self._settings, self._index, hello),
             accept_restore=hello["accept_restore"],
             siblings=siblings,
             counts=counts,
@@ -132,6 +133,6 @@ def _health(server: Server) -> dict[str, Any]:
     return {"serving": bool(board.serving("")), "draining": board.draining, "components": board.components()}
 
 
-async def serve_worker(settings: Settings, control_fd: int) -> None:
+async def serve_worker(settings: Settings, index: int, control_fd: int) -> None:
     """Serve as one worker, with the supervisor at the other end of a descriptor that was inherited."""
-    await Worker(settings).serve(socket.socket(fileno=control_fd))
+    await Worker(settings, index).serve(socket.socket(fileno=control_fd))

@@ -119,14 +119,14 @@ class Channel(asyncio.Protocol):
             future.set_exception(ChannelClosed(str(body.get("text", "it was refused"))))
 
     async def _serve(self, number: int, kind: str, body: Body) -> None:
+        outcome: tuple[str, Body] = FAILED, {"text": f"{kind} failed"}
         try:
-            answer = await self._handle(kind, body)
+            outcome = OK, await self._handle(kind, body) or {}
         except ChannelClosed as error:
+            outcome = FAILED, {"text": str(error)}
+        finally:  # a fault of ours must not let the other end wait; the loop reports it
             if number:
-                self._send(-number, FAILED, {"text": str(error)})
-            return
-        if number:
-            self._send(-number, OK, answer or {})
+                self._send(-number, *outcome)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""

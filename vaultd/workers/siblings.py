@@ -44,9 +44,11 @@ def hidden(body: Body) -> Keys:
 class LoginTurn:
     """One process's turn to try the PIN of a token."""
 
-    def __init__(self, refused: bytes) -> None:
+    def __init__(self, refused: bytes, lacking: dict[str, str] | None) -> None:
         self.refused = refused
         """SHA-256 of the PIN that the token refused last; empty when it refused none."""
+        self.lacking = lacking
+        """What the token cannot do, as a sibling found out; None when none did."""
 
 
 class Siblings:
@@ -55,7 +57,6 @@ class Siblings:
     def __init__(self, channel: Channel, hello: Body) -> None:
         self._channel = channel
         self._poke: asyncio.TimerHandle | None = None
-        self.index: int = hello["index"]
         self.count: int = hello["count"]
         self.sealed: bool = hello["sealed"]
         """Whether somebody sealed the vault: a worker that comes back stays sealed then."""
@@ -113,11 +114,11 @@ class Siblings:
     async def login(self, slot: str) -> AsyncIterator[LoginTurn]:
         """Hold the turn to log in to a token: one at a time, and each knows which PIN was refused."""
         answer = await self._ask("login", LOGIN_S, slot=slot)
-        turn = LoginTurn(answer.get("refused", b""))
+        turn = LoginTurn(answer.get("refused", b""), answer.get("lacking"))
         try:
             yield turn
         finally:
-            self._channel.tell("logged_in", slot=slot, refused=turn.refused)
+            self._channel.tell("logged_in", slot=slot, refused=turn.refused, lacking=turn.lacking)
 
     async def _ask(self, kind: str, timeout_s: float, **body: object) -> Body:
         try:

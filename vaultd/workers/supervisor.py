@@ -57,19 +57,20 @@ class Worker:
 
 
 class _LoginTurns:
-    """Whose turn it is to log in to a token, and the PIN that it refused."""
+    """Whose turn it is to log in to a token, the PIN that it refused, and what it cannot do."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.holder: Worker | None = None
         self.refused = b""
+        self.lacking: dict[str, str] | None = None
 
 
 class Supervisor:
     """`run` returns when all has ended.
 
-    `command` starts a worker; the control descriptor is put behind it.  `on_ready` is told once, when all serve, of the address and
-    of the public keys of the audit log.
+    `command` starts a worker; its place and the control descriptor are put behind it.  `on_ready` is told once, when all serve, of
+    the address and of the public keys of the audit log.
     """
 
     def __init__(
@@ -167,7 +168,7 @@ class Supervisor:
     def _reload(self) -> None:
         """SIGHUP: every worker reads its files again; a PIN that was refused may be tried again, once."""
         for turns in self._logins.values():
-            turns.refused = b""
+            turns.refused, turns.lacking = b"", None
         for worker in self._workers.values():
             with suppress(ProcessLookupError):
                 worker.process.send_signal(signal.SIGHUP)
@@ -235,7 +236,8 @@ class Supervisor:
             fd = there.fileno()
             process = await asyncio.create_subprocess_exec(
                 *self._command,
-                str(fd),
+                f"--index={index}",
+                f"--control-fd={fd}",
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(fd, self._counts_fd),
                 start_new_session=True,  # Ctrl-C in a terminal is for the supervisor, which tells them
@@ -248,7 +250,6 @@ class Supervisor:
         worker.channel = await Channel.attach(here, handle)
         worker.channel.tell(
             "hello",
-            index=index,
             count=self._count,
             sealed=self._sealed,
             counts_fd=self._counts_fd,
@@ -329,7 +330,7 @@ class Supervisor:
             case "login":
                 return await self._login(worker, body["slot"])
             case "logged_in":
-                self._end_login(worker, body["slot"], body["refused"])
+                self._end_login(worker, body["slot"], body["refused"], body["lacking"])
         return None
 
     def _others(self, worker: Worker) -> list[Channel]:
@@ -377,12 +378,12 @@ class Supervisor:
         turns.holder = worker
         if self._workers.get(worker.index) is not worker:  # it ended while it waited
             self._release_logins(worker)
-        return {"refused": turns.refused}
+        return {"refused": turns.refused, "lacking": turns.lacking}
 
-    def _end_login(self, worker: Worker, slot: str, refused: bytes) -> None:
+    def _end_login(self, worker: Worker, slot: str, refused: bytes, lacking: dict[str, str] | None) -> None:
         turns = self._logins.get(slot)
         if turns is not None and turns.holder is worker:
-            turns.holder, turns.refused = None, refused
+            turns.holder, turns.refused, turns.lacking = None, refused, lacking
             turns.lock.release()
 
     def _release_logins(self, worker: Worker) -> None:
@@ -424,5 +425,5 @@ def shared_file(size: int) -> int:
 
 
 def worker_command(config: os.PathLike[str]) -> list[str]:
-    """What starts a worker, but for the descriptor of its control socket."""
-    return [sys.executable, "-m", "vaultd", "worker", "--config", os.fspath(config), "--control-fd"]
+    """What starts a worker, but for its place and the descriptor of its control socket."""
+    return [sys.executable, "-m", "vaultd", "worker", "--config", os.fspath(config)]

@@ -9,30 +9,30 @@ import uuid
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from vaultd_client.aio_transport import AsyncTransport
-from vaultd_client.checksums import FAST, check_answer, fill_checksums
+from vaultd_client.base import ClientBase
+from vaultd_client.checksums import check_answer, fill_checksums
 from vaultd_client.errors import ClientClosed, ForkedClient, WrongEventLoop
 from vaultd_client.followers import TaskFollower, watch_async
 from vaultd_client.generated.aio import AsyncMethods
 from vaultd_client.generated.table import BATCHES, WATCH
 from vaultd_client.lanes import Lane
-from vaultd_client.settings import AsyncTokenProvider, BatchLimits, Environment, Settings
-from vaultd_client.tls import TlsFiles
-from vaultd_client.trace import call_metadata, current_traceparent
-from vaultd_client.watching import Changes
+from vaultd_client.settings import AsyncTokenProvider, Environment
+from vaultd_client.spans import whole_stream
+from vaultd_client.trace import call_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable
 
     from vaultd_client.info import CallInfo
     from vaultd_client.method import Method, Request, Response
-    from vaultd_client.settings import FilePath, TraceProvider
     from vaultd_client.v1.watch_pb2 import WatchRequest, WatchResponse
+    from vaultd_client.watching import Changes
 
 MAX_LANES: Final = 256
 """With tokens there is a lane for each; those of tokens that are gone are dropped beyond this."""
 
 
-class AsyncClient(AsyncMethods):
+class AsyncClient(ClientBase[AsyncTokenProvider], AsyncMethods):
     """A vault, from one event loop, as one identity.  `async with AsyncClient.from_env() as vault: ...`
 
     One method per RPC, each of which returns the RPC's response message and raises VaultdError.  Calls that run at the same time
@@ -43,80 +43,15 @@ class AsyncClient(AsyncMethods):
     certificates are read again when they change.
     """
 
-    def __init__(
-        self,
-        address: str | Sequence[str],
-        *,
-        ca: FilePath | None = None,
-        certificate: FilePath | None = None,
-        key: FilePath | None = None,
-        token: AsyncTokenProvider | None = None,
-        server_name: str | None = None,
-        timeout_s: float | None = None,
-        coalesce: bool = True,
-        checksums: bool = True,
-        batch: BatchLimits | None = None,
-        trace: TraceProvider = current_traceparent,
-    ) -> None:
-        """address: HOST:PORT; several in a list, or with commas between them.  server_name: the DNS name or SPIFFE id that the
-        server's certificate must have, when it is not the host's name.  Raises ConfigurationError.
-        """
-        self._settings = Settings.of(
-            address,
-            ca=ca,
-            certificate=certificate,
-            key=key,
-            has_token=token is not None,
-            server_name=server_name,
-            timeout_s=timeout_s,
-            coalesce=coalesce,
-            checksums=checksums,
-            batch=batch,
-        )
-        self._files = TlsFiles(self._settings)
-        self._token = token
-        self._trace = trace
-        self._checksums = checksums and FAST
-        self._pid = 0
+    def _prepare(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._transport: AsyncTransport | None = None
         self._lanes: dict[tuple[Method[Any, Any], str | None], Lane] = {}
-        self._changes = Changes()
         self._follower: TaskFollower | None = None
-        self._closed = False
 
-    @classmethod
-    def from_env(
-        cls,
-        *,
-        token: AsyncTokenProvider | None = None,
-        timeout_s: float | None = None,
-        coalesce: bool = True,
-        checksums: bool = True,
-        batch: BatchLimits | None = None,
-        trace: TraceProvider = current_traceparent,
-    ) -> Self:
-        """A client of VAULTD_ADDR, with VAULTD_CA, VAULTD_CERT, VAULTD_KEY, VAULTD_SERVER_NAME and VAULTD_TOKEN_FILE;
-        what they do not say comes from the profile VAULTD_PROFILE, if that is set (docs/vaultctl.md).
-
-        Raises ConfigurationError.
-        """
-        found = Environment.read()
-        if token is None:
-            token = found.async_token()
-        return cls(
-            found.address,
-            ca=found.ca,
-            certificate=found.certificate,
-            key=found.key,
-            token=token,
-            server_name=found.server_name,
-            timeout_s=timeout_s,
-            coalesce=coalesce,
-            checksums=checksums,
-            batch=batch,
-            trace=trace,
-        )
+    @staticmethod
+    def _token_of(found: Environment) -> AsyncTokenProvider | None:
+        return found.async_token()
 
     reencrypt = AsyncMethods.re_encrypt  # as permissions and documents spell it
 
@@ -178,15 +113,33 @@ class AsyncClient(AsyncMethods):
         if timeout_s is None:
             timeout_s = self._settings.timeout_s or transport.pilot.config.timeout_s(method)
         deadline = asyncio.get_running_loop().time() + timeout_s
+        traced = None if self._tracing is None else self._tracing.begin(method, request, info)
+        if traced is None:
+            answer = await self._send(transport, method, request, deadline, token, self._trace(), info)
+            if self._checksums:
+                check_answer(method, answer)
+        else:
+            with traced:
+                answer = await self._send(transport, method, request, deadline, token, traced.traceparent, traced)
+                if self._checksums:
+                    check_answer(method, answer)
+        return answer  # type: ignore[no-any-return]  # grpc's stubs know no types of messages
+
+    def _send(
+        self,
+        transport: AsyncTransport,
+        method: Method[Any, Any],
+        request: Any,
+        deadline: float,
+        token: str | None,
+        traceparent: str | None,
+        info: CallInfo | None,
+    ) -> Awaitable[Any]:
         batch_method = BATCHES.get(method) if self._settings.coalesce else None
         if batch_method is None:
-            answer = await transport.invoke(method, request, deadline, token, self._trace(), info)
-        else:
-            lane = self._lanes.get((method, token)) or self._new_lane(method, batch_method, token)
-            answer = await lane.call(request, deadline, info, self._trace())
-        if self._checksums:
-            check_answer(method, answer)
-        return answer  # type: ignore[no-any-return]  # grpc's stubs know no types of messages
+            return transport.invoke(method, request, deadline, token, traceparent, info)
+        lane = self._lanes.get((method, token)) or self._new_lane(method, batch_method, token)
+        return lane.call(request, deadline, info, traceparent)
 
     def _new_lane(self, method: Method[Any, Any], batch_method: Method[Any, Any], token: str | None) -> Lane:
         if len(self._lanes) >= MAX_LANES:
@@ -217,9 +170,12 @@ class AsyncClient(AsyncMethods):
         self, method: Method[Request, Response], request: Request, timeout_s: float | None, info: CallInfo | None
     ) -> AsyncGenerator[Response]:
         transport = self._connected()
-        metadata = call_metadata(await self._fresh_token(), self._trace())
-        async for answer in transport.server_stream(method, request, timeout_s, metadata, info):
-            yield answer
+        token = await self._fresh_token()
+        tracing = None if method is WATCH else self._tracing  # which has no end to tell of
+        with whole_stream(tracing, method, info, self._trace) as (call, traceparent):
+            metadata = call_metadata(token, traceparent)
+            async for answer in transport.server_stream(method, request, timeout_s, metadata, call):
+                yield answer
 
     async def _bidi_stream(
         self,
@@ -229,9 +185,11 @@ class AsyncClient(AsyncMethods):
         info: CallInfo | None,
     ) -> AsyncIterator[Response]:
         transport = self._connected()
-        metadata = call_metadata(await self._fresh_token(), self._trace())
-        async for answer in transport.bidi_stream(method, requests, timeout_s, metadata, info):
-            yield answer
+        token = await self._fresh_token()
+        with whole_stream(self._tracing, method, info, self._trace) as (call, traceparent):
+            metadata = call_metadata(token, traceparent)
+            async for answer in transport.bidi_stream(method, requests, timeout_s, metadata, call):
+                yield answer
 
     async def _client_stream(
         self,
@@ -241,6 +199,8 @@ class AsyncClient(AsyncMethods):
         info: CallInfo | None,
     ) -> Response:
         transport = self._connected()
-        metadata = call_metadata(await self._fresh_token(), self._trace())
-        answer: Response = await transport.client_stream(method, requests, timeout_s, metadata, info)
+        token = await self._fresh_token()
+        with whole_stream(self._tracing, method, info, self._trace) as (call, traceparent):
+            metadata = call_metadata(token, traceparent)
+            answer: Response = await transport.client_stream(method, requests, timeout_s, metadata, call)
         return answer

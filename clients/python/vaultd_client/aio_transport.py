@@ -109,7 +109,7 @@ class AsyncTransport:
         self, method: Method[Any, Any], request: Any, timeout_s: float | None, metadata: Any, info: CallInfo | None
     ) -> AsyncIterator[Any]:
         """One request, many answers.  Raises VaultdError."""
-        endpoint, connection = self._pick(method)
+        endpoint, connection = self._pick(method, info)
         call = connection.callable(method, "unary_stream")(request, timeout=timeout_s, metadata=metadata)
         async for answer in self._read(method, call, endpoint, info):
             yield answer
@@ -123,7 +123,7 @@ class AsyncTransport:
         info: CallInfo | None,
     ) -> AsyncIterator[Any]:
         """Many requests, many answers.  Raises VaultdError."""
-        endpoint, connection = self._pick(method)
+        endpoint, connection = self._pick(method, info)
         call = connection.callable(method, "stream_stream")(requests, timeout=timeout_s, metadata=metadata)
         async for answer in self._read(method, call, endpoint, info):
             yield answer
@@ -137,7 +137,7 @@ class AsyncTransport:
         info: CallInfo | None,
     ) -> Any:
         """Many requests, one answer.  Raises VaultdError."""
-        endpoint, connection = self._pick(method)
+        endpoint, connection = self._pick(method, info)
         call = connection.callable(method, "stream_unary")(requests, timeout=timeout_s, metadata=metadata)
         try:
             answer = await call
@@ -147,9 +147,11 @@ class AsyncTransport:
             info.take(await call.trailing_metadata())
         return answer
 
-    def _pick(self, method: Method[Any, Any]) -> tuple[Endpoint, Connection[grpc.aio.Channel]]:
+    def _pick(self, method: Method[Any, Any], info: CallInfo | None) -> tuple[Endpoint, Connection[grpc.aio.Channel]]:
         now = self._clock()
         endpoint = self.pilot.endpoints.pick(now, (), method.path)
+        if info is not None:
+            info.address = endpoint.address
         return endpoint, self._connection(endpoint, now)
 
     async def _read(

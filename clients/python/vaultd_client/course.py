@@ -76,7 +76,9 @@ class Course:
         wait_s = wait_before_retry(retry, pilot.budget, method, error, self.attempts, self._deadline - now)
         may = method.may_retry and self.attempts < retry.max_attempts and now < self._deadline
         if failed and may and pilot.endpoints.untried(now, self._tried):
-            return 0.0  # another endpoint takes over at once
+            wait_s = 0.0  # another endpoint takes over at once
+        if info is not None and wait_s is not None:
+            info.repeated(error, wait_s)
         return wait_s
 
     def _speaks_against_endpoint(self, error: VaultdError, now: float) -> bool:

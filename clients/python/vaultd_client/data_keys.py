@@ -14,7 +14,7 @@ from vaultd_client.envelope_format import DATA_KEY_CONTEXT
 from vaultd_client.errors import VaultdError
 from vaultd_client.flows import SingleFlight
 from vaultd_client.segments import KEY_BYTES, cannot_open
-from vaultd_client.watching import Freshness, resource_of
+from vaultd_client.watching import Following, Freshness, resource_of
 
 if TYPE_CHECKING:
     from vaultd_client.flows import Flow
@@ -101,7 +101,7 @@ class DataKeys:
         self.key_name = key_name
         self._limits = limits
         self._resource = resource_of(key_name)
-        self._changes: Changes | None = None
+        self._following = Following(self)
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
         self._shown: tuple[Mark, bool] | None = None
@@ -140,15 +140,13 @@ class DataKeys:
         return found
 
     def _fetch(self, place: bytes) -> Flow[DataKey]:
-        if self._changes is None:
-            self._changes = yield lambda client: client.follow_changes()
-            self._changes.subscribe(self)
-        shown = yield from self._is_shown(self._changes)
-        mark = self._changes.mark(self._resource)
+        changes = yield from self._following.begin()
+        shown = yield from self._is_shown(changes)
+        mark = changes.mark(self._resource)
         key = yield from (self.fresh() if place is SEALING else self.unwrapped(place))
         with self._lock:
             kept = _Kept(key, mark if shown else mark.unwatched())
-            if self._changes.still(mark) and self._changes.fresh(kept.mark, self._limits):
+            if self._following.keeps(changes, mark) and changes.fresh(kept.mark, self._limits):
                 self._forget(self._kept.pop(place, None))
                 self._kept[place] = kept
                 self._bound()
@@ -169,15 +167,15 @@ class DataKeys:
 
     def _look_up(self, place: bytes, size: int | None) -> DataKey | None:
         """A data key that may be used, which is then counted as used."""
-        changes, limits = self._changes, self._limits
+        limits = self._limits
         with self._lock:
             found = self._kept.get(place)
-            if found is None or changes is None:
+            if found is None:
                 return None
             spent = size is not None and (
                 found.messages >= limits.max_messages or found.bytes + size > limits.max_bytes
             )
-            if spent or not changes.fresh(found.mark, limits):
+            if spent or not self._following.fresh(found.mark, limits):
                 self._forget(self._kept.pop(place))
                 return None
             found.messages += 1
@@ -210,6 +208,5 @@ class DataKeys:
 
     def close(self) -> None:
         """Forget all of it, and listen no more."""
-        if self._changes is not None:
-            self._changes.unsubscribe(self)
+        self._following.end()
         self.missed()

@@ -87,6 +87,7 @@ class EnvelopeAead:
     """
 
     def __init__(self, client: Client, key_name: str, limits: DataKeyLimits | None = None) -> None:
+        self.key_name = key_name
         self._client = client
         self._envelopes = _Envelopes(key_name, limits or DataKeyLimits())
 
@@ -216,6 +217,7 @@ class AsyncEnvelopeAead:
     """
 
     def __init__(self, client: AsyncClient, key_name: str, limits: DataKeyLimits | None = None) -> None:
+        self.key_name = key_name
         self._client = client
         self._envelopes = _Envelopes(key_name, limits or DataKeyLimits())
 

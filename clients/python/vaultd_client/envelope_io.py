@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from vaultd_client.envelope_format import FIXED_BYTES, HeaderReader
 from vaultd_client.segments import HEADER_BYTES, TAG_BYTES, cannot_open
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from vaultd_client.envelope_format import EnvelopeHeader
     from vaultd_client.segments import SegmentCipher, SegmentOpener, SegmentSealer
-
-READ_BYTES: Final = 1 << 20
 
 
 def write_all(sink: BinaryIO, data: bytes) -> None:
@@ -134,12 +132,12 @@ class EnvelopeReader(io.RawIOBase):
         return len(piece)
 
     def _fill(self) -> None:
-        piece = self._source.read(READ_BYTES)
+        piece = self._source.read(self._opener.wanted_bytes)
+        self._ended = not piece
         if piece:
-            opened = self._opener.update(piece)
-        else:
-            opened, self._ended = [self._opener.finish()], True
-        self._ready += filter(None, opened)
+            self._ready += self._opener.update(piece)
+        elif last := self._opener.finish():
+            self._ready.append(last)
 
 
 class EnvelopeFile(io.RawIOBase):

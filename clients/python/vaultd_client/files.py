@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from vaultd_client.envelope_io import READ_BYTES, write_all
+from vaultd_client.envelope_io import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,10 +25,11 @@ Progress = Callable[[int], None]
 def new_file(target: FilePath, *, overwrite: bool) -> Iterator[BinaryIO]:
     """A file to write, which gets its name at the end: complete, synced, and 0600.  When anything fails nothing is left of it.
 
-    Raises FileExistsError when there is one of that name, unless `overwrite`; OSError.
+    Raises FileExistsError when there is one of that name, unless `overwrite`, and when it is a device, a pipe or a directory in any
+    case; OSError.
     """
     path = Path(target)
-    if not overwrite and os.path.lexists(path):
+    if os.path.lexists(path) and not (overwrite and (path.is_symlink() or path.is_file())):
         raise FileExistsError(f"{path} exists")
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".part")
     temporary = Path(name)
@@ -71,7 +72,7 @@ def encrypt_stream(
     """Encrypt what `source` has left."""
     write_all(sink, before)
     done = 0
-    while piece := source.read(READ_BYTES):
+    while piece := source.read(sealer.wanted_bytes):
         for sealed in sealer.update(piece):
             write_all(sink, sealed)
         done += len(piece)
@@ -84,7 +85,7 @@ def encrypt_stream(
 def decrypt_stream(source: BinaryIO, sink: BinaryIO, opener: SegmentOpener, progress: Progress | None) -> None:
     """Decrypt what `source` has left behind our header.  Raises DecryptionFailed; what it wrote until then is authentic."""
     done = 0
-    while piece := source.read(READ_BYTES):
+    while piece := source.read(opener.wanted_bytes):
         for opened in opener.update(piece):
             write_all(sink, opened)
         done += len(piece)

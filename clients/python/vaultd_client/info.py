@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from vaultd_client.errors import VaultdError
     from vaultd_client.v1.resources_pb2 import AuditReceipt
 
 REQUEST_ID_KEY: Final = "vaultd-request-id"
@@ -37,6 +38,9 @@ class CallInfo:
                 self.request_id = str(value)
             elif key == RECEIPT_KEY:
                 self.receipt = AuditReceipt.FromString(value)
+
+    def repeated(self, error: VaultdError, wait_s: float) -> None:
+        """Told when a call is sent again, and why; what is kept of it is in `attempts`."""
 
     def take_from(self, other: CallInfo, items: int) -> None:
         """Take over what is known of the batch that a call travelled in."""

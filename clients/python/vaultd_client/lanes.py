@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vaultd_client.batching import Pace, Waiting, answers, divides, take_batch, too_late
 from vaultd_client.errors import ClientClosed, VaultdError
-from vaultd_client.info import CallInfo
 from vaultd_client.settings import BatchLimits
+from vaultd_client.spans import whole_batch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vaultd_client.aio_transport import AsyncTransport
+    from vaultd_client.info import CallInfo
     from vaultd_client.method import Method
 
 MAX_UNDER_WAY: Final = 8
@@ -167,10 +168,9 @@ class Lane:
     async def _deliver_many(self, batch: list[_Waiting]) -> None:
         request = self._batch_method.request(items=[one.request for one in batch])
         deadline = max(one.deadline for one in batch)
-        info = CallInfo()
-        # One header for all of them: a batch of several traces carries that of its first call.
-        traceparent = next((one.traceparent for one in batch if one.traceparent is not None), None)
-        response = await self._transport.invoke(self._batch_method, request, deadline, self._token, traceparent, info)
+        invoke, method = self._transport.invoke, self._batch_method
+        with whole_batch(method, batch) as (info, traceparent):
+            response = await invoke(method, request, deadline, self._token, traceparent, info)
         for one, answer in zip(batch, answers(self._method, batch, response, info), strict=True):
             if one.future.done():
                 continue

@@ -14,7 +14,7 @@ from vaultd_client.errors import VaultdError
 from vaultd_client.flows import SingleFlight, run, run_async
 from vaultd_client.public_keys import MAX_INPUT_BYTES, MAX_SIGNATURE_BYTES, PublicUse, public_use
 from vaultd_client.v1 import crypto_pb2, resources_pb2
-from vaultd_client.watching import Freshness
+from vaultd_client.watching import Following, Freshness
 
 if TYPE_CHECKING:
     from vaultd_client.aio import AsyncClient
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vaultd_client.sync import Client
     from vaultd_client.v1.keys_pb2 import PublicKey
     from vaultd_client.v1.resources_pb2 import Key, KeyVersion
-    from vaultd_client.watching import Changes, Mark
+    from vaultd_client.watching import Mark
 
 MAX_KEYS: Final = 1_000
 EXPIRY_MARGIN_S: Final = 60.0
@@ -49,7 +49,7 @@ class _PublicKeys:
 
     def __init__(self, freshness: Freshness) -> None:
         self._freshness = freshness
-        self._changes: Changes | None = None
+        self._following = Following(self)
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, _Local] = OrderedDict()
         self._flights: SingleFlight[_Local] = SingleFlight()
@@ -107,25 +107,23 @@ class _PublicKeys:
     def _find(self, name: str) -> Flow[_Local]:
         with self._lock:
             found = self._kept.get(name)
-            if found is not None and self._changes is not None:
-                if self._changes.fresh(found.mark, self._freshness):
+            if found is not None:
+                if self._following.fresh(found.mark, self._freshness):
                     self._kept.move_to_end(name)
                     return found
                 del self._kept[name]
         return (yield from self._flights.fetch(name, lambda: self._fetch(name)))
 
     def _fetch(self, name: str) -> Flow[_Local]:
-        if self._changes is None:
-            self._changes = yield lambda client: client.follow_changes()
-            self._changes.subscribe(self)
-        mark = self._changes.mark(name)
+        changes = yield from self._following.begin()
+        mark = changes.mark(name)
         try:
             local = yield from _read(name, mark)
         except VaultdError:
             # No such key, or not for us, or nobody answers: the vault's own word on the call itself is the one that counts.
             local = _Local(mark.unwatched(), NOTHING, "", None)
         with self._lock:
-            if self._changes.still(mark):
+            if self._following.keeps(changes, mark):
                 self._kept[name] = local
                 while len(self._kept) > MAX_KEYS:
                     self._kept.popitem(last=False)
@@ -144,8 +142,7 @@ class _PublicKeys:
 
     def close(self) -> None:
         """Forget all of it, and listen no more."""
-        if self._changes is not None:
-            self._changes.unsubscribe(self)
+        self._following.end()
         self.missed()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from vaultd_client.errors import VaultdError
 from vaultd_client.flows import SingleFlight, run, run_async
-from vaultd_client.watching import Freshness, resource_of
+from vaultd_client.watching import Following, Freshness, resource_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,17 +55,17 @@ class _Secrets:
         self._freshness = Freshness(ttl_s, min(max_unwatched_s, ttl_s))
         self._stale_s = stale_s
         self._max_entries = max_entries
-        self._changes: Changes | None = None
+        self._following = Following(self)
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._flights: SingleFlight[SecretValue] = SingleFlight()
         self._rest_until = 0.0
 
     def get(self, name: str) -> Flow[SecretValue]:
-        found = self._look_up(name)
-        if found is not None and self._changes is not None:
-            resting = self._changes.clock() < self._rest_until and self._may_be_stale(found, self._changes)
-            if resting or self._changes.fresh(found.mark, self._freshness):
+        found, changes = self._look_up(name), self._following.changes
+        if found is not None and changes is not None:
+            resting = changes.clock() < self._rest_until and self._may_be_stale(found, changes)
+            if resting or changes.fresh(found.mark, self._freshness):
                 return found.value
         return (yield from self._flights.fetch(name, lambda: self._fetch(name)))
 
@@ -80,10 +80,8 @@ class _Secrets:
             return found
 
     def _fetch(self, name: str) -> Flow[SecretValue]:
-        if self._changes is None:
-            self._changes = yield lambda client: client.follow_changes()
-            self._changes.subscribe(self)
-        changes, old = self._changes, self._look_up(name)
+        changes = yield from self._following.begin()
+        old = self._look_up(name)
         mark = changes.mark(name)
         shown = old is not None and old.mark.watch != 0
         try:
@@ -92,30 +90,30 @@ class _Secrets:
             known = old.value.version if old is not None else ""
             answer: AccessSecretVersionResponse = yield lambda client: client.access_secret_version(name, known)
         except VaultdError as error:
-            stale = self._stale(name, error)
+            stale = self._stale(name, error, changes)
             if stale is None:
                 raise
             return stale
         value = old.value if answer.not_modified and old is not None else _value_of(answer)
         with self._lock:
-            if changes.still(mark):
+            if self._following.keeps(changes, mark):
                 self._kept[name] = _Kept(mark if shown else mark.unwatched(), value)
                 self._kept.move_to_end(name)
                 while len(self._kept) > self._max_entries:
                     self._kept.popitem(last=False)
         return value
 
-    def _stale(self, name: str, error: VaultdError) -> SecretValue | None:
+    def _stale(self, name: str, error: VaultdError, changes: Changes) -> SecretValue | None:
         """What is given while nobody answers; what Watch told of meanwhile is gone.  An answer, whatever it says, ends it."""
         found = self._look_up(name)
-        if found is None or self._changes is None:
+        if found is None:
             return None
         if error.code not in UNANSWERED or error.refusal.answered:
             self._forget(lambda each: each == name)
             return None
-        if not self._may_be_stale(found, self._changes):
+        if not self._may_be_stale(found, changes):
             return None
-        self._rest_until = self._changes.clock() + REST_S
+        self._rest_until = changes.clock() + REST_S
         return found.value
 
     def _may_be_stale(self, found: _Kept, changes: Changes) -> bool:
@@ -137,8 +135,7 @@ class _Secrets:
 
     def close(self) -> None:
         """Forget all of it, and listen no more."""
-        if self._changes is not None:
-            self._changes.unsubscribe(self)
+        self._following.end()
         self.missed()
 
 

@@ -11,8 +11,8 @@ Nothing here reads or writes: bytes go in, bytes come out.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -99,21 +99,32 @@ class _Segments:
 
     def __init__(self, size: Callable[[int], int]) -> None:
         self._size = size
-        self._held = bytearray()
+        self._held: Any = bytearray()  # or a memoryview of a segment that came whole
         self._number = 0
+
+    @property
+    def wanted_bytes(self) -> int:
+        """How much to read for choice: what comes in segments as they are is not copied."""
+        held = len(self._held)
+        size = self._size(self._number)
+        return size - held if held < size else self._size(self._number + 1)
 
     def _next(self, view: memoryview) -> tuple[bytearray | memoryview | None, memoryview]:
         """A segment that is full and not the last, if there is one, and what is left of the input."""
-        size = self._size(self._number)
-        if len(self._held) + len(view) <= size:
-            self._held += view
+        size, held = self._size(self._number), self._held
+        if len(held) + len(view) <= size:
+            if len(view) == size and isinstance(view.obj, bytes):
+                self._held = view  # whole, and nobody changes it
+            elif view:
+                held += view  # no whole segment, so a bytearray
             return None, view[:0]
-        if not self._held:
+        if not held:
             return view[:size], view[size:]
-        take = size - len(self._held)
-        self._held += view[:take]
-        full, self._held = self._held, bytearray()
-        return full, view[take:]
+        take = size - len(held)
+        if take:
+            held += view[:take]
+        self._held = bytearray()
+        return held, view[take:]
 
 
 class SegmentSealer(_Segments):
@@ -126,26 +137,29 @@ class SegmentSealer(_Segments):
         self._done = False
         super().__init__(lambda number: self._cipher.sealed_bytes(number) - TAG_BYTES)
 
-    def update(self, data: bytes | bytearray | memoryview) -> list[bytes]:
-        """What can be written so far."""
+    def update(self, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
+        """What can be written so far; read it to its end.  A segment at a time, so that even a large input takes no more memory."""
         self._require_open()
-        sealed, view = self._take_header(), memoryview(data).cast("B")
+        yield from self._take_header()
+        view = memoryview(data).cast("B")
         while True:
             full, view = self._next(view)
             if full is None:
-                return sealed
-            sealed.append(self._cipher.seal(self._number, full, last=False))
+                return
+            yield self._cipher.seal(self._number, full, last=False)
             self._number += 1
 
-    def finish(self) -> list[bytes]:
-        """The end.  Without it the stream does not open."""
+    def finish(self) -> Iterator[bytes]:
+        """The end; read it to its end.  Without it the stream does not open."""
         self._require_open()
         self._done = True
-        return [*self._take_header(), self._cipher.seal(self._number, self._held, last=True)]
+        yield from self._take_header()
+        yield self._cipher.seal(self._number, self._held, last=True)
 
-    def _take_header(self) -> list[bytes]:
+    def _take_header(self) -> Iterator[bytes]:
         header, self._header = self._header, b""
-        return [header] if header else []
+        if header:
+            yield header
 
     def _require_open(self) -> None:
         if self._done:
@@ -163,27 +177,24 @@ class SegmentOpener(_Segments):
         self._done = False
         super().__init__(lambda number: HEADER_BYTES)
 
-    def update(self, data: bytes | bytearray | memoryview) -> list[bytes]:
-        """What is authentic so far.  Raises DecryptionFailed."""
+    def update(self, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
+        """What is authentic so far, a segment at a time; read it to its end.  Raises DecryptionFailed."""
         self._require_open()
-        opened: list[bytes] = []
         view = memoryview(data).cast("B")
         while True:
             full, view = self._next(view)
             if full is None:
-                return opened
-            try:
-                if self._cipher is None:
-                    self._cipher = read_stream(*self._stream, bytes(full))
-                    self._size = self._cipher.sealed_bytes
-                    continue
-                opened.append(self._cipher.open(self._number, full, last=False))
-            except DecryptionFailed:
-                self._done = True
-                if opened:
-                    return opened  # these are authentic; the next call raises
-                raise
+                return
+            self._done = True  # unless this opens
+            if self._cipher is None:
+                self._cipher = read_stream(*self._stream, bytes(full))
+                self._size = self._cipher.sealed_bytes
+                self._done = False
+                continue
+            opened = self._cipher.open(self._number, full, last=False)
+            self._done = False
             self._number += 1
+            yield opened
 
     def finish(self) -> bytes:
         """The last of it.  Raises DecryptionFailed, also when the stream goes on elsewhere."""

@@ -8,31 +8,31 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from vaultd_client.checksums import FAST, check_answer, fill_checksums
+from vaultd_client.base import ClientBase
+from vaultd_client.checksums import check_answer, fill_checksums
 from vaultd_client.errors import ClientClosed, ForkedClient
 from vaultd_client.followers import ThreadFollower, watch
 from vaultd_client.generated.sync import SyncMethods
 from vaultd_client.generated.table import BATCHES, WATCH
-from vaultd_client.settings import BatchLimits, Environment, Settings, TokenProvider
+from vaultd_client.settings import Environment, TokenProvider
+from vaultd_client.spans import whole_stream
 from vaultd_client.sync_lanes import SyncLane
 from vaultd_client.sync_transport import SyncTransport
-from vaultd_client.tls import TlsFiles
-from vaultd_client.trace import call_metadata, current_traceparent
-from vaultd_client.watching import Changes
+from vaultd_client.trace import call_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from vaultd_client.info import CallInfo
     from vaultd_client.method import Method, Request, Response
-    from vaultd_client.settings import FilePath, TraceProvider
     from vaultd_client.v1.watch_pb2 import WatchRequest, WatchResponse
+    from vaultd_client.watching import Changes
 
 MAX_LANES: Final = 256
 """With tokens there is a lane for each; those of tokens that are gone are dropped beyond this."""
 
 
-class Client(SyncMethods):
+class Client(ClientBase[TokenProvider], SyncMethods):
     """A vault, from any number of threads, as one identity.  `with Client.from_env() as vault: ...`
 
     One method per RPC, each of which returns the RPC's response message and raises VaultdError.  Calls that run at the same time
@@ -44,80 +44,15 @@ class Client(SyncMethods):
     Files of certificates are read again when they change.
     """
 
-    def __init__(
-        self,
-        address: str | Sequence[str],
-        *,
-        ca: FilePath | None = None,
-        certificate: FilePath | None = None,
-        key: FilePath | None = None,
-        token: TokenProvider | None = None,
-        server_name: str | None = None,
-        timeout_s: float | None = None,
-        coalesce: bool = True,
-        checksums: bool = True,
-        batch: BatchLimits | None = None,
-        trace: TraceProvider = current_traceparent,
-    ) -> None:
-        """address: HOST:PORT; several in a list, or with commas between them.  server_name: the DNS name or SPIFFE id that the
-        server's certificate must have, when it is not the host's name.  Raises ConfigurationError.
-        """
-        self._settings = Settings.of(
-            address,
-            ca=ca,
-            certificate=certificate,
-            key=key,
-            has_token=token is not None,
-            server_name=server_name,
-            timeout_s=timeout_s,
-            coalesce=coalesce,
-            checksums=checksums,
-            batch=batch,
-        )
-        self._files = TlsFiles(self._settings)
-        self._token = token
-        self._trace = trace
-        self._checksums = checksums and FAST
-        self._pid = 0
+    def _prepare(self) -> None:
         self._lock = threading.Lock()
         self._transport: SyncTransport | None = None
         self._lanes: dict[tuple[Method[Any, Any], str | None], SyncLane] = {}
-        self._changes = Changes()
         self._follower: ThreadFollower | None = None
-        self._closed = False
 
-    @classmethod
-    def from_env(
-        cls,
-        *,
-        token: TokenProvider | None = None,
-        timeout_s: float | None = None,
-        coalesce: bool = True,
-        checksums: bool = True,
-        batch: BatchLimits | None = None,
-        trace: TraceProvider = current_traceparent,
-    ) -> Self:
-        """A client of VAULTD_ADDR, with VAULTD_CA, VAULTD_CERT, VAULTD_KEY, VAULTD_SERVER_NAME and VAULTD_TOKEN_FILE;
-        what they do not say comes from the profile VAULTD_PROFILE, if that is set (docs/vaultctl.md).
-
-        Raises ConfigurationError.
-        """
-        found = Environment.read()
-        if token is None:
-            token = found.token()
-        return cls(
-            found.address,
-            ca=found.ca,
-            certificate=found.certificate,
-            key=found.key,
-            token=token,
-            server_name=found.server_name,
-            timeout_s=timeout_s,
-            coalesce=coalesce,
-            checksums=checksums,
-            batch=batch,
-            trace=trace,
-        )
+    @staticmethod
+    def _token_of(found: Environment) -> TokenProvider | None:
+        return found.token()
 
     reencrypt = SyncMethods.re_encrypt  # as permissions and documents spell it
 
@@ -178,15 +113,33 @@ class Client(SyncMethods):
         if timeout_s is None:
             timeout_s = self._settings.timeout_s or transport.pilot.config.timeout_s(method)
         deadline = time.monotonic() + timeout_s
+        traced = None if self._tracing is None else self._tracing.begin(method, request, info)
+        if traced is None:
+            answer = self._send(transport, method, request, deadline, token, self._trace(), info)
+            if self._checksums:
+                check_answer(method, answer)
+        else:
+            with traced:
+                answer = self._send(transport, method, request, deadline, token, traced.traceparent, traced)
+                if self._checksums:
+                    check_answer(method, answer)
+        return answer  # type: ignore[no-any-return]  # grpc's stubs know no types of messages
+
+    def _send(
+        self,
+        transport: SyncTransport,
+        method: Method[Any, Any],
+        request: Any,
+        deadline: float,
+        token: str | None,
+        traceparent: str | None,
+        info: CallInfo | None,
+    ) -> Any:
         batch_method = BATCHES.get(method) if self._settings.coalesce else None
         if batch_method is None:
-            answer = transport.invoke(method, request, deadline, token, self._trace(), info)
-        else:
-            lane = self._lanes.get((method, token)) or self._new_lane(transport, method, batch_method, token)
-            answer = lane.call(request, deadline, info, self._trace())
-        if self._checksums:
-            check_answer(method, answer)
-        return answer  # type: ignore[no-any-return]  # grpc's stubs know no types of messages
+            return transport.invoke(method, request, deadline, token, traceparent, info)
+        lane = self._lanes.get((method, token)) or self._new_lane(transport, method, batch_method, token)
+        return lane.call(request, deadline, info, traceparent)
 
     def _new_lane(
         self, transport: SyncTransport, method: Method[Any, Any], batch_method: Method[Any, Any], token: str | None
@@ -216,8 +169,10 @@ class Client(SyncMethods):
         self, method: Method[Request, Response], request: Request, timeout_s: float | None, info: CallInfo | None
     ) -> Iterator[Response]:
         transport = self._connected()
-        metadata = call_metadata(self._fresh_token(), self._trace())
-        yield from transport.server_stream(method, request, timeout_s, metadata, info)
+        token = self._fresh_token()
+        tracing = None if method is WATCH else self._tracing  # which has no end to tell of
+        with whole_stream(tracing, method, info, self._trace) as (call, traceparent):
+            yield from transport.server_stream(method, request, timeout_s, call_metadata(token, traceparent), call)
 
     def _bidi_stream(
         self,
@@ -227,8 +182,9 @@ class Client(SyncMethods):
         info: CallInfo | None,
     ) -> Iterator[Response]:
         transport = self._connected()
-        metadata = call_metadata(self._fresh_token(), self._trace())
-        yield from transport.bidi_stream(method, requests, timeout_s, metadata, info)
+        token = self._fresh_token()
+        with whole_stream(self._tracing, method, info, self._trace) as (call, traceparent):
+            yield from transport.bidi_stream(method, requests, timeout_s, call_metadata(token, traceparent), call)
 
     def _client_stream(
         self,
@@ -238,6 +194,8 @@ class Client(SyncMethods):
         info: CallInfo | None,
     ) -> Response:
         transport = self._connected()
-        metadata = call_metadata(self._fresh_token(), self._trace())
-        answer: Response = transport.client_stream(method, requests, timeout_s, metadata, info)
+        token = self._fresh_token()
+        with whole_stream(self._tracing, method, info, self._trace) as (call, traceparent):
+            metadata = call_metadata(token, traceparent)
+            answer: Response = transport.client_stream(method, requests, timeout_s, metadata, call)
         return answer

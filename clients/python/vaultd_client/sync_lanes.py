@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from vaultd_client.batching import Pace, Waiting, answers, divides, take_batch, too_late
 from vaultd_client.errors import VaultdError
-from vaultd_client.info import CallInfo
 from vaultd_client.settings import BatchLimits
+from vaultd_client.spans import whole_batch
 
 if TYPE_CHECKING:
+    from vaultd_client.info import CallInfo
     from vaultd_client.method import Method
     from vaultd_client.sync_transport import SyncTransport
 
@@ -159,11 +160,10 @@ class SyncLane:
             return
         request = self._batch_method.request(items=[one.request for one in batch])
         deadline = max(one.deadline for one in batch)
-        # One header for all of them: a batch of several traces carries that of its first call.
-        traceparent = next((one.traceparent for one in batch if one.traceparent is not None), None)
-        info = CallInfo()
+        invoke, method = self._transport.invoke, self._batch_method
         try:
-            response = self._transport.invoke(self._batch_method, request, deadline, self._token, traceparent, info)
+            with whole_batch(method, batch) as (info, traceparent):
+                response = invoke(method, request, deadline, self._token, traceparent, info)
         except VaultdError as error:
             if not divides(error, batch):
                 raise

@@ -23,6 +23,31 @@ if TYPE_CHECKING:
     from vaultd_client.settings import Settings
 
 
+class _Connection(Connection[grpc.Channel]):
+    """A channel of threads, which is mended while no call waits on it."""
+
+    __slots__ = ("_mending",)
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        super().__init__(channel)
+        self._mending = False
+
+    def mend(self) -> None:
+        """After a call that found no connection: connect again behind the calls, until there is one.
+
+        A channel of threads moves only while somebody waits on it, and a call on one that is broken does not wait.  So callers with
+        pauses between their calls would find the server gone for ever.  gRPC's own thread waits, and ends with the mending.
+        """
+        if not self._mending:
+            self._mending = True
+            self.channel.subscribe(self._on_state, try_to_connect=True)
+
+    def _on_state(self, state: grpc.ChannelConnectivity) -> None:
+        if state is grpc.ChannelConnectivity.READY:
+            self.channel.unsubscribe(self._on_state)
+            self._mending = False
+
+
 class SyncTransport:
     """Connections of one identity to all endpoints."""
 
@@ -31,8 +56,8 @@ class SyncTransport:
         self._settings = settings
         self._lock = threading.Lock()  # of the connections; endpoints and budget are advice, and may be a little off
         self._material: Material | None = None
-        self._connections: dict[str, Connection[grpc.Channel]] = {}
-        self._retired: list[tuple[float, Connection[grpc.Channel]]] = []
+        self._connections: dict[str, _Connection] = {}
+        self._retired: list[tuple[float, _Connection]] = []
         self._closed = False
         self.pilot = Pilot(settings.addresses)
 
@@ -56,6 +81,7 @@ class SyncTransport:
                 answer, call = callable_.with_call(request, timeout=deadline - now, metadata=metadata)
             except grpc.RpcError as failed:
                 error = _error_of(failed, method)
+                self._mend(error, endpoint)
             except VaultdError as refused:
                 error = refused
             except ValueError:
@@ -74,7 +100,7 @@ class SyncTransport:
                 raise error from None
             time.sleep(wait_s)
 
-    def _connection(self, endpoint: Endpoint, now: float) -> Connection[grpc.Channel]:
+    def _connection(self, endpoint: Endpoint, now: float) -> _Connection:
         with self._lock:
             if self._closed:
                 raise ClientClosed("the client was closed while the call was made")
@@ -90,7 +116,7 @@ class SyncTransport:
             if found is None:
                 options = channel_options(self._settings, endpoint.address)
                 channel = grpc.secure_channel(endpoint.address, credentials_of(material), options=options)
-                found = self._connections[endpoint.address] = Connection(channel)
+                found = self._connections[endpoint.address] = _Connection(channel)
             return found
 
     # -- streams: never repeated, since what was read of one cannot be taken back ------------------------------------------
@@ -99,7 +125,7 @@ class SyncTransport:
         self, method: Method[Any, Any], request: Any, timeout_s: float | None, metadata: Any, info: CallInfo | None
     ) -> Iterator[Any]:
         """One request, many answers.  Raises VaultdError."""
-        endpoint, connection = self._pick(method)
+        endpoint, connection = self._pick(method, info)
         call = connection.callable(method, "unary_stream")(request, timeout=timeout_s, metadata=metadata)
         yield from self._read(method, call, endpoint, info)
 
@@ -112,7 +138,7 @@ class SyncTransport:
         info: CallInfo | None,
     ) -> Iterator[Any]:
         """Many requests, many answers.  Raises VaultdError."""
-        endpoint, connection = self._pick(method)
+        endpoint, connection = self._pick(method, info)
         call = connection.callable(method, "stream_stream")(iter(requests), timeout=timeout_s, metadata=metadata)
         yield from self._read(method, call, endpoint, info)
 
@@ -125,7 +151,7 @@ class SyncTransport:
         info: CallInfo | None,
     ) -> Any:
         """Many requests, one answer.  Raises VaultdError."""
-        endpoint, connection = self._pick(method)
+        endpoint, connection = self._pick(method, info)
         make = connection.callable(method, "stream_unary")
         try:
             answer, call = make.with_call(iter(requests), timeout=timeout_s, metadata=metadata)
@@ -135,9 +161,11 @@ class SyncTransport:
             info.take(call.trailing_metadata())
         return answer
 
-    def _pick(self, method: Method[Any, Any]) -> tuple[Endpoint, Connection[grpc.Channel]]:
+    def _pick(self, method: Method[Any, Any], info: CallInfo | None) -> tuple[Endpoint, _Connection]:
         now = time.monotonic()
         endpoint = self.pilot.endpoints.pick(now, (), method.path)
+        if info is not None:
+            info.address = endpoint.address
         return endpoint, self._connection(endpoint, now)
 
     def _read(self, method: Method[Any, Any], call: Any, endpoint: Endpoint, info: CallInfo | None) -> Iterator[Any]:
@@ -156,7 +184,16 @@ class SyncTransport:
         error = _error_of(failed, method)
         if error.code == "UNAVAILABLE" and not error.refusal.answered:
             endpoint.failed(time.monotonic())
+            self._mend(error, endpoint)
         return error
+
+    def _mend(self, error: VaultdError, endpoint: Endpoint) -> None:
+        if error.code != "UNAVAILABLE" or error.refusal.answered:
+            return
+        with self._lock:
+            connection = self._connections.get(endpoint.address)
+            if connection is not None:
+                connection.mend()
 
     def close(self) -> None:
         """Close all connections.  Calls under way end."""

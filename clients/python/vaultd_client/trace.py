@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from vaultd_client.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
 
 
 def current_traceparent() -> str | None:
@@ -12,7 +16,11 @@ def current_traceparent() -> str | None:
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
         return None
-    context = trace.get_current_span().get_span_context()
+    return traceparent_of(trace.get_current_span().get_span_context())
+
+
+def traceparent_of(context: SpanContext) -> str | None:
+    """A span as W3C's `traceparent` has it; None for one that is none."""
     if not context.is_valid:
         return None
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"

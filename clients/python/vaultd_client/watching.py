@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vaultd_client.errors import VaultdError
+    from vaultd_client.flows import Flow
     from vaultd_client.v1.watch_pb2 import WatchResponse
 
 HEARTBEAT_S: Final = 3
@@ -200,6 +201,37 @@ class Changes:
             listeners = self._listeners
         for listener in listeners:
             listener.missed()
+
+
+class Following:
+    """Which changes a cache follows: those of its client, from its first fetch until it is closed."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self.changes: Changes | None = None
+
+    def begin(self) -> Flow[Changes]:
+        """Those to mark a fetch by."""
+        found = self.changes
+        if found is None:
+            begun: Changes = yield lambda client: client.follow_changes()
+            begun.subscribe(self._listener)
+            self.changes = found = begun
+        return found
+
+    def keeps(self, changes: Changes, mark: Mark) -> bool:
+        """Whether what was fetched may be kept: nothing was told of it meanwhile, and the cache is not closed."""
+        return changes is self.changes and changes.still(mark)
+
+    def fresh(self, mark: Mark, freshness: Freshness) -> bool:
+        """Whether what was fetched may be used now."""
+        return self.changes is not None and self.changes.fresh(mark, freshness)
+
+    def end(self) -> None:
+        """Listen no more."""
+        changes, self.changes = self.changes, None
+        if changes is not None:
+            changes.unsubscribe(self._listener)
 
 
 class WatchCourse:

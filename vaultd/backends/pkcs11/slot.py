@@ -65,10 +65,13 @@ class LoginTurn(Protocol):
 
     refused: bytes
     """SHA-256 of the PIN that the token refused last, whoever tried it; empty when it refused none."""
+    lacking: dict[str, str] | None
+    """What the token cannot do, where another process found it out; None where nobody did."""
 
 
 class _OwnTurn:
     refused = b""
+    lacking: dict[str, str] | None = None
 
 
 @asynccontextmanager
@@ -544,6 +547,7 @@ class TokenSlot:
     async def _log_in(self, exposed: bytes, turn: LoginTurn) -> str:
         settings, selector = self.settings, self.settings.selector
         digest = hashlib.sha256(exposed).digest()
+        self.lacking = turn.lacking if self.lacking is None else self.lacking
         if digest in (self._refused_pin, turn.refused):
             return "the token refused this PIN; correct it, or send SIGHUP to try it again"
         hello = Hello(
@@ -574,7 +578,7 @@ class TokenSlot:
         self.token = greeting["token"]
         self._threads = int(greeting["threads"])
         if greeting["lacking"] is not None:
-            self.lacking = greeting["lacking"]
+            self.lacking = turn.lacking = greeting["lacking"]
         return ""
 
     def _ended(self, worker: WorkerProcess) -> None:

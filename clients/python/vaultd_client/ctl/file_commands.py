@@ -86,7 +86,7 @@ def _carry(
             act = aead.encrypt_stream if work == "encrypting" else aead.decrypt_stream
             act(file, sink, associated_data.encode(), progress=progress)
     except FileExistsError:
-        fail(f"{target} exists: choose another name, or say --overwrite")
+        fail(f"{target} exists: choose another name, or say --overwrite if it is a file")
     except BrokenPipeError:
         raise
     except OSError as error:

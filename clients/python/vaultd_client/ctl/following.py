@@ -11,6 +11,7 @@ import click
 from vaultd_client.ctl.failures import describe, lines_of
 from vaultd_client.errors import UsageError, VaultdError
 from vaultd_client.v1.watch_pb2 import RESOURCE_KIND_SECRET, RESOURCE_KIND_SECRET_VERSION
+from vaultd_client.watching import resource_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -19,15 +20,14 @@ if TYPE_CHECKING:
     from vaultd_client.v1.watch_pb2 import WatchResponse
 
 KINDS: Final = [RESOURCE_KIND_SECRET, RESOURCE_KIND_SECRET_VERSION]
-SHORTEST_WAIT_S: Final = 0.2
-LONGEST_WAIT_S: Final = 30.0
+PAUSE_S: Final = 10.0
+"""After what ends a watch, such as a policy that changed; a server that is away does not."""
 
 
 class Following:
     """Watches the secrets of a program; `secrets` are their names, without versions.
 
-    It takes `secrets.get` on them besides `secrets.access`.  After a watch that ended it says that something may have changed,
-    since it cannot know; whoever is told compares.
+    It takes `secrets.get` on them besides `secrets.access`.
     """
 
     def __init__(self, vault: Client, secrets: Iterable[str]) -> None:
@@ -64,29 +64,15 @@ class Following:
         return stream
 
     def _follow(self, prefix: str, stream: Iterator[WatchResponse], tell: Callable[[], None]) -> None:
-        pause = threading.Event()
         while True:
             try:
                 for response in stream:
-                    if any(_secret_of(event.name) in self._secrets for event in response.events):
+                    if any(resource_of(event.name) in self._secrets for event in response.events):
                         tell()
-            except VaultdError:
-                pass  # connections end after minutes, and servers restart: watch again
+            except VaultdError as error:
+                self.problem(error)
+                threading.Event().wait(PAUSE_S)
             except UsageError:
                 return  # our client was closed
-            wait_s = SHORTEST_WAIT_S
-            while True:
-                try:
-                    stream = self._open(prefix)
-                    break
-                except VaultdError as error:
-                    self.problem(error)
-                except UsageError:
-                    return
-                pause.wait(wait_s)
-                wait_s = min(wait_s * 2, LONGEST_WAIT_S)
-            tell()
-
-
-def _secret_of(name: str) -> str:
-    return name.partition("/versions/")[0]
+            stream = self._vault.watch(filter={"resource_prefix": prefix, "kinds": KINDS})
+            tell()  # who looks finds what happened meanwhile

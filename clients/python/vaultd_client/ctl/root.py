@@ -20,11 +20,13 @@ COMMANDS: dict[str, Loadable] = {
     "completion": Lazy(
         f"{CTL}.completion_command:completion", "Print what makes your shell complete commands and names."
     ),
+    "doctor": Lazy(f"{CTL}.doctor.command:doctor", "Find out why the server cannot be used, and what to do."),
     "file": Lazy(f"{CTL}.file_commands:file", "Encrypt and decrypt files and pipes of any size."),
     "health": Lazy(f"{CTL}.health_command:health", "Ask the server, or one of its components, whether it serves."),
     "profile": Lazy(f"{CTL}.profile_commands:profile", "Which server, as whom: named sets of settings."),
     "render": Lazy(f"{CTL}.run_commands:render", "Write a template with secrets in it."),
     "run": Lazy(f"{CTL}.run_commands:run", "Run a command with secrets in its environment."),
+    "scan": Lazy(f"{CTL}.scan.command:scan", "Find copies of stored secrets in files."),
 }
 """Every command below the root.  A command of its own module is one line here: where it is, and its line in the help."""
 

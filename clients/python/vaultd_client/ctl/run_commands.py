@@ -199,7 +199,7 @@ def _render(session: Session, path: Path) -> str:
 
 def _write(text: str, out: Path | None) -> None:
     if out is None:
-        click.echo(text, nl=False)
+        click.echo(text.encode(), nl=False)  # bytes: what the locale cannot spell is no reason to fail
     else:
         replace_private(out, text.encode())
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from vaultd_client.generated import table
 from vaultd_client.method import AsyncCalls
+from vaultd_client.paging import pages_async
 from vaultd_client.v1 import (
     admin_pb2,
     approval_pb2,
@@ -120,6 +121,15 @@ class AsyncMethods(AsyncCalls):
         request = admin_pb2.ListVaultsRequest(page_size=page_size, page_token=page_token)
         return await self._unary(table.LIST_VAULTS, request, timeout_s, info)
 
+    async def iter_vaults(
+        self, page_size: int = 0, page_token: str = "", *, timeout_s: float | None = None
+    ) -> AsyncIterator[resources_pb2.Vault]:
+        """Goes over all pages of list_vaults; each is asked for, within timeout_s, when the one before it was read."""
+        request = admin_pb2.ListVaultsRequest(page_size=page_size, page_token=page_token)
+        async for page in pages_async(self, table.LIST_VAULTS, request, timeout_s):
+            for row in page.vaults:
+                yield row
+
     async def update_vault(
         self,
         vault: resources_pb2.Vault | Mapping[str, Any],
@@ -190,6 +200,15 @@ class AsyncMethods(AsyncCalls):
         """Lists quotas by name. Caller needs `quotas.list` on the parent. Idempotent."""
         request = quota_pb2.ListQuotasRequest(parent=parent, page_size=page_size, page_token=page_token)
         return await self._unary(table.LIST_QUOTAS, request, timeout_s, info)
+
+    async def iter_quotas(
+        self, parent: str, page_size: int = 0, page_token: str = "", *, timeout_s: float | None = None
+    ) -> AsyncIterator[quota_pb2.Quota]:
+        """Goes over all pages of list_quotas; each is asked for, within timeout_s, when the one before it was read."""
+        request = quota_pb2.ListQuotasRequest(parent=parent, page_size=page_size, page_token=page_token)
+        async for page in pages_async(self, table.LIST_QUOTAS, request, timeout_s):
+            for row in page.quotas:
+                yield row
 
     async def update_quota(
         self,
@@ -274,6 +293,20 @@ class AsyncMethods(AsyncCalls):
         """
         request = approval_pb2.ListApprovalsRequest(state=state, page_size=page_size, page_token=page_token)
         return await self._unary(table.LIST_APPROVALS, request, timeout_s, info)
+
+    async def iter_approvals(
+        self,
+        state: approval_pb2.ApprovalState | str | None = None,
+        page_size: int = 0,
+        page_token: str = "",
+        *,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[approval_pb2.Approval]:
+        """Goes over all pages of list_approvals; each is asked for, within timeout_s, when the one before it was read."""
+        request = approval_pb2.ListApprovalsRequest(state=state, page_size=page_size, page_token=page_token)
+        async for page in pages_async(self, table.LIST_APPROVALS, request, timeout_s):
+            for row in page.approvals:
+                yield row
 
     async def get_approval(
         self, name: str, *, timeout_s: float | None = None, info: CallInfo | None = None
@@ -438,6 +471,15 @@ class AsyncMethods(AsyncCalls):
         """Lists revoked principals. Caller needs `admin.list_revoked_identities`. Idempotent."""
         request = identity_pb2.ListRevokedIdentitiesRequest(page_size=page_size, page_token=page_token)
         return await self._unary(table.LIST_REVOKED_IDENTITIES, request, timeout_s, info)
+
+    async def iter_revoked_identities(
+        self, page_size: int = 0, page_token: str = "", *, timeout_s: float | None = None
+    ) -> AsyncIterator[identity_pb2.RevokedIdentity]:
+        """Goes over all pages of list_revoked_identities; each is asked for, within timeout_s, when the one before it was read."""
+        request = identity_pb2.ListRevokedIdentitiesRequest(page_size=page_size, page_token=page_token)
+        async for page in pages_async(self, table.LIST_REVOKED_IDENTITIES, request, timeout_s):
+            for row in page.revoked_identities:
+                yield row
 
     async def restore_identity(
         self, principal: str, request_id: str = "", *, timeout_s: float | None = None, info: CallInfo | None = None
@@ -1014,6 +1056,23 @@ class AsyncMethods(AsyncCalls):
         )
         return await self._unary(table.LIST_KEYS, request, timeout_s, info)
 
+    async def iter_keys(
+        self,
+        parent: str,
+        page_size: int = 0,
+        page_token: str = "",
+        show_deleted: bool = False,
+        *,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[resources_pb2.Key]:
+        """Goes over all pages of list_keys; each is asked for, within timeout_s, when the one before it was read."""
+        request = keys_pb2.ListKeysRequest(
+            parent=parent, page_size=page_size, page_token=page_token, show_deleted=show_deleted
+        )
+        async for page in pages_async(self, table.LIST_KEYS, request, timeout_s):
+            for row in page.keys:
+                yield row
+
     async def update_key(
         self,
         key: resources_pb2.Key | Mapping[str, Any],
@@ -1073,6 +1132,15 @@ class AsyncMethods(AsyncCalls):
         """Lists the versions of a key, oldest first. Caller needs `keys.get` on the key. Idempotent."""
         request = keys_pb2.ListKeyVersionsRequest(parent=parent, page_size=page_size, page_token=page_token)
         return await self._unary(table.LIST_KEY_VERSIONS, request, timeout_s, info)
+
+    async def iter_key_versions(
+        self, parent: str, page_size: int = 0, page_token: str = "", *, timeout_s: float | None = None
+    ) -> AsyncIterator[resources_pb2.KeyVersion]:
+        """Goes over all pages of list_key_versions; each is asked for, within timeout_s, when the one before it was read."""
+        request = keys_pb2.ListKeyVersionsRequest(parent=parent, page_size=page_size, page_token=page_token)
+        async for page in pages_async(self, table.LIST_KEY_VERSIONS, request, timeout_s):
+            for row in page.key_versions:
+                yield row
 
     async def get_key_version(
         self, name: str, *, timeout_s: float | None = None, info: CallInfo | None = None
@@ -1264,6 +1332,23 @@ class AsyncMethods(AsyncCalls):
         )
         return await self._unary(table.LIST_GRANTS, request, timeout_s, info)
 
+    async def iter_grants(
+        self,
+        parent: str,
+        grantee: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        *,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[grant_pb2.Grant]:
+        """Goes over all pages of list_grants; each is asked for, within timeout_s, when the one before it was read."""
+        request = grant_pb2.ListGrantsRequest(
+            parent=parent, grantee=grantee, page_size=page_size, page_token=page_token
+        )
+        async for page in pages_async(self, table.LIST_GRANTS, request, timeout_s):
+            for row in page.grants:
+                yield row
+
     async def revoke_grant(
         self, name: str, request_id: str = "", *, timeout_s: float | None = None, info: CallInfo | None = None
     ) -> empty_pb2.Empty:
@@ -1317,6 +1402,15 @@ class AsyncMethods(AsyncCalls):
         """
         request = key_transfer_pb2.ListImportJobsRequest(parent=parent, page_size=page_size, page_token=page_token)
         return await self._unary(table.LIST_IMPORT_JOBS, request, timeout_s, info)
+
+    async def iter_import_jobs(
+        self, parent: str, page_size: int = 0, page_token: str = "", *, timeout_s: float | None = None
+    ) -> AsyncIterator[key_transfer_pb2.ImportJob]:
+        """Goes over all pages of list_import_jobs; each is asked for, within timeout_s, when the one before it was read."""
+        request = key_transfer_pb2.ListImportJobsRequest(parent=parent, page_size=page_size, page_token=page_token)
+        async for page in pages_async(self, table.LIST_IMPORT_JOBS, request, timeout_s):
+            for row in page.import_jobs:
+                yield row
 
     async def import_key_version(
         self,
@@ -1462,6 +1556,23 @@ class AsyncMethods(AsyncCalls):
         )
         return await self._unary(table.LIST_SECRETS, request, timeout_s, info)
 
+    async def iter_secrets(
+        self,
+        parent: str,
+        page_size: int = 0,
+        page_token: str = "",
+        show_deleted: bool = False,
+        *,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[secrets_pb2.Secret]:
+        """Goes over all pages of list_secrets; each is asked for, within timeout_s, when the one before it was read."""
+        request = secrets_pb2.ListSecretsRequest(
+            parent=parent, page_size=page_size, page_token=page_token, show_deleted=show_deleted
+        )
+        async for page in pages_async(self, table.LIST_SECRETS, request, timeout_s):
+            for row in page.secrets:
+                yield row
+
     async def update_secret(
         self,
         secret: secrets_pb2.Secret | Mapping[str, Any],
@@ -1566,6 +1677,15 @@ class AsyncMethods(AsyncCalls):
         """
         request = secrets_pb2.ListSecretVersionsRequest(parent=parent, page_size=page_size, page_token=page_token)
         return await self._unary(table.LIST_SECRET_VERSIONS, request, timeout_s, info)
+
+    async def iter_secret_versions(
+        self, parent: str, page_size: int = 0, page_token: str = "", *, timeout_s: float | None = None
+    ) -> AsyncIterator[secrets_pb2.SecretVersion]:
+        """Goes over all pages of list_secret_versions; each is asked for, within timeout_s, when the one before it was read."""
+        request = secrets_pb2.ListSecretVersionsRequest(parent=parent, page_size=page_size, page_token=page_token)
+        async for page in pages_async(self, table.LIST_SECRET_VERSIONS, request, timeout_s):
+            for row in page.secret_versions:
+                yield row
 
     async def get_secret_version(
         self, name: str, *, timeout_s: float | None = None, info: CallInfo | None = None
@@ -1750,6 +1870,23 @@ class AsyncMethods(AsyncCalls):
             parent=parent, states=states, page_size=page_size, page_token=page_token
         )
         return await self._unary(table.LIST_ROTATIONS, request, timeout_s, info)
+
+    async def iter_rotations(
+        self,
+        parent: str,
+        states: Iterable[rotation_pb2.RotationState | str] = (),
+        page_size: int = 0,
+        page_token: str = "",
+        *,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[rotation_pb2.Rotation]:
+        """Goes over all pages of list_rotations; each is asked for, within timeout_s, when the one before it was read."""
+        request = rotation_pb2.ListRotationsRequest(
+            parent=parent, states=states, page_size=page_size, page_token=page_token
+        )
+        async for page in pages_async(self, table.LIST_ROTATIONS, request, timeout_s):
+            for row in page.rotations:
+                yield row
 
     async def rotate_secret(
         self, name: str, request_id: str = "", *, timeout_s: float | None = None, info: CallInfo | None = None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from vaultd_client.generated import table
 from vaultd_client.method import SyncCalls
+from vaultd_client.paging import pages
 from vaultd_client.v1 import (
     admin_pb2,
     approval_pb2,
@@ -120,6 +121,14 @@ class SyncMethods(SyncCalls):
         request = admin_pb2.ListVaultsRequest(page_size=page_size, page_token=page_token)
         return self._unary(table.LIST_VAULTS, request, timeout_s, info)
 
+    def iter_vaults(
+        self, page_size: int = 0, page_token: str = "", *, timeout_s: float | None = None
+    ) -> Iterator[resources_pb2.Vault]:
+        """Goes over all pages of list_vaults; each is asked for, within timeout_s, when the one before it was read."""
+        request = admin_pb2.ListVaultsRequest(page_size=page_size, page_token=page_token)
+        for page in pages(self, table.LIST_VAULTS, request, timeout_s):
+            yield from page.vaults
+
     def update_vault(
         self,
         vault: resources_pb2.Vault | Mapping[str, Any],
@@ -190,6 +199,14 @@ class SyncMethods(SyncCalls):
         """Lists quotas by name. Caller needs `quotas.list` on the parent. Idempotent."""
         request = quota_pb2.ListQuotasRequest(parent=parent, page_size=page_size, page_token=page_token)
         return self._unary(table.LIST_QUOTAS, request, timeout_s, info)
+
+    def iter_quotas(
+        self, parent: str, page_size: int = 0, page_token: str = "", *, timeout_s: float | None = None
+    ) -> Iterator[quota_pb2.Quota]:
+        """Goes over all pages of list_quotas; each is asked for, within timeout_s, when the one before it was read."""
+        request = quota_pb2.ListQuotasRequest(parent=parent, page_size=page_size, page_token=page_token)
+        for page in pages(self, table.LIST_QUOTAS, request, timeout_s):
+            yield from page.quotas
 
     def update_quota(
         self,
@@ -274,6 +291,19 @@ class SyncMethods(SyncCalls):
         """
         request = approval_pb2.ListApprovalsRequest(state=state, page_size=page_size, page_token=page_token)
         return self._unary(table.LIST_APPROVALS, request, timeout_s, info)
+
+    def iter_approvals(
+        self,
+        state: approval_pb2.ApprovalState | str | None = None,
+        page_size: int = 0,
+        page_token: str = "",
+        *,
+        timeout_s: float | None = None,
+    ) -> Iterator[approval_pb2.Approval]:
+        """Goes over all pages of list_approvals; each is asked for, within timeout_s, when the one before it was read."""
+        request = approval_pb2.ListApprovalsRequest(state=state, page_size=page_size, page_token=page_token)
+        for page in pages(self, table.LIST_APPROVALS, request, timeout_s):
+            yield from page.approvals
 
     def get_approval(
         self, name: str, *, timeout_s: float | None = None, info: CallInfo | None = None
@@ -438,6 +468,14 @@ class SyncMethods(SyncCalls):
         """Lists revoked principals. Caller needs `admin.list_revoked_identities`. Idempotent."""
         request = identity_pb2.ListRevokedIdentitiesRequest(page_size=page_size, page_token=page_token)
         return self._unary(table.LIST_REVOKED_IDENTITIES, request, timeout_s, info)
+
+    def iter_revoked_identities(
+        self, page_size: int = 0, page_token: str = "", *, timeout_s: float | None = None
+    ) -> Iterator[identity_pb2.RevokedIdentity]:
+        """Goes over all pages of list_revoked_identities; each is asked for, within timeout_s, when the one before it was read."""
+        request = identity_pb2.ListRevokedIdentitiesRequest(page_size=page_size, page_token=page_token)
+        for page in pages(self, table.LIST_REVOKED_IDENTITIES, request, timeout_s):
+            yield from page.revoked_identities
 
     def restore_identity(
         self, principal: str, request_id: str = "", *, timeout_s: float | None = None, info: CallInfo | None = None
@@ -1012,6 +1050,22 @@ class SyncMethods(SyncCalls):
         )
         return self._unary(table.LIST_KEYS, request, timeout_s, info)
 
+    def iter_keys(
+        self,
+        parent: str,
+        page_size: int = 0,
+        page_token: str = "",
+        show_deleted: bool = False,
+        *,
+        timeout_s: float | None = None,
+    ) -> Iterator[resources_pb2.Key]:
+        """Goes over all pages of list_keys; each is asked for, within timeout_s, when the one before it was read."""
+        request = keys_pb2.ListKeysRequest(
+            parent=parent, page_size=page_size, page_token=page_token, show_deleted=show_deleted
+        )
+        for page in pages(self, table.LIST_KEYS, request, timeout_s):
+            yield from page.keys
+
     def update_key(
         self,
         key: resources_pb2.Key | Mapping[str, Any],
@@ -1071,6 +1125,14 @@ class SyncMethods(SyncCalls):
         """Lists the versions of a key, oldest first. Caller needs `keys.get` on the key. Idempotent."""
         request = keys_pb2.ListKeyVersionsRequest(parent=parent, page_size=page_size, page_token=page_token)
         return self._unary(table.LIST_KEY_VERSIONS, request, timeout_s, info)
+
+    def iter_key_versions(
+        self, parent: str, page_size: int = 0, page_token: str = "", *, timeout_s: float | None = None
+    ) -> Iterator[resources_pb2.KeyVersion]:
+        """Goes over all pages of list_key_versions; each is asked for, within timeout_s, when the one before it was read."""
+        request = keys_pb2.ListKeyVersionsRequest(parent=parent, page_size=page_size, page_token=page_token)
+        for page in pages(self, table.LIST_KEY_VERSIONS, request, timeout_s):
+            yield from page.key_versions
 
     def get_key_version(
         self, name: str, *, timeout_s: float | None = None, info: CallInfo | None = None
@@ -1260,6 +1322,22 @@ class SyncMethods(SyncCalls):
         )
         return self._unary(table.LIST_GRANTS, request, timeout_s, info)
 
+    def iter_grants(
+        self,
+        parent: str,
+        grantee: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        *,
+        timeout_s: float | None = None,
+    ) -> Iterator[grant_pb2.Grant]:
+        """Goes over all pages of list_grants; each is asked for, within timeout_s, when the one before it was read."""
+        request = grant_pb2.ListGrantsRequest(
+            parent=parent, grantee=grantee, page_size=page_size, page_token=page_token
+        )
+        for page in pages(self, table.LIST_GRANTS, request, timeout_s):
+            yield from page.grants
+
     def revoke_grant(
         self, name: str, request_id: str = "", *, timeout_s: float | None = None, info: CallInfo | None = None
     ) -> empty_pb2.Empty:
@@ -1313,6 +1391,14 @@ class SyncMethods(SyncCalls):
         """
         request = key_transfer_pb2.ListImportJobsRequest(parent=parent, page_size=page_size, page_token=page_token)
         return self._unary(table.LIST_IMPORT_JOBS, request, timeout_s, info)
+
+    def iter_import_jobs(
+        self, parent: str, page_size: int = 0, page_token: str = "", *, timeout_s: float | None = None
+    ) -> Iterator[key_transfer_pb2.ImportJob]:
+        """Goes over all pages of list_import_jobs; each is asked for, within timeout_s, when the one before it was read."""
+        request = key_transfer_pb2.ListImportJobsRequest(parent=parent, page_size=page_size, page_token=page_token)
+        for page in pages(self, table.LIST_IMPORT_JOBS, request, timeout_s):
+            yield from page.import_jobs
 
     def import_key_version(
         self,
@@ -1458,6 +1544,22 @@ class SyncMethods(SyncCalls):
         )
         return self._unary(table.LIST_SECRETS, request, timeout_s, info)
 
+    def iter_secrets(
+        self,
+        parent: str,
+        page_size: int = 0,
+        page_token: str = "",
+        show_deleted: bool = False,
+        *,
+        timeout_s: float | None = None,
+    ) -> Iterator[secrets_pb2.Secret]:
+        """Goes over all pages of list_secrets; each is asked for, within timeout_s, when the one before it was read."""
+        request = secrets_pb2.ListSecretsRequest(
+            parent=parent, page_size=page_size, page_token=page_token, show_deleted=show_deleted
+        )
+        for page in pages(self, table.LIST_SECRETS, request, timeout_s):
+            yield from page.secrets
+
     def update_secret(
         self,
         secret: secrets_pb2.Secret | Mapping[str, Any],
@@ -1562,6 +1664,14 @@ class SyncMethods(SyncCalls):
         """
         request = secrets_pb2.ListSecretVersionsRequest(parent=parent, page_size=page_size, page_token=page_token)
         return self._unary(table.LIST_SECRET_VERSIONS, request, timeout_s, info)
+
+    def iter_secret_versions(
+        self, parent: str, page_size: int = 0, page_token: str = "", *, timeout_s: float | None = None
+    ) -> Iterator[secrets_pb2.SecretVersion]:
+        """Goes over all pages of list_secret_versions; each is asked for, within timeout_s, when the one before it was read."""
+        request = secrets_pb2.ListSecretVersionsRequest(parent=parent, page_size=page_size, page_token=page_token)
+        for page in pages(self, table.LIST_SECRET_VERSIONS, request, timeout_s):
+            yield from page.secret_versions
 
     def get_secret_version(
         self, name: str, *, timeout_s: float | None = None, info: CallInfo | None = None
@@ -1746,6 +1856,22 @@ class SyncMethods(SyncCalls):
             parent=parent, states=states, page_size=page_size, page_token=page_token
         )
         return self._unary(table.LIST_ROTATIONS, request, timeout_s, info)
+
+    def iter_rotations(
+        self,
+        parent: str,
+        states: Iterable[rotation_pb2.RotationState | str] = (),
+        page_size: int = 0,
+        page_token: str = "",
+        *,
+        timeout_s: float | None = None,
+    ) -> Iterator[rotation_pb2.Rotation]:
+        """Goes over all pages of list_rotations; each is asked for, within timeout_s, when the one before it was read."""
+        request = rotation_pb2.ListRotationsRequest(
+            parent=parent, states=states, page_size=page_size, page_token=page_token
+        )
+        for page in pages(self, table.LIST_ROTATIONS, request, timeout_s):
+            yield from page.rotations
 
     def rotate_secret(
         self, name: str, request_id: str = "", *, timeout_s: float | None = None, info: CallInfo | None = None

@@ -207,7 +207,6 @@ _CLASSES: Final[dict[type[Any], type[RemoteKey]]] = {
     ed448.Ed448PublicKey: RemoteEd448PrivateKey,
     x25519.X25519PublicKey: RemoteX25519PrivateKey,
 }
-_WITHOUT_CLASS: Final = ("ML_", "HPKE_")
 
 
 def remote_private_key(vault: Client, name: str) -> Any:
@@ -217,9 +216,17 @@ def remote_private_key(vault: Client, name: str) -> Any:
     """
     found = vault.get_public_key(name)
     algorithm = resources_pb2.Algorithm.Name(found.algorithm).removeprefix("ALGORITHM_")
-    if not algorithm.startswith(_WITHOUT_CLASS):
+    classes = _CLASSES
+    if algorithm.startswith("ML_DSA_"):
+        try:
+            from vaultd_client.integrations.post_quantum_keys import CLASSES as classes
+        except ImportError:
+            raise UnsupportedAlgorithm(
+                f"{found.key_version} is {algorithm}, which this cryptography does not have"
+            ) from None
+    if found.jwk and not algorithm.startswith("HPKE_"):
         public_key = load_pem_public_key(found.pem.encode("ascii"))
-        for kind, remote in _CLASSES.items():
+        for kind, remote in classes.items():
             if isinstance(public_key, kind):
                 return remote(vault, found.key_version, algorithm, public_key, json.loads(found.jwk))
     raise UnsupportedAlgorithm(f"{found.key_version} is {algorithm}: use the methods of the client")
