@@ -65,6 +65,10 @@ types: $(VENV)/.installed-dev ## mypy --strict
 test: $(VENV)/.installed-dev system-packages .bin/grpcurl .bin/loadgen ## every test, from a bare machine
 	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n 3 --dist loadscope
 
+# Each process is an Envoy that runs pytest, so that servers under test are where `--host envoy` has them.
+test-envoy: $(VENV)/.installed-dev system-packages .bin/grpcurl ## the API tests, on servers inside Envoy
+	PYTHONDONTWRITEBYTECODE= $(PY) tests/envoy_suite.py -n 2 -q tests/api
+
 .bin/loadgen: $(wildcard bench/loadgen/*.go) bench/loadgen/go.mod bench/loadgen/go.sum | system-packages
 	cd bench/loadgen && go build -o $(CURDIR)/.bin/loadgen .
 
@@ -116,7 +120,7 @@ reliability-envelope: $(VENV)/.installed-dev ## 10 GiB encrypted and decrypted i
 
 reliability-workers: $(VENV)/.installed-dev system-packages ## workers killed, stopped and replaced under load, 30 times; a token that they share (minutes)
 	$(PY) tests/reliability/workers_killed.py --faults 30
-	$(PY) -m pytest -q tests/reliability/workers_token.py
+	$(PY) -m pytest -q tests/reliability/workers_token.py tests/reliability/workers_passphrase.py tests/reliability/workers_given_up.py
 
 policy-campaign: $(VENV)/.installed-dev ## 100,000 random policies against a naive evaluator (minutes)
 	VAULTD_POLICIES=100000 $(PY) -m pytest -q -s --timeout=0 tests/unit/test_policy.py -k naive_evaluator
@@ -149,4 +153,4 @@ system-packages:
 clean: ## remove what the targets made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install install-envoy dev-install run generate generate-check lint contract types test test-clients reliability reliability-receipts reliability-hsm reliability-audit reliability-rotation reliability-watch reliability-envelope reliability-workers policy-campaign bench bench-cases bench-check dist lock system-packages clean
+.PHONY: help install install-envoy dev-install run generate generate-check lint contract types test test-envoy test-clients reliability reliability-receipts reliability-hsm reliability-audit reliability-rotation reliability-watch reliability-envelope reliability-workers policy-campaign bench bench-cases bench-check dist lock system-packages clean

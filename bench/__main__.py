@@ -176,11 +176,14 @@ def start_peers_command(binaries: Path, write: Path) -> None:
     """Start the programs `bao` and `kes` of the directory BINARIES as they are measured, until interrupted."""
     with ExitStack() as exits:
         directory = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="vaultd-peers-")))
-        peers = start_peers(binaries, directory, exits)
+        missing: dict[str, str] = {}
+        peers = start_peers(binaries, directory, exits, missing)
         write_peers(peers, write)
         exits.callback(write.unlink, missing_ok=True)
+        for name, why in missing.items():
+            _say(f"bench: {name}: {why}")
         for name, peer in peers:
-            print(f"{name}: {peer.address if peer else 'its program is not there'}", flush=True)
+            print(f"{name}: {peer.address if peer else 'not started'}", flush=True)
         try:
             signal.pause()
         except KeyboardInterrupt:

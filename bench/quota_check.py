@@ -5,6 +5,8 @@ In process and without a transport: the part of a call's cost that quotas are an
 
 from __future__ import annotations
 
+import mmap
+import tempfile
 import time
 import timeit
 from typing import TYPE_CHECKING, Final
@@ -14,6 +16,7 @@ from vaultd.engine.clock import SystemClock
 from vaultd.engine.model import Quota
 from vaultd.engine.overload import InFlight, LoadShedder
 from vaultd.engine.quotas import RateLimiter, configured_quota
+from vaultd.engine.shared_buckets import TABLE_BYTES, SharedCounts
 from vaultd.errors import ResourceExhausted
 from vaultd.interceptors.errors import status_of
 from vaultd.interceptors.rules import RULES
@@ -34,8 +37,9 @@ def _window(seconds: int) -> Window:
     return Window(_MOST, seconds * _SECOND_US)
 
 
-def _limiter(windows: tuple[Window, ...], *quotas: Quota) -> RateLimiter:
-    limiter = RateLimiter([configured_quota("symmetric", windows)], quota_methods(RULES), SystemClock())
+def _limiter(windows: tuple[Window, ...], *quotas: Quota, counts: SharedCounts | None = None) -> RateLimiter:
+    short = [counts.bucket] if counts is not None else []
+    limiter = RateLimiter([configured_quota("symmetric", windows)], quota_methods(RULES), SystemClock(), None, *short)
     limiter.install(quotas)
     return limiter
 
@@ -52,6 +56,11 @@ def _cost_us(act: Callable[[], object]) -> float:
 def main() -> None:
     """Measure and print."""
     one = _limiter((_window(1),))
+    file = tempfile.TemporaryFile()  # it goes with the process
+    file.truncate(TABLE_BYTES)
+    counts = SharedCounts(mmap.mmap(file.fileno(), 0), file.fileno())
+    shared = _limiter((_window(1),), counts=counts)
+    scarce = counts.bucket(bytes(16), APP, Window(_MOST, _SECOND_US, 1))
     three = _limiter((_window(1), _window(60), _window(600)))
     at_key = _limiter((_window(1),), _on("vaults/a", 1), _on("vaults/a/keys/k", 2))
     place = [("a", "k")]
@@ -68,6 +77,9 @@ def main() -> None:
             small.admit(APP, ENCRYPT, 1)
         except ResourceExhausted as error:
             status_of(error).SerializeToString()
+
+    def fetch() -> None:
+        scarce.take(1, time.monotonic_ns())
 
     def shed() -> None:
         try:
@@ -86,6 +98,8 @@ def main() -> None:
             APP, ENCRYPT, place, 1, 1, 1, 1
         ),
         "after policy, an operation that weighs 8": lambda: one.admit_use(APP, ENCRYPT, place, 1, 8, 1, 1),
+        "counted with other workers, one window": lambda: shared.admit(APP, ENCRYPT, 1),
+        "the same, one token at a time from what they share": fetch,
         "a call in flight, in and out (shedding included)": enter_and_leave,
         "a refusal by a quota, with its status": refuse,
         "a refusal by the cap of calls in flight, with its status": shed,

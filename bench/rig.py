@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import tempfile
@@ -44,11 +45,14 @@ class Setup:
     host: str = "grpc"
     workers: int = 1
     options: tuple[str, ...] = ()
+    cores: int = 0
+    """Processors that it may run on; 0: all."""
 
     @property
     def name(self) -> str:
         """What is not there when it does not start."""
-        return "vaultd " + (" ".join(self.arguments()) or "on grpc.aio")
+        cores = f", {self.cores} core(s)" if self.cores else ""
+        return "vaultd " + (" ".join(self.arguments()) or "on grpc.aio") + cores
 
     def arguments(self) -> list[str]:
         """What `vaultd dev` is told; nothing of what is its default anyway."""
@@ -94,6 +98,8 @@ class Rig:
         self.scratch = Path(self._exits.enter_context(directory))
         self.vault = self.scratch / "vault"
         self.vaultd = self._target("vaultd", self.serve())
+        if self.setup.cores:
+            _pin(self.vaultd.process.pid, self.setup.cores)
         self.client = self.start_client("loadgen", [], LOADGEN)
         self.api = Api(self.vaultd.address, self.tls)
 
@@ -132,6 +138,12 @@ class Rig:
             return metered(target.meter, self.client, what, request.items)
         except LoadFailed as error:
             raise LoadFailed(f"{request.path}: {error}\n{target.process.describe_failure()}") from error
+
+
+def _pin(pid: int, cores: int) -> None:
+    """Let every thread of a process run on the first processors only; those that it makes later inherit it."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), sorted(os.sched_getaffinity(0))[:cores])
 
 
 def _tls_version(address: str, tls: Path) -> str:

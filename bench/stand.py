@@ -45,11 +45,12 @@ class Stand:
 
     def __enter__(self) -> Self:
         self.scratch = Path(self._exits.enter_context(tempfile.TemporaryDirectory(prefix="vaultd-bench-")))
-        try:
-            if self._peer_binaries is not None:
-                self._settings = start_peers(self._peer_binaries, self.scratch / "peers", self._exits)
-        except UNAVAILABLE as error:
-            self.missing["peers"] = str(error)
+        if self._peer_binaries is not None:
+            try:
+                self._settings = start_peers(self._peer_binaries, self.scratch / "peers", self._exits, self.missing)
+            except BaseException:
+                self._exits.close()
+                raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

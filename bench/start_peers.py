@@ -15,8 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from bench.clients import Endpoint, Request
-from bench.peers import KesSettings, OpenBaoSettings, PeerMissing, PeersSettings, call
-from bench.processes import Talker
+from bench.peers import Kes, KesSettings, OpenBao, OpenBaoSettings, PeerMissing, PeersSettings, call
+from bench.processes import StartFailed, Talker
 from vaultd.devpki import create_dev_pki
 
 if TYPE_CHECKING:
@@ -29,13 +29,16 @@ KEYS: Final = {"aes": "aes256-gcm96", "rsa2048": "rsa-2048", "p256": "ecdsa-p256
 _POLICY: Final = 'path "transit/*" { capabilities = ["create", "update", "read"] }'
 
 
-def start_peers(binaries: Path, directory: Path, exits: ExitStack) -> PeersSettings:
-    """Start what is in `binaries`; it ends with `exits`.  Raises PeerMissing when one does not start."""
-    openbao, kes = binaries / "bao", binaries / "kes"
-    return PeersSettings(
-        openbao=_start_openbao(openbao, directory / "openbao", exits) if openbao.exists() else None,
-        kes=_start_kes(kes, directory / "kes", exits) if kes.exists() else None,
-    )
+def start_peers(binaries: Path, directory: Path, exits: ExitStack, missing: dict[str, str]) -> PeersSettings:
+    """Start what is in `binaries`; it ends with `exits`.  missing: gets what did not start, and why."""
+    starts = {"openbao": (OpenBao.name, "bao", _start_openbao), "kes": (Kes.name, "kes", _start_kes)}
+    found: dict[str, Any] = {}
+    for key, (name, program, start) in starts.items():
+        try:
+            found[key] = start(binaries / program, directory / key, exits)
+        except (PeerMissing, StartFailed) as error:
+            missing[name] = str(error)
+    return PeersSettings(**found)
 
 
 def write_peers(peers: PeersSettings, file: Path) -> None:

@@ -17,6 +17,7 @@ import uvloop
 
 from vaultd.envoy_inside import VARIABLE, enter
 from vaultd.hosts.envoy import embedding
+from vaultd.hosts.transport import restrict_transport
 
 
 class Policy(asyncio.DefaultEventLoopPolicy):
@@ -32,8 +33,12 @@ async def nothing(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 def run(control: int) -> None:
     """Run pytest with the arguments that the parent sends, and leave with its exit code."""
+    restrict_transport()  # as tests/conftest.py does: the harness imports grpc
     import pytest
 
+    import harness
+
+    harness.HOST = "envoy"
     with socket.socket(fileno=control) as parent, parent.makefile("r") as lines:
         arguments = json.loads(lines.readline())["arguments"]
     asyncio.set_event_loop_policy(Policy())

@@ -21,17 +21,18 @@ def deal(files: list[Path], processes: int) -> list[list[Path]]:
     """Files for each process, about as long."""
     hands: list[list[Path]] = [[] for _ in range(processes)]
     lengths = [0] * processes
-    for file in sorted(files, key=lambda file: -file.stat().st_size):
+    for length, file in sorted(
+        ((Path(str(file).partition("::")[0]).stat().st_size, file) for file in files), reverse=True
+    ):
         shortest = lengths.index(min(lengths))
         hands[shortest].append(file)
-        lengths[shortest] += file.stat().st_size
+        lengths[shortest] += length
     return [hand for hand in hands if hand]
 
 
 async def run(files: list[Path], options: list[str]) -> int:
     """The exit code of pytest, in an Envoy of its own."""
-    environment = {"VAULTD_TEST_HOST": "envoy"}
-    envoy = await EnvoyProcess.start(EnvoySection(), "envoy_inside:app", environment, drain_s=1)
+    envoy = await EnvoyProcess.start(EnvoySection(), "envoy_inside:app", drain_s=1)
     try:
         envoy.tell(arguments=[*options, *map(str, files)])
         return await envoy.wait()
@@ -39,16 +40,22 @@ async def run(files: list[Path], options: list[str]) -> int:
         await envoy.close()
 
 
-async def main() -> int:
+def parse() -> tuple[int, list[Path], list[str]]:
+    """How many Envoys, the files, and what is for pytest."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=1, help="Envoys")
     arguments, rest = parser.parse_known_args()
-    paths = [Path(word) for word in rest if not word.startswith("-") and Path(word.partition("::")[0]).exists()]  # noqa: ASYNC240  # before anything runs
+    paths = [Path(word) for word in rest if not word.startswith("-") and Path(word.partition("::")[0]).exists()]
     options = [word for word in rest if Path(word) not in paths]
     files = [file for path in paths for file in (sorted(path.glob("test_*.py")) if path.is_dir() else [path])]
-    codes = await asyncio.gather(*(run(hand, options) for hand in deal(files, arguments.n)))
+    return arguments.n, files, options
+
+
+async def main(processes: int, files: list[Path], options: list[str]) -> int:
+    """The worst exit code of all of them."""
+    codes = await asyncio.gather(*(run(hand, options) for hand in deal(files, processes)))
     return max((code for code in codes if code != NO_TESTS), default=NO_TESTS)
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    sys.exit(asyncio.run(main(*parse())))

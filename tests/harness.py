@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-HOST = os.environ.get("VAULTD_TEST_HOST", "grpc")
-"""`envoy` in tests that run inside an Envoy: tests/envoy_suite.py."""
+HOST = "grpc"
+"""`envoy` in tests that run inside an Envoy, which tests/envoy_inside.py says, and not in processes that they start."""
 ADMIN = "spiffe://dev.vaultd/admin"
 APP = "spiffe://dev.vaultd/app"
 DEFAULT_POLICY = {"bindings": [{"members": [APP], "role": "crypto-user", "resource": "vaults/default"}]}

@@ -10,7 +10,6 @@ from vaultd.audit.shipping.base import DeliveryFailed, Origin
 from vaultd.audit.shipping.credentials import read_secret, read_token
 from vaultd.audit.shipping.cursor import CursorFile
 from vaultd.audit.shipping.ocsf import OcsfFormat
-from vaultd.audit.shipping.otlp import OtlpSink
 from vaultd.audit.shipping.settings import OtlpSinkSection, StdoutSinkSection, SyslogSinkSection, WebhookSinkSection
 from vaultd.audit.shipping.stdout import StdoutSink
 from vaultd.audit.shipping.syslog import SyslogSink
@@ -55,6 +54,9 @@ def make_sink(section: SinkSection, origin: Origin, clock: Clock) -> Sink:
         host = Origin(origin.chain_id, section.hostname or origin.host, origin.version)
         return SyslogSink(connection, encode, host, section.facility)
     if isinstance(section, OtlpSinkSection):
+        # Here, since it imports grpc, which a server in Envoy does not need otherwise.
+        from vaultd.audit.shipping.otlp import OtlpSink
+
         return OtlpSink(section.address, tls if section.tls else None, section.token_file, encode, origin)
     return WebhookSink(section.url, tls, section.secret_file, section.token_file, encode, origin, clock)
 

@@ -89,11 +89,11 @@ def _signatures_per_core(measured: Slice) -> float:
 
 
 def measure_signing(stand: Stand, pace: Pace) -> Findings:
-    """Private keys in batches beside `openssl speed -multi` on all cores: signatures in a second of a core, the client's CPU
+    """Private keys in batches beside `openssl speed` on all cores: signatures in a second of a core, the client's CPU
     left out."""
     findings = Findings()
     for key, (name, algorithm) in SIGNERS.items():
-        case, floor = batch(key, SIGNED, "Sign"), f"openssl speed -multi {cores()} {algorithm}"
+        case, floor = batch(key, SIGNED, "Sign"), f"openssl speed {algorithm} on all cores"
         makers: list[Callable[[], Loaded]] = [
             lambda host=host, case=case: contender(stand, host, case, Pressure(4))  # type: ignore[misc]  # the same
             for host in ON

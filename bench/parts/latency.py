@@ -14,6 +14,8 @@ from bench.slices import Slice, Spread
 from bench.stand import UNAVAILABLE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bench.pace import Pace
     from bench.rig import Rig
     from bench.stand import Stand
@@ -58,10 +60,11 @@ def _measure(stand: Stand, rig: Rig, host: str, pace: Pace, findings: Findings) 
         if slices:
             rows = findings.rows.setdefault("Open loop at half of saturation, unary Encrypt", [])
             rows.append(summarize(f"{host}, {name}", slices))
-    _compare(host, alone, beside, findings)
+    compare(host, alone, beside, findings)
 
 
-def _compare(host: str, alone: list[Slice], beside: list[Slice], findings: Findings) -> None:
+def compare(host: str, alone: Sequence[Slice], beside: Sequence[Slice], findings: Findings) -> None:
+    """What became of the p99, to the undisturbed p50."""
     ratios = {
         ALONE: [quiet.percentile_ms(99.0) / quiet.percentile_ms(50.0) for quiet in alone],
         # Against the undisturbed p50: were every call slow, their own p50 would excuse their p99.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
@@ -138,6 +139,22 @@ async def test_a_call_that_is_not_sampled_leaves_no_span(traced):
     assert traced.collector.of_trace(quiet) == []
     records = [one for one in traced.server.audit_records() if one.get("trace_id") == quiet]
     assert len(records) == 1  # the record knows the trace all the same
+
+
+async def test_calls_at_once_have_each_the_metadata_that_came_with_it(traced):
+    request = crypto_pb2.GenerateRandomBytesRequest(parent="vaults/default", length_bytes=1)
+    sent: dict[str, str] = {}
+
+    async def call(number: int) -> None:
+        trace_id, _, header = traceparent(sampled=False)
+        made = traced.admin.crypto.GenerateRandomBytes(request, metadata=[header] if number % 3 else [])
+        await made
+        trailing = {key: value for key, value in await made.trailing_metadata()}
+        sent[trailing["vaultd-request-id"]] = trace_id if number % 3 else ""
+
+    await asyncio.gather(*map(call, range(120)))
+    recorded = {one["id"]: one.get("trace_id", "") for one in traced.server.audit_records() if one.get("id") in sent}
+    assert recorded == sent
 
 
 async def test_the_resource_says_which_server_it_is(traced):

@@ -8,12 +8,15 @@ from click.testing import CliRunner
 
 from bench.__main__ import main
 from bench.contenders import Turns
+from bench.figures import Findings
 from bench.measure import Plan
 from bench.openssl import OpensslFailed, Speed, bytes_per_s, signatures_per_s
 from bench.pace import Pace
 from bench.page import to_html
+from bench.parts import latency
 from bench.peers import PeerMissing, PeersSettings, read_peers
 from bench.run import Run
+from bench.slices import Slice
 from bench.stand import Stand
 
 SHORT = Turns(1, 0.05, 0.05)
@@ -38,6 +41,32 @@ def test_a_run_measures_what_is_there_and_names_what_is_not(capsys):
     (curve,) = document["parts"]["callers"]["curves"]["calls in flight"]
     assert [point["at"] for point in curve["points"]] == [1, 2, 4, 8, 16, 32, 64, 128]
     assert "calls a second, closed loop" in to_html(document)
+
+
+def test_calls_that_are_all_slow_beside_others_do_not_excuse_their_own_p99():
+    def slice_of(p50_ms: int, p99_ms: int) -> Slice:
+        return Slice(1_000, 1.0, 1.0, 0.0, 0.0, [p50_ms * 1_000] * 900 + [p99_ms * 1_000] * 100)
+
+    findings = Findings()
+    latency.compare("grpc.aio", [slice_of(1, 3)], [slice_of(50, 100)], findings)
+    figures = {
+        figure.key.removeprefix("p99 / p50 at half of saturation on grpc.aio, "): figure for figure in findings.figures
+    }
+    assert figures[latency.ALONE].spread.median == 3
+    assert figures[latency.BESIDE].spread.median == 100
+    assert figures[f"{latency.BESIDE}, to their own p50"].spread.median == 2
+
+
+def test_a_program_that_is_no_peer_is_missing_and_says_what_it_said(tmp_path):
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "kes"
+    program.write_text("#!/bin/sh\necho not today >&2\nexit 3\n")
+    program.chmod(0o700)
+    with Stand(PeersSettings(), tmp_path / "bin") as stand:
+        with pytest.raises(PeerMissing, match="not today"):
+            _ = stand.kes
+        with pytest.raises(PeerMissing, match="bao is not there"):
+            _ = stand.openbao
 
 
 def test_openssl_speed_is_read_for_signatures_and_for_ciphers():

@@ -1,7 +1,7 @@
 """HTTP/2 by hand, over TLS with a client certificate: enough to write what no client library would.
 
-Header blocks are literals without indexing and without Huffman coding.  The dynamic table of the peer is set to nothing, so
-that its blocks can be read without keeping one.
+Header blocks are written as literals without indexing and without Huffman coding.  The dynamic table of the peer is set to
+nothing, so that its blocks can be read without keeping one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, CONTINUATION = 0, 1, 3, 4, 6,
 END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
 CANCEL, ENHANCE_YOUR_CALM = 0x8, 0xB
 HEADER_TABLE_SIZE = 1
-STATUS_200, STATUS_400 = 8, 12  # in the static table of RFC 7541
+STATUS_200, STATUS_400, STATUS_LAST = 8, 12, 14  # in the static table of RFC 7541
 
 
 class Frame(NamedTuple):
@@ -74,6 +74,35 @@ def message(body: bytes) -> bytes:
     return b"\x00" + len(body).to_bytes(4, "big") + body
 
 
+CODED = {
+    5: b"012aceiost",
+    6: b" %-./3456789=A_bdfghlmnpru",
+    7: b":BCDEFGHIJKLMNOPQRSTUVWYjkqvwxyz",
+    8: b"&*,;XZ",
+    10: b'!"()?',
+    11: b"'+|",
+    12: b"#>",
+    13: b"\x00$@[]~",
+    14: b"^}",
+    15: b"<`{",
+}
+"""Characters by the length of their code (RFC 7541, appendix B).  Codes of a length follow one another, in this order."""
+
+
+def read_coded(coded: bytes) -> bytes:
+    """A string in the Huffman code of HPACK, of printable characters."""
+    text, value, bits, first = bytearray(), 0, 0, 0
+    for bit in (octet >> shift & 1 for octet in coded for shift in range(7, -1, -1)):
+        value, bits, first = value << 1 | bit, bits + 1, first << 1
+        symbols = CODED.get(bits, b"")
+        if value - first < len(symbols):
+            text.append(symbols[value - first])
+            value = bits = first = 0
+        else:
+            first += len(symbols)
+    return bytes(text)
+
+
 def read_integer(block: bytes, at: int, prefix_bits: int) -> tuple[int, int]:
     """The HPACK integer at an offset, and the offset behind it."""
     most = (1 << prefix_bits) - 1
@@ -107,11 +136,14 @@ def read_block(block: bytes) -> dict[bytes, bytes]:
         index, at = read_integer(block, at, 6 if first & 0x40 else 4)
         strings = []
         for _ in range(1 if index else 2):
+            coded = block[at] & 0x80
             length, at = read_integer(block, at, 7)
-            strings.append(block[at : at + length])
+            strings.append(read_coded(block[at : at + length]) if coded else block[at : at + length])
             at += length
         if not index:
             fields[strings[0]] = strings[1]
+        elif STATUS_200 <= index <= STATUS_LAST:
+            fields[b":status"] = strings[0]
     return fields
 
 

@@ -75,7 +75,7 @@ class Process:
             (directory / "config.yaml").write_text(yaml.safe_dump(config))
             policy = policy or {"bindings": [{"members": members, "role": "crypto-user", "resource": "vaults/default"}]}
             (directory / "policy.yaml").write_text(yaml.safe_dump(policy))
-        command = [sys.executable, "-m", "vaultd", "dev", "--dir", str(directory), "--listen", "127.0.0.1:0", *flags]
+        command = [sys.executable, "-m", "vaultd", *self.command(directory), *flags]
         with (directory / "stdout").open("wb") as out, (directory / "stderr").open("wb") as err:
             self.popen = subprocess.Popen(
                 command, env={**ENVIRONMENT, **(environment or {})}, cwd=ROOT, stdout=out, stderr=err
@@ -83,12 +83,15 @@ class Process:
         self.pid = self.server_pid = self.popen.pid
         try:
             self.port = self._ready()
-            if HOST == "envoy":
+            if overrides.get("host", HOST) == "envoy":
                 children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
                 self.server_pid = int(children)  # where the server is
         except BaseException:
             self.kill()
             raise
+
+    def command(self, directory: Path) -> list[str]:
+        return ["dev", "--dir", str(directory), "--listen", "127.0.0.1:0"]
 
     def _ready(self) -> int:
         until = time.monotonic() + self.READY_S

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vaultd.audit.log import Receipt
+from vaultd.interceptors.audit import serialize
 from vaultd.services.encoding import (
     bytes_field,
     checksum_field,
@@ -18,6 +20,7 @@ from vaultd.services.encoding import (
 )
 from vaultd_client.v1 import crypto_pb2 as pb
 from vaultd_client.v1 import secrets_pb2
+from vaultd_client.v1.resources_pb2 import AuditReceipt
 
 SIZES = st.sampled_from([0, 1, 2, 15, 64, 127, 128, 129, 255, 256, 16_383, 16_384, 70_000])
 VALUES = st.one_of(st.binary(max_size=200), SIZES.map(lambda size: b"\x80" * size))
@@ -100,3 +103,9 @@ def test_a_varint_ends_where_its_last_group_does(number):
     encoded = varint(number)
     assert [byte >> 7 for byte in encoded] == [1] * (len(encoded) - 1) + [0]
     assert sum((byte & 0x7F) << 7 * at for at, byte in enumerate(encoded)) == number
+
+
+@given(st.binary(min_size=16, max_size=16), st.integers(1, 2**62), st.binary(min_size=32, max_size=32))
+def test_a_receipt_is_encoded_as_the_library_does(chain_id, sequence, leaf_hash):
+    receipt = AuditReceipt(chain_id=chain_id, sequence=sequence, leaf_hash=leaf_hash)
+    assert serialize(Receipt(chain_id, sequence, leaf_hash)) == receipt.SerializeToString()

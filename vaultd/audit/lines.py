@@ -14,6 +14,7 @@ its end.
 from __future__ import annotations
 
 import hashlib
+from binascii import hexlify
 from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives import hashes
@@ -54,10 +55,14 @@ class RecordMac:
 
     def of(self, chain: bytes) -> str:
         """The MAC of the record with this chain hash, in hexadecimal digits."""
+        return self.digits(chain).decode()
+
+    def digits(self, chain: bytes) -> bytes:
+        """The same digits, as they stand in a line."""
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(chain)
         outer.update(inner.digest())
-        return outer.hexdigest()[:_MAC_HEX]
+        return hexlify(outer.digest()[:MAC_BYTES])
 
 
 def sealed_key(key: bytes) -> bytes:
@@ -67,11 +72,10 @@ def sealed_key(key: bytes) -> bytes:
 
 def link(before: bytes, content: bytes, mac: RecordMac | None) -> tuple[bytes, bytes]:
     """Make a line of a record's content, JSON without its closing brace; return it and its chain hash."""
-    hashed = hashlib.sha256(before + content)
-    chain = hashed.digest()
+    chain = hashlib.sha256(before + content).digest()
     if mac is None:
-        return b'%b,"chain":"%b"}' % (content, hashed.hexdigest().encode()), chain
-    return b'%b,"chain":"%b","mac":"%b"}' % (content, hashed.hexdigest().encode(), mac.of(chain).encode()), chain
+        return b"".join((content, _CHAIN, hexlify(chain), _END)), chain
+    return b"".join((content, _CHAIN, hexlify(chain), _MAC, mac.digits(chain), _END)), chain
 
 
 class Parts(NamedTuple):

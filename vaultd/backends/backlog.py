@@ -71,11 +71,11 @@ class Backlog:
         self._classes[lane].update(calls)
         self.queued += calls.total()
 
-    def take(self, cost_class: str, lane: Lane) -> None:
-        """Count a call out: a worker has it, or nobody waits for it any more."""
-        self.queued -= 1
+    def take(self, cost_class: str, lane: Lane, count: int = 1) -> None:
+        """Count calls of a class out: a worker has them, or nobody waits for them any more."""
+        self.queued -= count
         classes = self._classes[lane]
-        classes[cost_class] -= 1
+        classes[cost_class] -= count
         if not classes[cost_class]:
             del classes[cost_class]
 

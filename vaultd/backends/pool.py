@@ -27,6 +27,8 @@ DEFAULT_MAX_QUEUED: Final = 20_000
 _CHUNK_CALLS: Final = 16
 # A worker holds no more than this much estimated work at a time, so that another that falls idle finds some left.
 _VISIT_S: Final = 0.002
+# Calls that are quick are counted in and out together, as many as take about so long: the lock costs them a tenth each.
+_RUN_S: Final = 0.0005
 
 
 ResultT = TypeVar("ResultT")
@@ -107,6 +109,7 @@ class WorkPool:
         self._work_arrived = threading.Condition(self._lock)
         # From here on everything is read and written under the lock.
         self._lanes: dict[Lane, deque[_Chunk]] = {lane: deque() for lane in Lane}
+        self._in_front = {lane: tuple(self._lanes[other] for other in Lane if other < lane) for lane in Lane}
         workers = {**dict.fromkeys(Lane, self._thread_count), Lane.KEY_GENERATION: self._max_generating}
         self._backlog = Backlog(workers, max_queued, clock)
         self._generating = 0
@@ -250,64 +253,95 @@ class WorkPool:
         return visit
 
     def _do_chunk(self, chunk: _Chunk) -> None:
-        ticket = chunk.ticket
-        for index in range(chunk.start, chunk.stop):
+        ticket, index = chunk.ticket, chunk.start
+        while index < chunk.stop:
             if index > chunk.start and self._give_way(_Chunk(ticket, index, chunk.stop)):
                 return
-            call = ticket.calls[index]
-            if not self._begin(ticket, index, call):
-                continue
-            began = self._clock()
+            stop = self._begin(ticket, index, chunk.stop)
+            if stop == index:
+                index += 1  # dropped: nobody waits for it any more, or it is too late
+            else:
+                index = self._do_run(ticket, index, stop)
+
+    def _do_run(self, ticket: _Ticket, start: int, stop: int) -> int:
+        """Do calls of one class that were counted out together; returns the first that was not done."""
+        calls, outcomes, lane = ticket.calls, ticket.outcomes, ticket.lane
+        cost_class, index, began = calls[start].cost_class, start, self._clock()
+        while index < stop:
+            if index > start and (self._is_due(lane) or self._is_over(ticket)):
+                break
+            call = calls[index]
             try:
-                ticket.outcomes[index] = call.function(*call.arguments)
+                outcomes[index] = call.function(*call.arguments)
             except VaultdError as error:
-                ticket.outcomes[index] = error
+                outcomes[index] = error
             except BaseException as error:  # the thread outlives every call; the exception is that of the ticket
                 with self._lock:
                     self._fail(ticket, _fit_for_future(error))
-                continue
-            self._finish(ticket, call.cost_class, self._clock() - began)
+            index += 1
+        took_s = self._clock() - began
+        with self._lock:
+            self._backlog.measure(cost_class, took_s / (index - start))
+            if index < stop and not self._closing:
+                self._backlog.add(Counter({cost_class: stop - index}), lane)
+            self._count_down(ticket, index - start)
+        return index
+
+    def _is_due(self, lane: Lane) -> bool:
+        """Whether a lane before this one has work."""
+        # Without the lock: whether a deque is empty is one step, and being one call late does no harm.
+        return any(self._in_front[lane])
+
+    def _is_over(self, ticket: _Ticket) -> bool:
+        """Whether nobody waits for the rest of a ticket.  Without the lock, as above."""
+        if self._closing or ticket.failure is not None or ticket.future.cancelled():
+            return True
+        return ticket.deadline is not None and self._clock() >= ticket.deadline
 
     def _give_way(self, rest: _Chunk) -> bool:
         """Put the rest of a chunk back where it came from when a lane before it has work."""
-        lane = rest.ticket.lane
-        # Without the lock: whether a deque is empty is one step, and being one call late does no harm.
-        if not any(chunks for other, chunks in self._lanes.items() if other.value < lane.value):
+        if not self._is_due(rest.ticket.lane):
             return False
         with self._lock:
             if self._closing:
                 return False
-            self._lanes[lane].appendleft(rest)
+            self._lanes[rest.ticket.lane].appendleft(rest)
         return True
 
-    def _begin(self, ticket: _Ticket, index: int, call: Call[Any]) -> bool:
-        """Count the call as no longer queued; False, with the call dropped, when nobody waits for it any more."""
+    def _begin(self, ticket: _Ticket, index: int, stop: int) -> int:
+        """Count calls as no longer queued, and say where they end: `index` itself when that one was dropped, with none begun."""
+        calls = ticket.calls
+        cost_class = calls[index].cost_class
         with self._lock:
             if self._closing:
                 self._fail(ticket, _closed())
-                return False
-            self._backlog.take(call.cost_class, ticket.lane)
-            if ticket.failure is not None or ticket.future.cancelled():
-                return False
+                return index
             now_s = self._clock()
-            if ticket.deadline is not None and now_s >= ticket.deadline:
-                ticket.outcomes[index] = too_late()
-                self._count_down(ticket)
-                return False
-            self._backlog.waits[ticket.lane].add(now_s - ticket.queued_s)
+            if (
+                ticket.failure is not None
+                or ticket.future.cancelled()
+                or (ticket.deadline is not None and now_s >= ticket.deadline)
+            ):
+                self._backlog.take(cost_class, ticket.lane)
+                if ticket.failure is None and not ticket.future.cancelled():
+                    ticket.outcomes[index] = too_late()
+                    self._count_down(ticket, 1)
+                return index
+            each_s = self._backlog.estimate(cost_class, _RUN_S)
+            last = min(stop, index + max(1, int(_RUN_S / each_s) if each_s > 0 else stop - index))
+            end = index + 1
+            while end < last and calls[end].cost_class == cost_class:
+                end += 1
+            self._backlog.take(cost_class, ticket.lane, end - index)
+            self._backlog.waits[ticket.lane].add(now_s - ticket.queued_s, end - index)
             if not ticket.began_s:
                 ticket.began_s = now_s
-            return True
-
-    def _finish(self, ticket: _Ticket, cost_class: str, service_s: float) -> None:
-        with self._lock:
-            self._backlog.measure(cost_class, service_s)
-            self._count_down(ticket)
+            return end
 
     # Delivery.  The first three are called under the lock.
 
-    def _count_down(self, ticket: _Ticket) -> None:
-        ticket.unfinished -= 1
+    def _count_down(self, ticket: _Ticket, calls: int) -> None:
+        ticket.unfinished -= calls
         if ticket.unfinished == 0 and ticket.failure is None:
             self._announce(ticket)
 

@@ -80,8 +80,12 @@ class AuditWitness:
         post_quantum: bool = False,
         accept_restore: bool = False,
         needed: Callable[[], int | None] = lambda: None,
+        on_lost: Callable[[str], None] = lambda problem: None,
     ) -> None:
-        """`needed`: the oldest record that somebody still has to read, such as what ships the log; None for none."""
+        """`needed`: the oldest record that somebody still has to read, such as what ships the log; None for none.
+
+        `on_lost` is told, once, what is wrong with a chain beside this one that is gone, or shorter than it was.
+        """
         self._ledger = ledger
         self._log = log
         self._clock = clock
@@ -99,6 +103,7 @@ class AuditWitness:
         self._turn = asyncio.Lock()
         self._ties: list[Tie] = []
         self._alarmed = ""
+        self._on_lost = on_lost
         self.needed = needed
         self._started = (clock.now_us(), clock.monotonic_s())
 
@@ -205,7 +210,7 @@ class AuditWitness:
         if problem:
             if problem != self._alarmed:
                 self._alarmed = problem
-                self._on_event("audit_chain_lost", "", problem)
+                self._on_lost(problem)
         else:
             self._alarmed = ""
             self._ties = await asyncio.to_thread(newest_ties, directory, signer.public_keys)

@@ -8,6 +8,7 @@ its place for ever.  Errors leave through `abort` only, so no exception text of 
 from __future__ import annotations
 
 import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -52,6 +53,9 @@ TlsConfig = tuple[bytes, bytes, bytes]
 """Private key, certificate chain, client certificate authorities; each PEM."""
 
 
+_metadata: Final[ContextVar[Any]] = ContextVar("metadata of the call that this task serves", default=None)
+
+
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
     """Gives every method, known or not, to the chain."""
 
@@ -61,6 +65,8 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in
 
     def service(self, details: Any) -> Any:
         method = details.method
+        # grpc has made it for this look-up, and would make it again when asked.  It looks up and serves in one task.
+        _metadata.set(details.invocation_metadata)
         handler = self._known.get(method)
         if handler is None:
             handler = _stream(self._chain, method) if self._chain.streams(method) else _unary(self._chain, method)
@@ -106,7 +112,10 @@ def _call(method: str, context: Any) -> Call:
         except (grpc.aio.UsageError, grpc.aio.InternalError) as error:
             raise ReaderGone from error
 
-    return Call(method, _peer(context), context.invocation_metadata(), deadline, receive, send)
+    metadata = _metadata.get()
+    if metadata is None:
+        metadata = context.invocation_metadata()
+    return Call(method, _peer(context), metadata, deadline, receive, send)
 
 
 def _peer(context: Any) -> Peer:

@@ -7,7 +7,6 @@ that fail alike.  Long batches go through in turns (engine/turns.py), so that ot
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from google.rpc.status_pb2 import Status
@@ -74,7 +73,7 @@ class BatchSteps:
         throttle, principal, lane = self._throttle, context.caller.principal, self._lane
         lease = throttle.admit_items(principal, method, count, size)
         if lease is not None:
-            await spend(lease, lambda: throttle.admit_items(principal, method, count, size))
+            await spend(lease, throttle.admit_items, principal, method, count, size)
         batch = _Batch(route, items)
         for start in range(0, count, ITEMS_PER_LOOK):
             if count > ITEMS_PER_LOOK and lane.over():
@@ -157,11 +156,11 @@ class BatchSteps:
             groups.setdefault(name, []).append(at)
         over: dict[int, VaultdError] = {}
         for name, members in groups.items():
-            admit = partial(throttle.admit_uses, principal, method, name, len(members), ahead)
+            asked = (principal, method, name, len(members), ahead)
             try:
-                lease = admit()
+                lease = throttle.admit_uses(*asked)
                 if lease is not None:
-                    await spend(lease, admit)
+                    await spend(lease, throttle.admit_uses, *asked)
             except VaultdError as error:
                 over.update(dict.fromkeys(members, error))
         if over:

@@ -141,61 +141,67 @@ class Chain:
         entry = self._open(call)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a coroutine that runs is in a task
+        audit, throttle, deadlines = self._audit, self._throttle, self._deadlines
         try:
             route = entry.route = self._find(call.method)  # unknown method: UNIMPLEMENTED, recorded all the same
-            if route.rule.open:
+            rule = route.rule
+            if rule.open:
                 return await self._serve_open(route, call, entry)
-            self._audit.require_room()
+            audit.require_room()
             entry.credential = self._identity.credential(call)
-            caller = await self._identity.identify(call)
+            caller = self._identity.at_once(call) or await self._identity.identify(call)
             principal = entry.principal = caller.principal
-            in_flight = self._throttle.unary
-            in_flight.enter(principal)
+            throttle.unary.enter(principal)
             try:
                 now = task.get_loop().time()
                 deadline = self._deadline(call, now)
                 # Who sends nothing holds a place only so long.
-                self._deadlines.watch(task, now + self._limits.receive_s)
+                deadlines.watch(task, now + self._limits.receive_s)
                 body = await call.receive()
-                self._deadlines.watch(task, deadline)
-                entry.bytes_in = len(body or b"")
-                throttle, method, size = self._throttle, route.rule.method, entry.bytes_in
+                deadlines.watch(task, deadline)
+                method, size = rule.method, len(body or b"")
+                entry.bytes_in = size
                 lease = throttle.admit_message(principal, method, size)
                 if lease is not None:
-                    await spend(lease, lambda: throttle.admit_message(principal, method, size))
+                    await spend(lease, throttle.admit_message, principal, method, size)
                 request = parse(route, body)
                 context = Context(caller, call.method, deadline)
                 if route.batch:
-                    return await self._finish(entry, route, await self._batches.serve(route, request, context, entry))
+                    answer = await self._batches.serve(route, request, context, entry)
+                    return self._finish(entry, route, answer) or await self._finish_later(entry, route, answer)
                 route.validate.names(request)
                 route.validate.rest(request)
                 entry.name(request)
                 try:
-                    entry.allow(await self._policy.require(caller, route.rule, request))
+                    binding = self._policy.permits(caller, rule, request)
+                    if binding is None:
+                        binding = await self._policy.require(caller, rule, request)
+                    entry.allow(binding)
                 except PermissionDenied as refused:
                     entry.deny(refused)
-                    await self._grants.require(refused, caller, route.rule, request, entry)
+                    await self._grants.require(refused, caller, rule, request, entry)
                     entry.allow("")
                 if throttle.meters(method):
-                    lease = throttle.admit_use(principal, route.rule, request, size)
+                    lease = throttle.admit_use(principal, rule, request, size)
                     if lease is not None:
-                        await spend(lease, lambda: throttle.admit_use(principal, route.rule, request, size))
-                if self._audit.holds_calls:
-                    self._audit.require_sinks()
-                if not route.rule.mutation:
+                        await spend(lease, throttle.admit_use, principal, rule, request, size)
+                if audit.holds_calls:
+                    audit.require_sinks()
+                if not rule.mutation:
                     try:
                         response = await route.serve(request, context)
                     except NotFound as error:
-                        raise await self._policy.disguise(error, caller, route.rule, request) from None
-                    return await self._finish(entry, route, _body(entry, response))
+                        raise await self._policy.disguise(error, caller, rule, request) from None
+                    answer = _body(entry, response)
+                    return self._finish(entry, route, answer) or await self._finish_later(entry, route, answer)
                 # No deadline from here on: a mutation that began is finished and recorded, whoever still waits for it.
-                self._deadlines.leave(task)
-                self._audit.correlate(entry, request)
+                deadlines.leave(task)
+                audit.correlate(entry, request)
                 return await self._mutate(route, request, body or b"", context, entry)
             finally:
-                self._deadlines.leave(task)
+                deadlines.leave(task)
                 if not entry.handed_over:
-                    in_flight.leave(principal)
+                    throttle.unary.leave(principal)
         except asyncio.CancelledError:
             if self._deadlines.take_expired(task):
                 return self._refuse(entry, _too_late())
@@ -285,8 +291,16 @@ class Chain:
         entry.outcome = ("OK", "", 0)
         return Reply(response.SerializeToString(), 0, "", ((REQUEST_ID_KEY, entry.request_id),))
 
-    async def _finish(self, entry: Entry, route: Route, body: bytes) -> Reply:
-        """Release the reply, once it is recorded; durably, where the configuration says so for this class."""
+    def _finish(self, entry: Entry, route: Route, body: bytes) -> Reply | None:
+        """Release the reply, once it is recorded.  None, and nothing done, where the record has to be waited for."""
+        if self._audit.holds_calls or route.path in self._synced:
+            return None
+        receipt = self._audit.outcome(entry, "OK", "", len(body))
+        entry.outcome = ("OK", "", len(body))
+        return Reply(body, 0, "", _trailing(entry, receipt))
+
+    async def _finish_later(self, entry: Entry, route: Route, body: bytes) -> Reply:
+        """Release the reply, once its record is durable, or has reached the sinks that every call needs, or both."""
         if route.path in self._synced:
             receipt: bytes | None = await self._audit.durable_outcome(entry, len(body))
         else:
@@ -391,7 +405,7 @@ class Chain:
         size = len(body or b"")
         lease = throttle.admit_message(principal, rule.method, size)
         if lease is not None:
-            await spend(lease, lambda: throttle.admit_message(principal, rule.method, size))
+            await spend(lease, throttle.admit_message, principal, rule.method, size)
         request = parse(route, body)
         route.validate.names(request)
         route.validate.rest(request)
@@ -404,7 +418,7 @@ class Chain:
         if throttle.meters(rule.method):
             lease = throttle.admit_use(principal, rule, request, size)
             if lease is not None:
-                await spend(lease, lambda: throttle.admit_use(principal, rule, request, size))
+                await spend(lease, throttle.admit_use, principal, rule, request, size)
         stream.request = request
         await self._audit.opened(entry)
         async with aclosing(

@@ -76,10 +76,19 @@ class Identity:
 
     def credential(self, call: Call) -> str:
         """Which kind of credential came with a call, for its record."""
-        token = self._tokens is not None and any(name == AUTHORIZATION for name, _ in call.metadata)
+        token = self._tokens is not None and _has_token(call)
         if call.peer.certificates:
             return BOTH if token else CERTIFICATE
         return TOKEN if token else NONE
+
+    def at_once(self, call: Call) -> Caller | None:
+        """What `identify` says of a call without a token; None, and nothing looked at, where there may be one.
+
+        Raises Unauthenticated and DataLoss, as `identify` does.
+        """
+        if self._tokens is not None and (not call.peer.certificates or _has_token(call)):
+            return None
+        return self._by_certificate(call.peer.certificates).caller
 
     async def identify(self, call: Call) -> Caller:
         """Who calls.
@@ -137,6 +146,10 @@ class Identity:
             caller = Caller(known.caller.principal, verified.caller.claims)
             paired = self._paired[at] = _Paired(known, verified, caller)
         return paired.caller
+
+
+def _has_token(call: Call) -> bool:
+    return any(name == AUTHORIZATION for name, _ in call.metadata)
 
 
 def _two_identities() -> Unauthenticated:

@@ -171,7 +171,7 @@ class ItemSteps:
         principal, method = stream.caller.principal, stream.route.rule.method
         lease = self._throttle.admit_message(principal, method, 0)
         if lease is not None:
-            await spend(lease, lambda: self._throttle.admit_message(principal, method, 0))
+            await spend(lease, self._throttle.admit_message, principal, method, 0)
         await self._audit.opened(stream.entry)
 
     async def _start(self, stream: ItemStream, operations: list[Operation]) -> None:
@@ -243,7 +243,7 @@ class ItemSteps:
             try:
                 lease = throttle.admit_message(principal, method, size)
                 if lease is not None:
-                    await spend(lease, lambda size=size: throttle.admit_message(principal, method, size))  # type: ignore[misc]  # a default binds it
+                    await spend(lease, throttle.admit_message, principal, method, size)
             except ResourceExhausted as error:
                 item.error = error
                 stream.pause_s = min(MAX_PAUSE_S, error.retry_after_s or MAX_PAUSE_S)
@@ -273,10 +273,7 @@ class ItemSteps:
                     size = item.operation.size
                     lease = throttle.admit_use(principal, rule, request, size)
                     if lease is not None:
-                        await spend(
-                            lease,
-                            lambda request=request, size=size: throttle.admit_use(principal, rule, request, size),  # type: ignore[misc]  # as above
-                        )
+                        await spend(lease, throttle.admit_use, principal, rule, request, size)
             except VaultdError as error:
                 item.error = error
         items = [item for item in items if item.error is None]

@@ -96,7 +96,11 @@ class CallMeter:
         name = fields.get(audited)
         if type(name) is str:
             if name[:7] == "vaults/":
-                self._count_vault(name.split("/", 2)[1], 1, refused)
+                counts = self._vaults.get(name.split("/", 2)[1])
+                if counts is not None:
+                    counts[refused] += 1
+                else:
+                    self._count_vault(name.split("/", 2)[1], 1, refused)
         elif type(name) is dict:  # of a batch: names and how many items have each
             failures = fields.get("failures", {})
             failed = sum(map(len, failures.values())) if failures else 0

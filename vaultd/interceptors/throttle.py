@@ -95,12 +95,12 @@ class Throttle:
         return weight_of(kind, algorithm) if algorithm is not None else 1
 
 
-async def spend(lease: Lease, admit: Callable[[], Lease | None]) -> None:
+async def spend(lease: Lease, admit: Callable[..., Lease | None], *arguments: Any) -> None:
     """Wait for a lease and ask again, until the call is admitted; raises what `admit` raises."""
     waiting: Lease | None = lease
     while waiting is not None:
         await asyncio.shield(waiting)
-        waiting = admit()
+        waiting = admit(*arguments)
 
 
 def _new_algorithm(key: Any) -> str:

@@ -157,6 +157,7 @@ class Server:
             post_quantum=audit.post_quantum,
             accept_restore=accept_restore,
             needed=self.shipper.oldest_needed_sequence,
+            on_lost=self._on_chain_lost,
         )
         limits = settings.limits
         self.in_flight = InFlight(limits.unary_in_flight, limits.unary_in_flight_per_principal)
@@ -234,6 +235,11 @@ class Server:
     def _on_incident(self, incident: str, error: BaseException) -> None:
         self.observing.incidents += 1
         _log.error("incident", incident=incident, exc_info=error)
+
+    def _on_chain_lost(self, problem: str) -> None:
+        self.observing.data_losses += 1
+        _log.critical("audit_chain_lost", problem=problem, advice="run `vaultd audit verify`, and put the chain back")
+        self._audit.event("audit_chain_lost", problem=problem)
 
     def _on_data_loss(self, error: DataLoss) -> None:
         self.observing.data_losses += 1

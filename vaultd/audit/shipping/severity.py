@@ -51,6 +51,8 @@ _EVENTS: Final = {
     "checkpoint": Severity.INFO,
     "open": Severity.INFO,
     "chain_started": Severity.CRITICAL,
+    "audit_chain_lost": Severity.CRITICAL,
+    "sibling_heads": Severity.INFO,
 }
 
 

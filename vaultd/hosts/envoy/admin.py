@@ -51,9 +51,8 @@ async def bound_ports(path: Path) -> dict[str, int]:
 async def refused_listeners(path: Path) -> dict[str, str]:
     """Listeners that Envoy could not take up, and what it said."""
     said = await ask(path, "/config_dump?resource=dynamic_listeners")
-    return {
-        one["name"]: one["error_state"].get("details", "") for one in said.get("configs", []) if one.get("error_state")
-    }
+    errors = [one["error_state"] for one in said.get("configs", []) if one.get("error_state")]
+    return {error["failed_configuration"]["name"]: error.get("details", "") for error in errors}
 
 
 async def secrets_in_force(path: Path) -> set[tuple[str, str]]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from vaultd.interceptors.chain import Chain
 
 MAX_CALLS: Final = 4096
+MAX_METADATA_BYTES: Final = 16 * 1024
+HEADER_OVERHEAD_BYTES: Final = 32
+"""What each header counts beside name and value (RFC 9113, section 6.5.2)."""
 LOOK_S: Final = 0.1
 """How often calls are looked at whose callers may be gone."""
 MOST_BETWEEN_LOOKS_S: Final = 1.0
@@ -124,6 +127,8 @@ class GrpcApp:
             if self._chain.streams(call.method):
                 exchange.deadline = call.deadline
                 reply = await self._chain.stream(call)
+                if reply.code:
+                    await exchange.hear_out()
                 exchange.end(reply.code, reply.text, reply.trailing)
             else:
                 exchange.finish(await self._chain.unary(call))
@@ -140,9 +145,11 @@ class GrpcApp:
         certificates, content, deadline = b"", b"", None
         trailers = False
         metadata: list[tuple[str, str | bytes]] = []
+        size = 0
         for name, value in scope["headers"]:
             kind = _HEADERS.get(name)
             if kind is None:
+                size += len(name) + len(value) + HEADER_OVERHEAD_BYTES
                 _add(metadata, name, value)
             elif kind == _CERTIFICATE:
                 if self._certificates is not None:
@@ -165,6 +172,9 @@ class GrpcApp:
                 INVALID_ARGUMENT, "the header `te: trailers` is missing; the client or a proxy does not speak gRPC"
             )
             return None
+        if size > MAX_METADATA_BYTES:
+            exchange.end(RESOURCE_EXHAUSTED, "the metadata is larger than 16 KiB")
+            return None
         path, query = scope["raw_path"], scope["query_string"]
         method = (path + b"?" + query if query else path).decode("latin-1")
         address, port = scope["client"] or ("", 0)
@@ -175,7 +185,10 @@ class GrpcApp:
 def _add(metadata: list[tuple[str, str | bytes]], name: bytes, value: bytes) -> None:
     if name.startswith((b"x-envoy-", b":")):
         return
-    if name.endswith(b"-bin"):
+    if name == b"authorization":
+        # Envoy joins what was there twice.  No credential has a comma: it stays two.
+        metadata += [("authorization", part.strip().decode("latin-1")) for part in value.split(b",")]
+    elif name.endswith(b"-bin"):
         decoded = decode_binary(value)
         if decoded is not None:
             metadata.append((name.decode("latin-1"), decoded))

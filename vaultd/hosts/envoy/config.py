@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 HANDSHAKE_S: Final = 5
 HEADERS_S: Final = 10
-MAX_HEADER_KIB: Final = 16
+MAX_HEADER_KIB: Final = 64
+"""With the certificates that Envoy adds; what a client sends beside is bounded by the application, which can say so."""
 MAX_HEADERS: Final = 100
 MAX_STREAMS: Final = 100
 """Of a connection, as on the other host: rapid reset, fairness between connections."""
@@ -36,6 +37,28 @@ ADMIN: Final = "admin.sock"
 CERTIFICATE, AUTHORITIES = "certificate", "authorities"
 
 Config = dict[str, Any]
+_READABLE_PATHS: Final[Config] = {
+    "name": "envoy.filters.http.rbac",
+    "typed_config": {
+        "@type": f"{_EXTENSIONS}filters.http.rbac.v3.RBAC",
+        "rules": {
+            "action": "DENY",
+            "policies": {
+                "not-ascii": {
+                    "permissions": [{"url_path": {"path": {"safe_regex": {"regex": "(?s).*(%|[^ -~]).*"}}}}],
+                    "principals": [{"any": True}],
+                }
+            },
+        },
+    },
+}
+"""pyvoy answers nothing at all for a path that is not UTF-8 when it is decoded, and no method of gRPC has a percent sign."""
+_UNREADABLE_PATH_IS_UNKNOWN: Final[Config] = {
+    "filter": {
+        "status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": 403, "runtime_key": "none"}}}
+    },
+    "status_code": 404,  # for gRPC that is UNIMPLEMENTED
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +237,9 @@ def _connection_manager(app: App, *, lifespan: bool, mutual: bool) -> Config:
             "merge_slashes": False,
             "route_config": {"virtual_hosts": []},
             **forwarded,
+            "local_reply_config": {"mappers": [_UNREADABLE_PATH_IS_UNKNOWN]},
             "http_filters": [
+                _READABLE_PATHS,
                 {
                     "name": "pyvoy",
                     "typed_config": {
@@ -229,7 +254,7 @@ def _connection_manager(app: App, *, lifespan: bool, mutual: bool) -> Config:
                             ),
                         },
                     },
-                }
+                },
             ],
         },
     }

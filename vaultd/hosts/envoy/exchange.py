@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _HEADERS: Final = [(b"content-type", CONTENT_TYPE), (b"grpc-accept-encoding", b"identity")]
 _START: Final = {"type": "http.response.start", "status": 200, "headers": _HEADERS, "trailers": True}
 BODY: Final = "http.response.body"
-OK_STATUS: Final = (b"grpc-status", b"0")
+HEAR_OUT_S: Final = 0.05
 
 
 class Exchange:
@@ -25,7 +25,18 @@ class Exchange:
     pyvoy acts when `send` is called; what it returns has to be awaited only for the reader's pace.
     """
 
-    __slots__ = ("_asgi_receive", "_asgi_send", "_messages", "_over", "_started", "deadline", "gone", "since", "task")
+    __slots__ = (
+        "_asgi_receive",
+        "_asgi_send",
+        "_heard",
+        "_messages",
+        "_over",
+        "_started",
+        "deadline",
+        "gone",
+        "since",
+        "task",
+    )
 
     def __init__(
         self,
@@ -37,7 +48,7 @@ class Exchange:
         self._asgi_receive = receive
         self._asgi_send = send
         self._messages = Messages()
-        self._over = False
+        self._over = self._heard = False
         self._started = False
         self.task = task
         self.since = since
@@ -58,6 +69,7 @@ class Exchange:
             if event["type"] != "http.request":
                 self._lost()
                 raise asyncio.CancelledError
+            self._heard = True
             if not event["more_body"]:
                 self._over = True
             body = event["body"]
@@ -99,6 +111,14 @@ class Exchange:
         else:
             self._asgi_send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *headers]})
             self._asgi_send({"type": BODY, "body": b""})
+
+    async def hear_out(self) -> None:
+        """Before a stream is refused: let what the caller sends first arrive, for a moment.
+
+        Envoy resets a request that is answered before its end, and clients whose message is on its way then report that.
+        """
+        if not (self._heard or self._over or self._started or self.gone):
+            await asyncio.wait({asyncio.ensure_future(self._asgi_receive())}, timeout=HEAR_OUT_S)
 
     def refuse(self, status: int, text: str) -> None:
         """Answer what is not gRPC, over HTTP."""

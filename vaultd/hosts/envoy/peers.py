@@ -20,6 +20,10 @@ class Certificates:
     def __init__(self) -> None:
         self._known: dict[bytes, bytes] = {}
 
+    def __len__(self) -> int:
+        """Return how many values are kept."""
+        return len(self._known)
+
     def of(self, header: bytes) -> bytes:
         """The client's chain in PEM, leaf first; b"" for a value that is not Envoy's, which identifies nobody."""
         known = self._known.get(header)

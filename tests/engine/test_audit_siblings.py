@@ -1,0 +1,83 @@
+"""Two servers whose logs lie side by side, as workers' do: each signs what it saw of the other, and will not serve without it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from contextlib import asynccontextmanager
+
+import orjson
+
+from harness import running_server
+from vaultd.audit.verify import verify_chains
+from vaultd.engine.seal import SealState
+
+
+@asynccontextmanager
+async def worker(directory, index, **audit):
+    values = {"directory": directory / f"audit/worker-{index}", "checkpoint_interval_s": 3_600, **audit}
+    async with running_server(directory, audit=values) as server:
+        yield server.server
+
+
+async def settled(*servers):
+    """A checkpoint of each that names the newest one of the other."""
+    for server in (*servers, *servers):
+        await server.witness.checkpoint()
+
+
+def records(server):
+    paths = sorted(server.audit_log.directory.glob("*.jsonl"))
+    return [orjson.loads(line) for path in paths for line in path.read_bytes().splitlines()]
+
+
+async def test_both_chains_verify_and_name_each_other(tmp_path):
+    async with worker(tmp_path, 0) as zero, worker(tmp_path, 1) as one:
+        await settled(zero, one)
+        keys = zero.witness.public_keys
+    verdicts = verify_chains(tmp_path / "audit", keys=keys)
+    assert set(verdicts) == {"worker-0", "worker-1"}
+    assert [tie.directory for tie in verdicts["worker-0"].ties] == ["worker-1"]
+
+
+async def test_a_vault_stays_sealed_while_a_chain_is_gone_and_opens_when_it_is_back(tmp_path):
+    async with worker(tmp_path, 0) as zero, worker(tmp_path, 1) as one:
+        await settled(zero, one)
+    shutil.move(tmp_path / "audit/worker-1", tmp_path / "away")
+    async with worker(tmp_path, 0) as zero:
+        assert zero.engine.seal.state is SealState.SEALED
+        failed = next(record for record in reversed(records(zero)) if record.get("event") == "unseal_failed")
+        assert failed["reason"] == "AUDIT_ROLLED_BACK"
+    shutil.move(tmp_path / "away", tmp_path / "audit/worker-1")
+    async with worker(tmp_path, 0) as zero:
+        assert zero.engine.seal.state is SealState.UNSEALED
+
+
+async def test_a_chain_that_goes_while_another_is_written_is_an_alarm_once(tmp_path):
+    async with worker(tmp_path, 0) as zero:
+        async with worker(tmp_path, 1) as one:
+            await settled(zero, one)
+        await asyncio.to_thread(shutil.move, tmp_path / "audit/worker-1", tmp_path / "away")
+        await zero.witness.checkpoint()
+        await zero.witness.checkpoint()
+        lost = [record for record in records(zero) if record.get("event") == "audit_chain_lost"]
+        assert len(lost) == 1
+        assert "worker-1, is gone" in lost[0]["problem"]
+        assert zero.observing.data_losses == 1
+
+
+async def test_idle_logs_do_not_have_each_other_go_on_for_ever(tmp_path):
+    async with (
+        worker(tmp_path, 0, checkpoint_interval_s=0.1) as zero,
+        worker(tmp_path, 1, checkpoint_interval_s=0.1) as one,
+    ):
+        for _ in range(4):
+            for server in (zero, one):
+                server.witness._signed_us = 0
+                await server.witness.tick()
+        sizes = zero.audit_log.sequence, one.audit_log.sequence
+        for _ in range(4):
+            for server in (zero, one):
+                server.witness._signed_us = 0
+                await server.witness.tick()
+        assert (zero.audit_log.sequence, one.audit_log.sequence) == sizes
