@@ -54,7 +54,7 @@ async def test_a_resource_is_a_list_of_its_fields_for_people(server):
 async def test_json_has_every_field_by_the_name_of_the_protos(server):
     key = json.loads((await ok(server, "keys", "get", "orders", "--output", "json")).stdout)
     assert (key["purpose"], key["exportable"], key["newest_version"]) == ("KEY_PURPOSE_ENCRYPT_DECRYPT", False, 1)
-    said = yaml.safe_load((await ok(server, "--output", "yaml", "keys", "get", "orders")).stdout)
+    said = yaml.safe_load((await ok(server, "-o", "yaml", "keys", "get", "orders")).stdout)
     assert said == key
 
 
@@ -212,6 +212,8 @@ async def test_any_rpc_is_called_with_json(server, tmp_path):
         (("crypto", "decrypt", "orders", "--ciphertext-hex", "xyz"), "admin", 2, "not hexadecimal"),
         (("keys", "purge", "orders"), "admin", 2, "say --yes"),
         (("keys", "list", "--output", "raw"), "admin", 2, "no bytes"),
+        (("key", "list"), "admin", 2, "Did you mean keys?"),
+        (("keys", "rotat", "orders"), "admin", 2, "Did you mean rotate?"),
     ],
 )
 async def test_each_kind_of_failure_has_its_exit_code(server, arguments, identity, exit_code, told):
