@@ -238,18 +238,34 @@ async def test_a_refusal_is_json_for_who_wants_json(server):
 
 async def test_a_request_that_needs_approval_is_told_how_to_be_made_again(tmp_path):
     rules = tmp_path / "rules.yaml"
-    rule = {"id": "purge", "methods": ["DeleteKey"], "resource": "/", "approvers": [APP], "required": 1}
+    methods = ["DeleteKey", "PurgeKey", "SetPolicy"]
+    rule = {"id": "all", "methods": methods, "resource": "/", "approvers": [APP], "required": 1}
     rules.write_text(yaml.safe_dump({"rules": [rule]}))
+
+    async def approved(*arguments: Any) -> str:
+        """Ask, have it approved, and return what the refusal says to add."""
+        asked = await ctl(server, *arguments)
+        assert asked.exit_code == 5, asked.stderr
+        (hint,) = (line for line in asked.stderr.splitlines() if line.startswith("  next: "))
+        await ok(server, "approvals", "approve", hint.split()[2], identity="app")
+        return hint.split("with ")[1]
+
     async with running_server(tmp_path / "server") as server:
         await ok(server, "keys", "create", "k", "--purpose", "sign")
         await ok(server, "approvals", "rules", "set", rules, "--yes")
-        asked = await ctl(server, "keys", "delete", "k", "--yes")
-        assert asked.exit_code == 5, asked.stderr
-        (hint,) = (line for line in asked.stderr.splitlines() if line.startswith("  next: "))
-        name = hint.split()[2]
-        await ok(server, "approvals", "approve", name, identity="app")
-        await ok(server, "keys", "delete", "k", "--yes", *hint.split("with ")[1].split())
+        delete = ("keys", "delete", "k", "--yes")
+        await ok(server, *delete, *(await approved(*delete)).split())
         assert "DELETED" in (await ok(server, "keys", "get", "k")).stdout
+        policy = tmp_path / "policy.yaml"
+        policy.write_text((await ok(server, "policy", "get")).stdout + "groups: [{name: new, members: []}]\n")
+        apply = ("policy", "apply", policy, "--yes")
+        await ok(server, *apply, *(await approved(*apply)).split())
+        assert "new" in (await ok(server, "policy", "get")).stdout
+        purge = {"name": "vaults/default/keys/k"}
+        request_id = (await approved("call", "PurgeKey", "--yes", "--json", json.dumps(purge))).split('"')[3]
+        again = json.dumps({**purge, "request_id": request_id})
+        await ok(server, "call", "PurgeKey", "--yes", "--json", again)
+        assert (await ctl(server, "keys", "get", "k")).exit_code == 3
 
 
 # -- profiles ---------------------------------------------------------------------------------------------------------------
