@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import tempfile
@@ -40,19 +39,23 @@ class Target:
 
 @dataclass(frozen=True)
 class Setup:
-    """How the vault is started.  Options are added to the command as they are."""
+    """How the vault is started.  Options are added to the command as they are; cores: the only ones that it may use."""
 
     host: str = "grpc"
     workers: int = 1
     options: tuple[str, ...] = ()
-    cores: int = 0
-    """Processors that it may run on; 0: all."""
+    cores: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
         """What is not there when it does not start."""
-        cores = f", {self.cores} core(s)" if self.cores else ""
-        return "vaultd " + (" ".join(self.arguments()) or "on grpc.aio") + cores
+        cores = ["on core", *map(str, self.cores)] if self.cores else []
+        return " ".join(["vaultd", *(self.arguments() or ["on grpc.aio"]), *cores])
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """What runs it."""
+        return ("taskset", "-c", ",".join(map(str, self.cores)), *MODULE) if self.cores else MODULE
 
     def arguments(self) -> list[str]:
         """What `vaultd dev` is told; nothing of what is its default anyway."""
@@ -97,9 +100,7 @@ class Rig:
         directory = tempfile.TemporaryDirectory(prefix="vaultd-bench-", dir=self._scratch_parent)
         self.scratch = Path(self._exits.enter_context(directory))
         self.vault = self.scratch / "vault"
-        self.vaultd = self._target("vaultd", self.serve())
-        if self.setup.cores:
-            _pin(self.vaultd.process.pid, self.setup.cores)
+        self.vaultd = self._target("vaultd", self.serve(), self.setup.program)
         self.client = self.start_client("loadgen", [], LOADGEN)
         self.api = Api(self.vaultd.address, self.tls)
 
@@ -122,8 +123,8 @@ class Rig:
         """Start one more load client."""
         return Client(self.start(name, arguments, program))
 
-    def _target(self, name: str, arguments: list[str]) -> Target:
-        process = self.start(name, arguments)
+    def _target(self, name: str, arguments: list[str], program: Sequence[str] = MODULE) -> Target:
+        process = self.start(name, arguments, program)
         address = process.wait_ready()
         return Target(process, address, Meter(process.pid), _tls_version(address, self.tls))
 
@@ -138,12 +139,6 @@ class Rig:
             return metered(target.meter, self.client, what, request.items)
         except LoadFailed as error:
             raise LoadFailed(f"{request.path}: {error}\n{target.process.describe_failure()}") from error
-
-
-def _pin(pid: int, cores: int) -> None:
-    """Let every thread of a process run on the first processors only; those that it makes later inherit it."""
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        os.sched_setaffinity(int(task.name), sorted(os.sched_getaffinity(0))[:cores])
 
 
 def _tls_version(address: str, tls: Path) -> str:

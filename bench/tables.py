@@ -30,7 +30,8 @@ FIGURE_HEADER: Final = ("ratio", "median", "half of the pairs within", "pairs")
 
 def to_markdown(document: Mapping[str, Any]) -> str:
     """The whole document."""
-    blocks = [machine_line(document["machine"])]
+    blocks = [f"{machine_line(document['machine'])}; it took {document['took_s'] / 60:.1f} minutes."]
+    blocks += [f"**{document['pace']['caution']}**"] if document["pace"]["caution"] else []
     blocks += [aims_to_markdown(document["aims"])] if document["aims"] else []
     blocks += [f"Not here: {name}: {last_line(why)}" for name, why in document["missing"].items()]
     blocks += [f"Not measured: {name}: {last_line(why)}" for name, why in document["failures"].items()]

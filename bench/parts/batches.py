@@ -103,9 +103,14 @@ def measure_signing(stand: Stand, pace: Pace) -> Findings:
         findings.compare(
             measured,
             [
-                Comparison(f"{name} batches on {host} / openssl, {per}", f"{case.name} on {host}", floor, of, "higher")
+                Comparison(
+                    f"{name} batches on {host} / openssl, {per}", f"{case.name} on {host}", floor, of, "higher", kept
+                )
                 for host in ON.values()
-                for per, of in (("a second of a core", _signatures_per_core), ("a second", items_per_s))
+                for per, of, kept in (
+                    ("a second of a core", _signatures_per_core, True),
+                    ("a second", items_per_s, False),  # the clock's: what else the machine does is in one side of it
+                )
             ],
         )
     return findings

@@ -1,10 +1,8 @@
-"""Workers: what a second process on a second core is worth.
-
-One process already signs on all cores, on threads; so for signing the second one is compared with one process on one core, too.
-"""
+"""Workers: what a second process on a second core is worth."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from bench.cases import sign_with
@@ -15,7 +13,6 @@ from bench.parts.calls import ENCRYPT
 from bench.rig import Setup
 from bench.slices import items_per_s
 from bench.stand import served
-from vaultd_client.v1 import crypto_pb2
 
 if TYPE_CHECKING:
     from bench.contenders import Loaded
@@ -23,44 +20,39 @@ if TYPE_CHECKING:
     from bench.stand import Stand
 
 IN_FLIGHT: Final = Pressure(32)
-BATCH: Final = 100
-
-
-def batch_of(request: crypto_pb2.SignRequest, items: int) -> bytes:
-    """A batch of one request again and again, serialised."""
-    return bytes(crypto_pb2.BatchSignRequest(items=[request] * items).SerializeToString())
-
-
 REQUESTS: Final = {
     "RSA-PSS-2048 sign": Request("/vaultd.v1.CryptoService/Sign", sign_with("rsa2048")(None).SerializeToString()),
-    f"RSA-PSS-2048 sign, batch of {BATCH}": Request(
-        "/vaultd.v1.CryptoService/BatchSign", batch_of(sign_with("rsa2048")(None), BATCH), BATCH
-    ),
     "Encrypt": ENCRYPT,
 }
-ONE, TWO, ONE_CORE = Setup("grpc", 1), Setup("grpc", 2), Setup("grpc", 1, cores=1)
-NAMES: Final = {ONE: "workers: 1", TWO: "workers: 2", ONE_CORE: "workers: 1, on one core"}
 
 
 def measure_workers(stand: Stand, pace: Pace) -> Findings:
-    """32 calls in flight.  Raises StartFailed where the server has no workers."""
+    """Single calls, 32 in flight, against one worker on all cores, and one on one core: threads that sign use all that there
+    are.  Raises StartFailed where the server has no workers."""
+    setups = {
+        "one worker on one core": Setup(workers=1, cores=(min(os.sched_getaffinity(0)),)),
+        "one worker": Setup(workers=1),
+        "two workers": Setup(workers=2),
+    }
     findings = Findings()
     for what, request in REQUESTS.items():
-
-        def contender(setup: Setup, what: str = what, request: Request = request) -> Loaded:
+        contenders: list[Loaded] = []
+        for name, setup in setups.items():
             rig = stand.rig(setup)
-            return served(rig, rig.vaultd, f"{what}, {NAMES[setup]}", request, IN_FLIGHT)
-
-        measured = take_turns([contender(setup) for setup in NAMES], pace.batches)
-        findings.add_rows("Workers; 32 calls in flight", measured)
-        two, one, one_core = (f"{what}, {NAMES[setup]}" for setup in (TWO, ONE, ONE_CORE))
+            contenders.append(served(rig, rig.vaultd, f"{what}, {name}", request, IN_FLIGHT))
+        measured = take_turns(contenders, pace.batches)
+        findings.add_rows("Workers, single calls; 32 in flight", measured)
         findings.compare(
             measured,
             [
-                Comparison(f"two workers / one, {what}, calls a second", two, one, items_per_s, "higher"),
                 Comparison(
-                    f"two workers / one on one core, {what}, calls a second", two, one_core, items_per_s, "higher"
-                ),
+                    f"two workers / {other}, {what}, calls a second",
+                    f"{what}, two workers",
+                    f"{what}, {other}",
+                    items_per_s,
+                    "higher",
+                )
+                for other in ("one worker", "one worker on one core")
             ],
         )
     return findings

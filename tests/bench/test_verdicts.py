@@ -123,6 +123,7 @@ def test_ratios_are_stored_and_no_times_no_estimates_and_no_peers(tmp_path):
         figure("an item", 7.0, unit="us"),
         figure("a / KES", 2.0),
         figure("a / c", 1.0, estimated=True),
+        figure("a / d", 1.0, kept=False),
     ]
     file = tmp_path / "baseline.json"
     baseline.write(figures, Scripted.machine, {"kept": Stored(3.0, "higher"), "a / b": Stored(9.0, "lower")}, file)

@@ -18,6 +18,8 @@ from vaultd_client.ctl.session import Session
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from click.shell_completion import CompletionItem
+
 OUTPUTS: Final = ("table", "json", "yaml", "raw")
 
 
@@ -144,16 +146,26 @@ class Group(click.Group):
             self.add_command(found, cmd_name)
         return found
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands that begin so, without an import of any of them; and options."""
+        from click.shell_completion import CompletionItem
+
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        found = [CompletionItem(name, help=self._help_of(name)) for name in names]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def _help_of(self, name: str) -> str:
+        if name in self.lazy:
+            return self.lazy[name].help
+        return self.commands[name].get_short_help_str(90)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, without an import of any of them."""
-        rows = []
-        for name in self.list_commands(ctx):
-            eager = self.commands.get(name)
-            if eager is not None and eager.hidden:
-                continue
-            rows.append(
-                (name, self.lazy[name].help if name in self.lazy else eager.get_short_help_str(90) if eager else "")
-            )
+        rows = [
+            (name, self._help_of(name))
+            for name in self.list_commands(ctx)
+            if name not in self.commands or not self.commands[name].hidden
+        ]
         if rows:
             with formatter.section("Commands"):
                 formatter.write_dl(rows)
