@@ -125,3 +125,14 @@ def test_a_fault_leaves_no_command_behind(supervise):
         supervise(ENDLESS, look, Told())
     with pytest.raises(ProcessLookupError):
         os.kill(pids[0], 0)
+
+
+def test_a_command_that_ended_while_its_variables_were_asked_for_is_not_run_again(supervise, tmp_path):
+    def look(said: str, supervised: Supervised) -> dict[str, str]:
+        running = supervised._running
+        assert running is not None
+        assert running._ended.wait(30)
+        return {**os.environ, "FIFO": "/dev/null", "ROUND": said}
+
+    assert supervise(f"echo $ROUND >> {tmp_path}/ran; echo 2 > $FIFO; exit 3", look, Told()) == 3
+    assert (tmp_path / "ran").read_text() == "1\n"

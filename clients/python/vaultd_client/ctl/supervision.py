@@ -36,23 +36,30 @@ class Running:
         threading.Thread(target=self._wait, daemon=True).start()
 
     @property
-    def exit_code(self) -> int | None:
-        """None while it runs."""
-        return exit_code_of(self._process.returncode) if self._ended.is_set() else None
+    def ended(self) -> bool:
+        """Whether it runs no more."""
+        return self._ended.is_set()
+
+    @property
+    def exit_code(self) -> int:
+        """Once it has ended."""
+        return exit_code_of(self._process.returncode)
 
     def send(self, number: int) -> bool:
         """Send a signal; False when it has ended."""
-        if self._ended.is_set():
+        if self.ended:
             return False
         self._process.send_signal(number)
         return True
 
-    def end(self, grace_s: float) -> None:
-        """SIGTERM, and SIGKILL when it takes too long."""
-        self.send(signal.SIGTERM)
+    def end(self, grace_s: float) -> bool:
+        """SIGTERM, and SIGKILL when it takes too long; False when it had ended by itself."""
+        if not self.send(signal.SIGTERM):
+            return False
         if not self._ended.wait(grace_s):
             self.send(signal.SIGKILL)
             self._ended.wait()
+        return True
 
     def _wait(self) -> None:
         self._process.wait()
@@ -94,7 +101,7 @@ class Supervised:
         current, running = first, self._start(first)
         while True:
             news = self._news.get()
-            if running.exit_code is not None:
+            if running.ended:
                 return running.exit_code
             if news is not LOOK:
                 continue  # the end of one that was replaced
@@ -104,7 +111,8 @@ class Supervised:
                 self._following.problem(error)
                 continue
             if wanted != current:
-                running.end(self._grace_s)
+                if not running.end(self._grace_s):
+                    return running.exit_code
                 current, running = wanted, self._start(wanted)
 
     def _start(self, variables: Variables) -> Running:
