@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 OF_TERMINALS: Final = (signal.SIGINT, signal.SIGQUIT)
 """A terminal sends them to all that run in its foreground, so the command has them already."""
+ENDING: Final = frozenset({signal.SIGTERM, *OF_TERMINALS})
+"""Who sends one wants no next command; others are for whichever runs, such as SIGHUP for one that reads its settings again."""
 LOOK: Final = object()
 
 Variables = dict[str, str]
@@ -80,6 +82,8 @@ class Supervised:
         self._grace_s = grace_s
         self._news: SimpleQueue[object] = SimpleQueue()
         self._running: Running | None = None
+        self._replacing = False
+        self._is_to_end = False
         self._missed: list[int] = []
 
     def run(self, first: Variables) -> int:
@@ -111,9 +115,16 @@ class Supervised:
                 self._following.problem(error)
                 continue
             if wanted != current:
-                if not running.end(self._grace_s):
+                if not self._make_room(running):
                     return running.exit_code
                 current, running = wanted, self._start(wanted)
+
+    def _make_room(self, running: Running) -> bool:
+        """End it for the next one; False when there is none to be, since it had ended by itself, or we were told to end."""
+        self._replacing = True
+        ended = running.end(self._grace_s)
+        self._replacing = False  # what comes from here on is missed, and goes to the next one
+        return ended and not self._is_to_end
 
     def _start(self, variables: Variables) -> Running:
         self._running = running = Running(self._command, variables, self._news)
@@ -123,6 +134,8 @@ class Supervised:
         return running
 
     def _pass_on(self, number: int) -> None:
+        if self._replacing and number in ENDING:
+            self._is_to_end = True
         if number in OF_TERMINALS and os.isatty(0):
             return
         if self._running is None or not self._running.send(number):
