@@ -174,6 +174,21 @@ async def test_ciphertexts_move_to_the_newest_version_in_their_order(server, tmp
         assert (await ok(server, "crypto", "decrypt", "moving", *arguments)).stdout_bytes == b"hi"
 
 
+@pytest.mark.parametrize("line", [b"no base64!", b"\xff\xfe", "AAAA\tä".encode()])
+async def test_a_line_that_is_no_ciphertext_leaves_no_file_in_the_way_of_the_next_try(server, tmp_path, line):
+    source, out = tmp_path / "old", tmp_path / "new"
+    source.write_bytes(b"AAAA\n" + line + b"\n")
+    again = ("crypto", "reencrypt-all", "orders", source, "--out", out)
+    for _ in range(2):
+        done = await ctl(server, *again)
+        assert (done.exit_code, done.stderr) == (2, "vaultctl: line 2 is no base64\n")
+    source.write_bytes(b"")
+    assert (await ok(server, *again)).stderr == ""
+    assert out.read_bytes() == b""
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["new", "old"]
+    assert "exists: choose another name" in (await ctl(server, *again)).stderr
+
+
 @pytest.mark.parametrize("text", ["-_8", "-_8=", " -_\n8 ", "+/8=", "+/8"])
 async def test_base64_is_taken_in_either_alphabet_with_or_without_padding(server, text):
     done = await ok(server, "crypto", "mac", "tags", "--data-base64", text, "--output", "raw")
