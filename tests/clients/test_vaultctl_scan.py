@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from commandline import VAULTCTL, ctl, environment_of
 from harness import APP, running_server
+from vaultd_client.ctl.scan.index import write_index
 from vaultd_client.ctl.scan.marks import Mark, marks_of
 from vaultd_client.ctl.scan.trees import OVERLAP_BYTES, WINDOW_BYTES
 
@@ -236,6 +237,25 @@ async def test_an_index_holds_no_secret_and_nothing_that_confirms_a_guess(server
         for path in (index, again)
     ]
     assert tags[0] != tags[1]  # the salt is another one each time
+
+
+async def test_an_index_is_written_past_links_that_others_put_there(tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.write_text("kept")
+    path = tmp_path / "index.json"
+    for name in (path.name, f".{path.name}.{os.getpid()}"):
+        (tmp_path / name).symlink_to(theirs)
+    write_index(path, {"format": "of a test"})
+    assert theirs.read_text() == "kept"
+    assert (path.is_symlink(), path.stat().st_mode & 0o777, json.loads(path.read_text())) == (
+        False,
+        0o644,
+        {"format": "of a test"},
+    )
+    assert len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(IsADirectoryError):
+        write_index(tmp_path, {})
+    assert not list(tmp_path.parent.glob(f".{tmp_path.name}.*"))
 
 
 async def test_who_scans_may_verify_and_nothing_else(server, index, tmp_path):
