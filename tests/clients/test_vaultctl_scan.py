@@ -348,6 +348,18 @@ async def test_in_a_working_tree_what_git_ignores_is_left_out(server, index, tmp
     assert {file for file, *_ in copies} == {"new.txt", "kept.txt", "a.txt", "wanted.lock"}
 
 
+async def test_the_index_at_the_top_of_the_tree_is_found_from_below(server, index, tmp_path, monkeypatch):
+    git(tmp_path, "init")
+    (tmp_path / ".vaultd-scan.json").write_bytes(index.read_bytes())
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "a.txt").write_text(TOKEN)
+    git(tmp_path, "add", "-A")
+    monkeypatch.chdir(tmp_path / "below")
+    for what in ("--staged", "."):
+        code, copies = await found_in(server, what)
+        assert (code, copies) == (1, {("a.txt", 1, "token", "plain")})
+
+
 async def test_a_commit_with_a_secret_is_refused_by_the_hook(server, index, tmp_path):
     (hook,) = yaml.safe_load((REPOSITORY / ".pre-commit-hooks.yaml").read_text())
     assert hook["entry"].split()[0] == VAULTCTL.name
