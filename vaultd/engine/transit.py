@@ -15,7 +15,14 @@ from vaultd.backends.base import Operation, OpKind
 from vaultd.engine.algorithms import Algorithm, Purpose
 from vaultd.engine.catalog import FORMAT, HEADER_BYTES, LoadedKey, LoadedVersion
 from vaultd.engine.turns import ITEMS_PER_LOOK, BulkLane
-from vaultd.errors import DecryptionFailed, FailedPrecondition, InvalidArgument, InvalidSignature, VaultdError
+from vaultd.errors import (
+    DecryptionFailed,
+    FailedPrecondition,
+    InvalidArgument,
+    InvalidSignature,
+    NotFound,
+    VaultdError,
+)
 from vaultd.names import KeyRef
 
 if TYPE_CHECKING:
@@ -193,6 +200,7 @@ class Transit:
         """
         answers: list[Any] = [None] * len(items)
         queued: dict[Backend, list[tuple[int, LoadedVersion, Handle, Operation]]] = {}
+        absent: dict[KeyRef, VaultdError] = {}  # thousands of items may name one key that is not there
         plan_of, finish, verdict = use
         ledger, cached, now_us = self._ledger, self._catalog.cached, self._clock.now_us()
         lane, next_look, size, ref, loaded = self._lane, ITEMS_PER_LOOK, 0, None, None
@@ -209,7 +217,11 @@ class Transit:
                     ref = item[0]
                     loaded = cached(ref)
                 if loaded is None or loaded.key.delete_us is not None:
-                    loaded, ref = await self._catalog.load(item[0]), None
+                    missing = absent.get(item[0])
+                    if missing is not None:
+                        answers[at] = missing
+                        continue
+                    loaded, ref = await self._load(item[0], absent), None
                 version, private, kind, data, context = plan_of(self, loaded, item)
                 budget = version.budget
                 if budget is not None and kind is _ENCRYPT:
@@ -249,6 +261,14 @@ class Transit:
                 else:
                     answers[at] = (done if finish is None else finish(items[at], version, done)), version
         return answers
+
+    async def _load(self, ref: KeyRef, absent: dict[KeyRef, VaultdError]) -> LoadedKey:
+        """Load the key of an item; that there is none is noted for the items after it."""
+        try:
+            return await self._catalog.load(ref)
+        except NotFound as error:
+            absent[ref] = error
+            raise
 
     async def _encrypt_many(self, items: Sequence[EncryptItem], deadline: float | None) -> list[Answer | VaultdError]:
         """Like `_many`, for the use of which most is asked: runs of items under one symmetric key that is in memory.

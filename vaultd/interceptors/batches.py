@@ -7,6 +7,7 @@ that fail alike.  Long batches go through in turns (engine/turns.py), so that ot
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from google.rpc.status_pb2 import Status
@@ -211,10 +212,11 @@ class BatchSteps:
 
     def _remember(self, entry: Entry, batch: _Batch) -> None:
         # Only what policy refused: those names were validated.
-        forbidden = [at for at, error in batch.errors.items() if error.code == "PERMISSION_DENIED"]
+        refused = (at for at, error in batch.errors.items() if error.code == "PERMISSION_DENIED")
+        forbidden = list(islice(refused, MAX_NAMED))
         if forbidden:
             names: dict[str, None] = {}
-            for at in forbidden[:MAX_NAMED]:
+            for at in forbidden:
                 name = batch.name_of(batch.items[at])
                 names.update(dict.fromkeys(name if isinstance(name, tuple) else (name,)))
             error = batch.errors[forbidden[0]]

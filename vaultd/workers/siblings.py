@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from vaultd.secret import Secret
 from vaultd.workers.channel import ChannelClosed
+from vaultd.workers.joined import Joined
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -57,6 +58,7 @@ class Siblings:
     def __init__(self, channel: Channel, hello: Body) -> None:
         self._channel = channel
         self._poke: asyncio.TimerHandle | None = None
+        self._settle = Joined(lambda: self._ask("settle", SETTLE_S * 2))
         self.count: int = hello["count"]
         self.sealed: bool = hello["sealed"]
         """Whether somebody sealed the vault: a worker that comes back stays sealed then."""
@@ -77,7 +79,7 @@ class Siblings:
         if self._poke is not None:
             self._poke.cancel()
             self._poke = None
-        await self._ask("settle", SETTLE_S * 2)
+        await self._settle.run()
 
     # -- the seal -------------------------------------------------------------------------------------------------------
 

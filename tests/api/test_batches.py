@@ -1,0 +1,113 @@
+"""Batches, item by item: what a single call would say is what its item gets, whatever else is in the batch."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import grpc
+import pytest
+import pytest_asyncio
+from wire import reason_in
+
+from harness import reason_of, running_server
+from vaultd_client.v1 import crypto_pb2, keys_pb2, resources_pb2
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+KEYS = {
+    "gcm": ("ENCRYPT_DECRYPT", "AES_256_GCM"),
+    "xaes": ("ENCRYPT_DECRYPT", "XAES_256_GCM"),
+    "siv": ("DETERMINISTIC", "AES_256_SIV"),
+    "oaep": ("ASYMMETRIC_DECRYPT", "RSA_OAEP_2048_SHA256"),
+    "off": ("ENCRYPT_DECRYPT", "AES_256_GCM"),
+    "mac": ("MAC", "HMAC_SHA256"),
+}
+
+
+def name_of(key: str) -> str:
+    return f"vaults/default/keys/{key}"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(tmp_path_factory):
+    async with running_server(tmp_path_factory.mktemp("batches")) as running:
+        for key, (purpose, algorithm) in KEYS.items():
+            made = resources_pb2.Key(purpose=f"KEY_PURPOSE_{purpose}", algorithm=f"ALGORITHM_{algorithm}")
+            await running.admin.keys.CreateKey(keys_pb2.CreateKeyRequest(parent="vaults/default", key_id=key, key=made))
+        await running.admin.keys.DisableKeyVersion(
+            keys_pb2.DisableKeyVersionRequest(name=f"{name_of('off')}/versions/1")
+        )
+        yield running
+
+
+async def single(server, request) -> str:
+    try:
+        await server.app.crypto.Encrypt(request)
+    except grpc.aio.AioRpcError as error:
+        return reason_of(error)
+    return ""
+
+
+async def test_each_item_gets_what_the_single_call_says(server):
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    chosen = random.Random(seed)
+    names = [*map(name_of, [*KEYS, "missing"]), f"{name_of('gcm')}/versions/1", f"{name_of('gcm')}/versions/7", "gcm"]
+    requests = []
+    while len(requests) < 400:
+        name = chosen.choice(names)
+        for _ in range(chosen.choice([1, 1, 2, 70])):  # runs, and items that stand alone
+            size = chosen.choice([0, 1, 64, 300])
+            more = chosen.choice([b"", b"more"]) if name != name_of("oaep") else b""
+            request = crypto_pb2.EncryptRequest(name=name, plaintext=bytes(size), associated_data=more)
+            if chosen.random() < 0.1:
+                request.plaintext_crc32c = 1  # of nothing that is sent here
+            requests.append(request)
+    alike: dict[tuple[str, int, bytes, bool], str] = {}
+    expected = []
+    for request in requests:
+        kind = (request.name, len(request.plaintext), request.associated_data, request.HasField("plaintext_crc32c"))
+        if kind not in alike:
+            alike[kind] = await single(server, request)
+        expected.append(alike[kind])
+    answer = await server.app.crypto.BatchEncrypt(crypto_pb2.BatchEncryptRequest(items=requests))
+    got = [reason_in(result.status) if result.HasField("status") else "" for result in answer.results]
+    assert got == expected
+    assert {"", "PERMISSION_DENIED", "KEY_VERSION_DISABLED", "WRONG_PURPOSE", "CHECKSUM_MISMATCH"} <= set(got)
+    opening = [
+        crypto_pb2.DecryptRequest(
+            name=result.result.key_version, ciphertext=result.result.ciphertext, associated_data=request.associated_data
+        )
+        for request, result in zip(requests, answer.results, strict=True)
+        if result.HasField("result")
+    ]
+    opened = await server.app.crypto.BatchDecrypt(crypto_pb2.BatchDecryptRequest(items=opening))
+    plaintexts = [request.plaintext for request, reason in zip(requests, got, strict=True) if not reason]
+    assert [result.result.plaintext for result in opened.results] == plaintexts
+    record = server.audit_records()[-2]
+    assert (record["items"], sum(record["key_version"].values())) == (len(requests), len(plaintexts))
+    assert sum(map(len, record["failures"].values())) == len(requests) - len(plaintexts)
+
+
+async def test_a_key_that_is_not_there_is_looked_for_once_a_batch(server):
+    item = crypto_pb2.EncryptRequest(name=name_of("nowhere"), plaintext=b"x")
+    catalog = server.server.engine.catalog
+    before = catalog.misses
+    answer = await server.app.crypto.BatchEncrypt(crypto_pb2.BatchEncryptRequest(items=[item] * 500))
+    assert {reason_in(result.status) for result in answer.results} == {"PERMISSION_DENIED"}
+    assert catalog.misses - before == 1
+
+
+async def test_single_calls_are_answered_while_long_batches_are_under_way(server):
+    item = crypto_pb2.EncryptRequest(name=name_of("gcm"), plaintext=bytes(64))
+    long = crypto_pb2.BatchEncryptRequest(items=[item] * 10_000)
+    batches = [asyncio.ensure_future(server.admin.crypto.BatchEncrypt(long)) for _ in range(3)]
+    answered = 0
+    while not any(batch.done() for batch in batches):
+        await server.app.crypto.Encrypt(item)
+        answered += 1
+    for batch in batches:
+        answer = await batch
+        assert len({result.result.ciphertext for result in answer.results}) == 10_000
+    assert answered >= 3
