@@ -126,7 +126,7 @@ class Worker:
         try:
             await server.engine.seal.unseal_with(hidden(body))
         except VaultdError as error:
-            server.unseal_failed(error)
+            await server.unseal_failed(error)
 
 
 def _health(server: Server) -> dict[str, Any]:
