@@ -38,7 +38,11 @@ def test_an_aim_without_a_figure_is_not_met_and_says_what_is_missing():
     found = outcome_of(FASTER, missing={"KES": "no KES", "vaultd --host envoy": "no envoy"})
     assert (found.verdict, found.why) == ("not measured", "no envoy")
     assert outcome_of(FASTER, absent={"encrypt": "calls failed"}).why == "calls failed"
-    assert outcome_of(FASTER, absent={FASTER: "refused", "encrypt": "no"}).why == "refused"
+
+
+def test_an_aim_whose_calls_were_refused_is_missed():
+    found = outcome_of(FASTER, absent={FASTER: "refused", "encrypt": "no"})
+    assert (found.verdict, found.why) == ("missed", "refused")
 
 
 def test_every_aim_names_a_part_that_there_is_and_figures_are_named_once():
