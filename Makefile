@@ -120,7 +120,7 @@ reliability-envelope: $(VENV)/.installed-dev ## 10 GiB encrypted and decrypted i
 
 reliability-workers: $(VENV)/.installed-dev system-packages ## workers killed, stopped and replaced under load, 30 times; a token that they share (minutes)
 	$(PY) tests/reliability/workers_killed.py --faults 30
-	$(PY) -m pytest -q tests/reliability/workers_token.py tests/reliability/workers_passphrase.py
+	$(PY) -m pytest -q tests/reliability/workers_token.py tests/reliability/workers_passphrase.py tests/reliability/workers_given_up.py
 
 policy-campaign: $(VENV)/.installed-dev ## 100,000 random policies against a naive evaluator (minutes)
 	VAULTD_POLICIES=100000 $(PY) -m pytest -q -s --timeout=0 tests/unit/test_policy.py -k naive_evaluator

@@ -68,7 +68,8 @@ def write(figures: Iterable[Figure], machine: Mapping[str, Any], keep: Mapping[s
 
 def is_stored(figure: Figure) -> bool:
     """Ratios that were measured, none that was estimated, and no peer's: it may be another release the next time."""
-    return figure.unit == "x" and not figure.estimated and not any(name in figure.key for name in ("OpenBao", "KES"))
+    beside_peer = any(name in figure.key for name in ("OpenBao", "KES"))
+    return figure.kept and figure.unit == "x" and not figure.estimated and not beside_peer
 
 
 def compare(stored: Mapping[str, Stored], attempts: Sequence[Iterable[Figure]]) -> list[Comparison]:

@@ -27,6 +27,8 @@ class Figure:
     unit: str = "x"
     estimated: bool = False
     """Against stored figures of a peer that is not there."""
+    kept: bool = True
+    """Whether it can be compared with another day's."""
 
     def as_dict(self) -> dict[str, Any]:
         about = {"key": self.key, "better": self.better, "unit": self.unit, "estimated": self.estimated}
@@ -74,7 +76,7 @@ class Findings:
         for each in comparisons:
             if each.some in measured and each.other in measured:
                 spread = ratio(measured[each.some], measured[each.other], each.of)
-                self.figures.append(Figure(each.key, spread, each.better))
+                self.figures.append(Figure(each.key, spread, each.better, kept=each.kept))
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -95,3 +97,4 @@ class Comparison:
     other: str
     of: Callable[[Slice], float] = item_cpu_us
     better: Better = "lower"
+    kept: bool = True

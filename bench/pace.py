@@ -26,10 +26,12 @@ class Pace:
     lone_table: Plan
     """The same by itself, as `python -m bench cases`."""
     floors_s: float
+    caution: str = ""
+    """What its reports begin with."""
 
 
 FULL: Final = Pace(
-    calls=Turns(8, 0.6),
+    calls=Turns(7, 0.6),
     batches=Turns(6, 0.8),
     signatures=Turns(5, 1.0),
     latency=Turns(3, 3.0),
@@ -38,7 +40,7 @@ FULL: Final = Pace(
     lone_table=Plan(rounds=8, slice_s=1.0, warm_up_s=0.5, in_flight=8),
     floors_s=0.5,
 )
-"""About eleven minutes."""
+"""Eleven minutes."""
 QUICK: Final = Pace(
     calls=Turns(3, 0.25, 0.15),
     batches=Turns(2, 0.3, 0.15),
@@ -48,5 +50,6 @@ QUICK: Final = Pace(
     table=Plan(rounds=2, slice_s=0.2, warm_up_s=0.1, in_flight=8),
     lone_table=Plan(rounds=5, slice_s=0.25, warm_up_s=0.15, in_flight=8),
     floors_s=0.1,
+    caution="A quick run, to see that every part runs: its slices are too short for its figures to be quoted.",
 )
 """To see that everything runs: its figures mean little."""

@@ -45,7 +45,8 @@ def to_html(document: Mapping[str, Any]) -> str:
     """The whole document."""
     body = [
         "<h1>vaultd: a run of the benchmarks</h1>",
-        f"<p>{escape(machine_line(document['machine']))}. It took {document['took_s'] / 60:.1f} minutes.</p>",
+        f"<p>{escape(machine_line(document['machine']))}. It took {document['took_s'] / 60:.1f} minutes. "
+        f"<strong>{escape(document['pace']['caution'])}</strong></p>",
         *(["<h2>What was aimed at</h2>", _aims(document["aims"])] if document["aims"] else []),
         *_absent(document),
         *_plots(document),

@@ -39,16 +39,23 @@ class Target:
 
 @dataclass(frozen=True)
 class Setup:
-    """How the vault is started.  Options are added to the command as they are."""
+    """How the vault is started.  Options are added to the command as they are; cores: the only ones that it may use."""
 
     host: str = "grpc"
     workers: int = 1
     options: tuple[str, ...] = ()
+    cores: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
         """What is not there when it does not start."""
-        return "vaultd " + (" ".join(self.arguments()) or "on grpc.aio")
+        cores = ["on core", *map(str, self.cores)] if self.cores else []
+        return " ".join(["vaultd", *(self.arguments() or ["on grpc.aio"]), *cores])
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """What runs it."""
+        return ("taskset", "-c", ",".join(map(str, self.cores)), *MODULE) if self.cores else MODULE
 
     def arguments(self) -> list[str]:
         """What `vaultd dev` is told; nothing of what is its default anyway."""
@@ -93,7 +100,7 @@ class Rig:
         directory = tempfile.TemporaryDirectory(prefix="vaultd-bench-", dir=self._scratch_parent)
         self.scratch = Path(self._exits.enter_context(directory))
         self.vault = self.scratch / "vault"
-        self.vaultd = self._target("vaultd", self.serve())
+        self.vaultd = self._target("vaultd", self.serve(), self.setup.program)
         self.client = self.start_client("loadgen", [], LOADGEN)
         self.api = Api(self.vaultd.address, self.tls)
 
@@ -116,8 +123,8 @@ class Rig:
         """Start one more load client."""
         return Client(self.start(name, arguments, program))
 
-    def _target(self, name: str, arguments: list[str]) -> Target:
-        process = self.start(name, arguments)
+    def _target(self, name: str, arguments: list[str], program: Sequence[str] = MODULE) -> Target:
+        process = self.start(name, arguments, program)
         address = process.wait_ready()
         return Target(process, address, Meter(process.pid), _tls_version(address, self.tls))
 

@@ -30,7 +30,8 @@ FIGURE_HEADER: Final = ("ratio", "median", "half of the pairs within", "pairs")
 
 def to_markdown(document: Mapping[str, Any]) -> str:
     """The whole document."""
-    blocks = [machine_line(document["machine"])]
+    blocks = [f"{machine_line(document['machine'])}; it took {document['took_s'] / 60:.1f} minutes."]
+    blocks += [f"**{document['pace']['caution']}**"] if document["pace"]["caution"] else []
     blocks += [aims_to_markdown(document["aims"])] if document["aims"] else []
     blocks += [f"Not here: {name}: {last_line(why)}" for name, why in document["missing"].items()]
     blocks += [f"Not measured: {name}: {last_line(why)}" for name, why in document["failures"].items()]
@@ -53,7 +54,14 @@ def aims_to_markdown(aims: Iterable[Mapping[str, Any]]) -> str:
 def aim_cells(aim: Mapping[str, Any]) -> list[str]:
     """As in AIM_HEADER."""
     if aim["got"] is None:
-        return [aim["text"], f"{aim['limit']:g}", "-", "-", f"not measured: {last_line(aim['why'])}", aim["command"]]
+        return [
+            aim["text"],
+            f"{aim['limit']:g}",
+            "-",
+            "-",
+            f"{aim['verdict']}: {last_line(aim['why'])}",
+            aim["command"],
+        ]
     sign, unit = ("<=" if aim["better"] == "lower" else ">="), f" {aim['unit']}"
     verdict = f"{aim['verdict']}, estimated" if aim["estimated"] else aim["verdict"]
     within = f"{_number(aim['low'])} to {_number(aim['high'])}"

@@ -45,9 +45,7 @@ def parse() -> tuple[int, list[Path], list[str]]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=1, help="Envoys")
     arguments, rest = parser.parse_known_args()
-    paths = [
-        Path(word) for word in rest if not word.startswith("-") and Path(word.partition("::")[0]).exists()
-    ]
+    paths = [Path(word) for word in rest if not word.startswith("-") and Path(word.partition("::")[0]).exists()]
     options = [word for word in rest if Path(word) not in paths]
     files = [file for path in paths for file in (sorted(path.glob("test_*.py")) if path.is_dir() else [path])]
     return arguments.n, files, options

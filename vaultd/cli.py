@@ -432,7 +432,8 @@ def audit() -> None:
     "--from", "begin", required=True, metavar="SEQUENCE|TIME", help="The first record, or 2026-11-26T03:00:00Z."
 )
 @click.option("--to", "end", default="", metavar="SEQUENCE|TIME", help="The last record; the newest by default.")
-def audit_replay(config: Path, name: str, begin: str, end: str) -> None:
+@click.option("--worker", "index", type=click.IntRange(0, 63), metavar="I", help="Of this worker's chain.")
+def audit_replay(config: Path, name: str, begin: str, end: str, index: int | None) -> None:
     """Send records to a sink once more, while the server runs or not.  The sink's cursor stays where it is."""
     settings = _load(config)
     section = next((section for section in settings.audit.sinks if section.name == name), None)
@@ -442,13 +443,15 @@ def audit_replay(config: Path, name: str, begin: str, end: str) -> None:
     async def send() -> None:
         from vaultd.audit.segments import read_chain_id
         from vaultd.audit.shipping.replay import Point, replay
+        from vaultd.audit.ties import worker_directory
         from vaultd.engine.clock import SystemClock
         from vaultd.sinks import make_sink, origin_of
 
         first, last = Point.parse(begin), Point.parse(end) if end else None
-        sink = make_sink(section, origin_of(read_chain_id(settings.audit.directory) or b""), SystemClock())
+        directory = settings.audit.directory if index is None else worker_directory(settings.audit.directory, index)
+        sink = make_sink(section, origin_of(read_chain_id(directory) or b""), SystemClock())
         try:
-            done = await replay(sink, settings.audit.directory, first, last, timeout_s=section.timeout_s)
+            done = await replay(sink, directory, first, last, timeout_s=section.timeout_s)
         finally:
             await sink.close()
         said = f"{done.records} records, {done.first} to {done.last}, were sent to {name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from bench.cases import encrypt_with, key_name, sign_with
@@ -24,61 +25,59 @@ CALLERS: Final = 64
 SIGNING: Final = {"rsa2048": "RSA-PSS-2048 sign", "p256": "P-256 sign", "ed25519": "Ed25519 sign"}
 ENCRYPT: Final = Request("/vaultd.v1.CryptoService/Encrypt", encrypt_with("aes")(None).SerializeToString())
 
-_ENCRYPT: Final = (
-    Comparison("Encrypt on grpc.aio / its echo", "Encrypt on grpc.aio", "echo on grpc.aio"),
-    Comparison("Encrypt on Envoy / its echo", "Encrypt on Envoy", "echo on Envoy"),
-    Comparison("Encrypt on Envoy / on grpc.aio", "Encrypt on Envoy", "Encrypt on grpc.aio"),
-    Comparison("Encrypt on grpc.aio / OpenBao", "Encrypt on grpc.aio", "OpenBao encrypt"),
-    Comparison("Encrypt on Envoy / OpenBao", "Encrypt on Envoy", "OpenBao encrypt"),
-    Comparison("Encrypt on grpc.aio / KES", "Encrypt on grpc.aio", "KES encrypt"),
-    Comparison("Encrypt on Envoy / KES", "Encrypt on Envoy", "KES encrypt"),
-    Comparison("SDK on grpc.aio, 64 callers / KES", "SDK on grpc.aio, 64 callers", "KES encrypt"),
-    Comparison("SDK on Envoy, 64 callers / KES", "SDK on Envoy, 64 callers", "KES encrypt"),
+_PAIRS: Final = (
+    ("Encrypt on grpc.aio / its echo", "Encrypt on grpc.aio", "echo on grpc.aio"),
+    ("Encrypt on Envoy / its echo", "Encrypt on Envoy", "echo on Envoy"),
+    ("Encrypt on Envoy / on grpc.aio", "Encrypt on Envoy", "Encrypt on grpc.aio"),
+    ("Encrypt on grpc.aio / OpenBao", "Encrypt on grpc.aio", "OpenBao encrypt"),
+    ("Encrypt on Envoy / OpenBao", "Encrypt on Envoy", "OpenBao encrypt"),
+    ("Encrypt on grpc.aio / KES", "Encrypt on grpc.aio", "KES encrypt"),
+    ("Encrypt on Envoy / KES", "Encrypt on Envoy", "KES encrypt"),
 )
-_THROUGHPUT: Final = (
-    Comparison(
-        "Encrypt on Envoy / on grpc.aio, calls a second",
-        "Encrypt on Envoy",
-        "Encrypt on grpc.aio",
-        items_per_s,
-        "higher",
-    ),
+_SDK: Final = tuple(
+    Comparison(f"SDK on {host}, {CALLERS} callers / KES", f"SDK on {host}, {CALLERS} callers", "KES encrypt")
+    for host in ON.values()
 )
+_BUSY: Final = f", {CALLERS} in flight"
 
 
 def measure_encrypt(stand: Stand, pace: Pace) -> Findings:
-    """64 bytes with AES-256-GCM; a lone call each, and once more with many callers for the throughput."""
-    few, many = Pressure(), Pressure(CALLERS)
-
-    def echo(host: str) -> Loaded:
-        rig = stand.host(host)
-        return served(rig, rig.echo, f"echo on {ON[host]}", ECHO_REQUEST, few)
-
-    def encrypt(host: str, pressure: Pressure) -> Loaded:
-        rig = stand.host(host)
-        return served(rig, rig.vaultd, f"Encrypt on {ON[host]}", ENCRYPT, pressure)
+    """64 bytes with AES-256-GCM: few calls in flight, with the SDK among them, and then many, for the throughput."""
+    findings = Findings()
 
     def sdk(host: str) -> Loaded:
         name = f"SDK on {ON[host]}, {CALLERS} callers"
         return through_sdk(stand, stand.host(host), name, key_name("aes"), CALLERS)
 
+    measured = take_turns(available([*_single(stand, Pressure(), ""), *_for_each_host(sdk)]), pace.calls)
+    findings.add_rows("Encrypt, 64 bytes, AES-256-GCM; 8 in flight", measured)
+    findings.compare(measured, [*(Comparison(*pair) for pair in _PAIRS), *_SDK])
+    measured = take_turns(available(_single(stand, Pressure(CALLERS), _BUSY)), pace.calls)
+    findings.add_rows(f"Encrypt, 64 bytes, AES-256-GCM; {CALLERS} in flight", measured)
+    findings.compare(measured, [Comparison(key + _BUSY, some + _BUSY, other + _BUSY) for key, some, other in _PAIRS])
+    key, some, other = "Encrypt on Envoy / on grpc.aio, calls a second", "Encrypt on Envoy", "Encrypt on grpc.aio"
+    findings.compare(measured, [Comparison(key, some + _BUSY, other + _BUSY, items_per_s, "higher")])
+    return findings
+
+
+def _single(stand: Stand, pressure: Pressure, suffix: str) -> list[Callable[[], Loaded]]:
+    """The echo and Encrypt of each host, and the peers."""
+
+    def echo(host: str) -> Loaded:
+        rig = stand.host(host)
+        return served(rig, rig.echo, f"echo on {ON[host]}{suffix}", ECHO_REQUEST, pressure)
+
+    def encrypt(host: str) -> Loaded:
+        rig = stand.host(host)
+        return served(rig, rig.vaultd, f"Encrypt on {ON[host]}{suffix}", ENCRYPT, pressure)
+
     def openbao() -> Loaded:
-        server = stand.openbao
-        return peer(stand, server, "OpenBao encrypt", server.encrypt(), few)
+        return peer(stand, stand.openbao, f"OpenBao encrypt{suffix}", stand.openbao.encrypt(), pressure)
 
     def kes() -> Loaded:
-        server = stand.kes
-        return peer(stand, server, "KES encrypt", server.encrypt(), few)
+        return peer(stand, stand.kes, f"KES encrypt{suffix}", stand.kes.encrypt(), pressure)
 
-    each_host = [make for host in ON for make in _for_host(host, echo, lambda host: encrypt(host, few), sdk)]
-    findings = Findings()
-    measured = take_turns(available([*each_host, openbao, kes]), pace.calls)
-    findings.add_rows("Encrypt, 64 bytes, AES-256-GCM; 8 in flight", measured)
-    findings.compare(measured, _ENCRYPT)
-    measured = take_turns(available(_for_each_host(lambda host: encrypt(host, many))), pace.calls)
-    findings.add_rows(f"Encrypt, {CALLERS} in flight", measured)
-    findings.compare(measured, _THROUGHPUT)
-    return findings
+    return [*_for_each_host(echo, encrypt), openbao, kes]
 
 
 def measure_signatures(stand: Stand, pace: Pace) -> Findings:
@@ -104,9 +103,5 @@ def measure_signatures(stand: Stand, pace: Pace) -> Findings:
     return findings
 
 
-def _for_host(host: str, *makers: Callable[[str], Loaded]) -> list[Callable[[], Loaded]]:
-    return [lambda make=make: make(host) for make in makers]  # type: ignore[misc]  # a default binds it
-
-
-def _for_each_host(make: Callable[[str], Loaded]) -> list[Callable[[], Loaded]]:
-    return [bound for host in ON for bound in _for_host(host, make)]
+def _for_each_host(*makers: Callable[[str], Loaded]) -> list[Callable[[], Loaded]]:
+    return [partial(make, host) for host in ON for make in makers]

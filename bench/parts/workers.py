@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from bench.cases import sign_with
@@ -26,18 +27,32 @@ REQUESTS: Final = {
 
 
 def measure_workers(stand: Stand, pace: Pace) -> Findings:
-    """Single calls, 32 in flight.  Raises StartFailed where the server has no workers."""
+    """Single calls, 32 in flight, against one worker on all cores, and one on one core: threads that sign use all that there
+    are.  Raises StartFailed where the server has no workers."""
+    setups = {
+        "one worker on one core": Setup(workers=1, cores=(min(os.sched_getaffinity(0)),)),
+        "one worker": Setup(workers=1),
+        "two workers": Setup(workers=2),
+    }
     findings = Findings()
     for what, request in REQUESTS.items():
-
-        def contender(workers: int, what: str = what, request: Request = request) -> Loaded:
-            rig = stand.rig(Setup("grpc", workers))
-            return served(rig, rig.vaultd, f"{what}, workers: {workers}", request, IN_FLIGHT)
-
-        measured = take_turns([contender(1), contender(2)], pace.batches)
+        contenders: list[Loaded] = []
+        for name, setup in setups.items():
+            rig = stand.rig(setup)
+            contenders.append(served(rig, rig.vaultd, f"{what}, {name}", request, IN_FLIGHT))
+        measured = take_turns(contenders, pace.batches)
         findings.add_rows("Workers, single calls; 32 in flight", measured)
-        two, one = (f"{what}, workers: {number}" for number in (2, 1))
         findings.compare(
-            measured, [Comparison(f"two workers / one, {what}, calls a second", two, one, items_per_s, "higher")]
+            measured,
+            [
+                Comparison(
+                    f"two workers / {other}, {what}, calls a second",
+                    f"{what}, two workers",
+                    f"{what}, {other}",
+                    items_per_s,
+                    "higher",
+                )
+                for other in ("one worker", "one worker on one core")
+            ],
         )
     return findings

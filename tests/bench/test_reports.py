@@ -37,6 +37,7 @@ def document():
     made = {
         "machine": {**machine, "load_average": [0.1, 0.2, 0.3]},
         "took_s": 60.0,
+        "pace": {"caution": "a quick run"},
         "missing": missing,
         "failures": {"workers": "it said\nError: no such option"},
         "aims": [outcome.as_dict() for outcome in judge(figures, {}, missing)],
@@ -69,6 +70,7 @@ def test_both_reports_tell_verdicts_and_what_is_not_there(document):
         assert "not measured: not given" in text
         assert "python -m bench run encrypt" in text
         assert "a note" in text
+        assert "a quick run" in text
 
 
 def test_a_markdown_table_has_as_many_cells_in_each_line(document):

@@ -38,7 +38,11 @@ def test_an_aim_without_a_figure_is_not_met_and_says_what_is_missing():
     found = outcome_of(FASTER, missing={"KES": "no KES", "vaultd --host envoy": "no envoy"})
     assert (found.verdict, found.why) == ("not measured", "no envoy")
     assert outcome_of(FASTER, absent={"encrypt": "calls failed"}).why == "calls failed"
-    assert outcome_of(FASTER, absent={FASTER: "refused", "encrypt": "no"}).why == "refused"
+
+
+def test_an_aim_whose_calls_were_refused_is_missed():
+    found = outcome_of(FASTER, absent={FASTER: "refused", "encrypt": "no"})
+    assert (found.verdict, found.why) == ("missed", "refused")
 
 
 def test_every_aim_names_a_part_that_there_is_and_figures_are_named_once():
@@ -77,6 +81,7 @@ class Scripted:
         self.attempts = list(attempts)
         self.measured: list[tuple[str, ...]] = []
         self.findings = {}
+        self.failures = {}
 
     def measure(self, parts) -> None:
         from bench.figures import Findings
@@ -109,6 +114,14 @@ def test_what_looks_worse_is_measured_again_and_alone_before_it_fails(stored):
     assert said[-1] == "1 of 2 ratios are more than 15% worse than stored"
 
 
+def test_a_part_that_fails_fails_the_check(stored):
+    said = []
+    run = Scripted(1.0)
+    run.failures["sdk"] = "calls failed"
+    assert not check_ratios(run, CHECKED, stored, 2, said.append)
+    assert "FAILED sdk could not be measured: calls failed" in said
+
+
 def test_a_check_without_any_stored_ratio_is_no_success(tmp_path, stored):
     with pytest.raises(UnknownRatios):
         check_ratios(Scripted(1.0), CHECKED, tmp_path / "none.json", 0, print)
@@ -123,6 +136,7 @@ def test_ratios_are_stored_and_no_times_no_estimates_and_no_peers(tmp_path):
         figure("an item", 7.0, unit="us"),
         figure("a / KES", 2.0),
         figure("a / c", 1.0, estimated=True),
+        figure("a / d", 1.0, kept=False),
     ]
     file = tmp_path / "baseline.json"
     baseline.write(figures, Scripted.machine, {"kept": Stored(3.0, "higher"), "a / b": Stored(9.0, "lower")}, file)

@@ -157,6 +157,14 @@ def test_what_is_in_memory_once_is_not_there_twice():
     assert [len(next(pieces)) for _ in range(3)] == [SEGMENT - HEADER_BYTES, SEGMENT, SEGMENT]
 
 
+def test_no_number_is_used_twice_by_who_does_not_read_on():
+    sealer = SegmentSealer(KEY.derive, b"info", SEGMENT)
+    pieces = sealer.update(bytes(10 * SEGMENT))
+    assert [len(next(pieces)) for _ in range(2)] == [HEADER_BYTES, SEGMENT - HEADER_BYTES]
+    pieces.close()
+    assert sealer._number == 1
+
+
 def test_what_came_in_a_buffer_may_be_overwritten_there():
     sealer, buffer, out = SegmentSealer(KEY.derive, b"info", SEGMENT), bytearray(FIRST), b""
     for value in range(3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -53,7 +54,7 @@ async def test_a_resource_is_a_list_of_its_fields_for_people(server):
 async def test_json_has_every_field_by_the_name_of_the_protos(server):
     key = json.loads((await ok(server, "keys", "get", "orders", "--output", "json")).stdout)
     assert (key["purpose"], key["exportable"], key["newest_version"]) == ("KEY_PURPOSE_ENCRYPT_DECRYPT", False, 1)
-    said = yaml.safe_load((await ok(server, "--output", "yaml", "keys", "get", "orders")).stdout)
+    said = yaml.safe_load((await ok(server, "-o", "yaml", "keys", "get", "orders")).stdout)
     assert said == key
 
 
@@ -211,6 +212,8 @@ async def test_any_rpc_is_called_with_json(server, tmp_path):
         (("crypto", "decrypt", "orders", "--ciphertext-hex", "xyz"), "admin", 2, "not hexadecimal"),
         (("keys", "purge", "orders"), "admin", 2, "say --yes"),
         (("keys", "list", "--output", "raw"), "admin", 2, "no bytes"),
+        (("key", "list"), "admin", 2, "Did you mean keys?"),
+        (("keys", "rotat", "orders"), "admin", 2, "Did you mean rotate?"),
     ],
 )
 async def test_each_kind_of_failure_has_its_exit_code(server, arguments, identity, exit_code, told):
@@ -235,18 +238,34 @@ async def test_a_refusal_is_json_for_who_wants_json(server):
 
 async def test_a_request_that_needs_approval_is_told_how_to_be_made_again(tmp_path):
     rules = tmp_path / "rules.yaml"
-    rule = {"id": "purge", "methods": ["DeleteKey"], "resource": "/", "approvers": [APP], "required": 1}
+    methods = ["DeleteKey", "PurgeKey", "SetPolicy"]
+    rule = {"id": "all", "methods": methods, "resource": "/", "approvers": [APP], "required": 1}
     rules.write_text(yaml.safe_dump({"rules": [rule]}))
+
+    async def approved(*arguments: Any) -> str:
+        """Ask, have it approved, and return what the refusal says to add."""
+        asked = await ctl(server, *arguments)
+        assert asked.exit_code == 5, asked.stderr
+        (hint,) = (line for line in asked.stderr.splitlines() if line.startswith("  next: "))
+        await ok(server, "approvals", "approve", hint.split()[2], identity="app")
+        return hint.split("with ")[1]
+
     async with running_server(tmp_path / "server") as server:
         await ok(server, "keys", "create", "k", "--purpose", "sign")
         await ok(server, "approvals", "rules", "set", rules, "--yes")
-        asked = await ctl(server, "keys", "delete", "k", "--yes")
-        assert asked.exit_code == 5, asked.stderr
-        (hint,) = (line for line in asked.stderr.splitlines() if line.startswith("  next: "))
-        name = hint.split()[2]
-        await ok(server, "approvals", "approve", name, identity="app")
-        await ok(server, "keys", "delete", "k", "--yes", *hint.split("with ")[1].split())
+        delete = ("keys", "delete", "k", "--yes")
+        await ok(server, *delete, *(await approved(*delete)).split())
         assert "DELETED" in (await ok(server, "keys", "get", "k")).stdout
+        policy = tmp_path / "policy.yaml"
+        policy.write_text((await ok(server, "policy", "get")).stdout + "groups: [{name: new, members: []}]\n")
+        apply = ("policy", "apply", policy, "--yes")
+        await ok(server, *apply, *(await approved(*apply)).split())
+        assert "new" in (await ok(server, "policy", "get")).stdout
+        purge = {"name": "vaults/default/keys/k"}
+        request_id = (await approved("call", "PurgeKey", "--yes", "--json", json.dumps(purge))).split('"')[3]
+        again = json.dumps({**purge, "request_id": request_id})
+        await ok(server, "call", "PurgeKey", "--yes", "--json", again)
+        assert (await ctl(server, "keys", "get", "k")).exit_code == 3
 
 
 # -- profiles ---------------------------------------------------------------------------------------------------------------
@@ -330,6 +349,101 @@ async def test_the_sdk_knows_the_profile_of_the_environment(server, config, monk
     monkeypatch.setenv("VAULTD_PROFILE", "app")
     with Client.from_env() as vault:
         assert (await asyncio.to_thread(vault.encrypt, "vaults/default/keys/orders", b"x")).key_version == VERSION
+
+
+async def test_tokens_come_from_a_command(server, config, tmp_path):
+    from vaultd_client import ConfigurationError
+    from vaultd_client.token_command import EARLY_S, UNKNOWN_LIFE_S, TokenCommand
+
+    counter, now = tmp_path / "count", [1_000_000.0]
+    payload = base64.urlsafe_b64encode(json.dumps({"exp": now[0] + 600}).encode()).decode().rstrip("=")
+    script = tmp_path / "print-token"
+    script.write_text(f"#!/bin/sh\necho x >> {counter}\necho a.{payload}.$(wc -l < {counter} | tr -d ' ')\n")
+    script.chmod(0o755)
+    command = TokenCommand([str(script)], lambda: now[0])
+    assert (command(), command()) == (f"a.{payload}.1", f"a.{payload}.1")
+    assert command.soon() == f"a.{payload}.1"
+    now[0] += 600 - EARLY_S
+    assert await command.soon() == f"a.{payload}.2"
+    now[0] += UNKNOWN_LIFE_S  # this one has expired, and is asked for each time
+    assert command() == f"a.{payload}.3"
+    for wrong, told in (
+        (["/nonexistent"], "No such file"),
+        (["false"], "exit code 1"),
+        (["echo", "a", "b"], "nothing else"),
+    ):
+        with pytest.raises(ConfigurationError, match=told):
+            TokenCommand(wrong)()
+    await ok(server, "profile", "add", "ci", server.address, "--token-command", "false", **config)
+    done = await ctl(server, "keys", "list", **config)
+    assert (done.exit_code, "`false`, which is to print a token, failed with exit code 1" in done.stderr) == (2, True)
+
+
+# -- on a terminal ----------------------------------------------------------------------------------------------------------
+
+
+ON_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+"""A process of its own gives the terminal: this one has threads, which do not survive a fork."""
+
+
+async def terminal(
+    server: Any, *arguments: str, question: bytes = b"", answer: bytes = b"", **environment: str
+) -> tuple[int, str]:
+    """Run the command on a terminal, answer its question, and return exit code and all that it showed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", ON_TERMINAL, str(VAULTCTL), *arguments),
+        env={**os.environ, **environment_of(server), "TERM": "xterm-256color", "COLUMNS": "120", **environment},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    shown = b""
+    async with asyncio.timeout(30):
+        while part := await process.stdout.read(65_536):
+            shown += part
+            if question and question in shown:
+                process.stdin.write(answer)
+                question = b""
+        return await process.wait(), shown.decode()
+
+
+async def test_colours_are_for_terminals_and_for_who_wants_them(server):
+    code, shown = await terminal(server, "keys", "get", "orders")
+    assert (code, "\x1b[32mACTIVE" in shown) == (0, True)
+    code, shown = await terminal(server, "keys", "get", "orders", NO_COLOR="1")
+    assert (code, "ACTIVE" in shown, "\x1b[32m" in shown) == (0, True, False)
+    assert "\x1b" not in (await ok(server, "keys", "get", "orders")).stdout
+
+
+async def test_a_name_is_whole_on_a_narrow_terminal(server):
+    code, shown = await terminal(server, "keys", "list", COLUMNS="70")
+    assert (code, "vaults/default/keys/orders" in shown) == (0, True)
+
+
+async def test_a_person_is_asked_and_may_say_no(server):
+    await ok(server, "keys", "create", "doomed", "--purpose", "mac")
+    delete = ("keys", "delete", "doomed")
+    code, shown = await terminal(server, *delete, question=b"[y/N]:", answer=b"n\n")
+    assert (code, "nothing was changed" in shown) == (1, True)
+    code, shown = await terminal(server, *delete, question=b"[y/N]:", answer=b"y\n")
+    assert (code, "DELETED" in shown) == (0, True)
+
+
+async def test_a_value_is_typed_without_being_shown_and_bytes_do_not_reach_a_terminal(server):
+    code, shown = await terminal(server, "secrets", "put", "typed", question=b"Value:", answer=b"typed-in-the-dark\n")
+    assert (code, "dark" in shown) == (0, False)
+    assert await terminal(server, "secrets", "access", "typed") == (0, "typed-in-the-dark\r\n")
+    await ok(server, "secrets", "put", "bytes", data=b"\x1b]0;owned\x07")
+    code, shown = await terminal(server, "secrets", "access", "bytes")
+    assert (code, "\x1b]0" in shown, "no text" in shown) == (2, False, True)
+
+
+async def test_long_work_shows_a_bar_on_a_terminal_only(server):
+    code, shown = await terminal(server, "audit", "verify")
+    assert (code, "audit records" in shown) == (0, True)
+    done = await ok(server, "audit", "verify")
+    assert (done.stdout.split()[:2], done.stderr) == (["intact", "yes"], "")
 
 
 # -- as a process -----------------------------------------------------------------------------------------------------------

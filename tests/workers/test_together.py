@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
-from pathlib import Path
 
 import grpc
 import pytest
 import pytest_asyncio
 
 from harness import reason_of
-from network.process import LIMITS, eventually
+from network.process import ENVIRONMENT, LIMITS, eventually
 from scraping import Scrape, http
 from vaultd.audit.checkpoints import read_public_keys, verify_note
 from vaultd.audit.tree import verify_inclusion
@@ -24,13 +25,14 @@ from vaultd_client.v1 import (
     policy_pb2,
     quota_pb2,
     resources_pb2,
+    watch_pb2,
 )
 from workers.fleet import Fleet, metrics_port, receipt_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 K = "vaults/default/keys/k"
 ENCRYPT = crypto_pb2.EncryptRequest(name=K, plaintext=b"x")
-ASYMMETRIC = {"per_second": 200, "burst": 200}
+ASYMMETRIC = {"per_second": 100, "burst": 128}
 APP = "spiffe://dev.vaultd/app"
 
 
@@ -70,13 +72,6 @@ async def refused(call) -> str:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await call
     return reason_of(error.value)
-
-
-async def test_the_supervisor_has_no_grpc_and_no_store_in_it(fleet):
-    mapped = await asyncio.to_thread(Path(f"/proc/{fleet.pid}/maps").read_text)
-    assert "python" in mapped
-    assert "cygrpc" not in mapped
-    assert "vault.db" not in mapped
 
 
 async def test_a_receipt_of_any_worker_is_proved_by_any_worker(fleet, admins, apps):
@@ -137,6 +132,28 @@ async def test_a_policy_and_a_revocation_hold_in_every_worker_when_they_are_ackn
         await admin.admin.SetPolicy(policy_pb2.SetPolicyRequest(resource="/", policy=kept.policy, etag=changed.etag))
 
 
+async def test_a_refused_call_of_one_worker_is_explained_by_the_other(admins, apps):
+    for admin, app in zip(admins.values(), reversed(apps.values()), strict=True):
+        call = app.keys.RotateKey(keys_pb2.RotateKeyRequest(name=K))
+        assert await call.code() is grpc.StatusCode.PERMISSION_DENIED
+        trailing = {name: value for name, value in await call.trailing_metadata()}
+        request = policy_pb2.ExplainAccessRequest(incident_id=trailing["vaultd-request-id"])
+        explained = await admin.admin.ExplainAccess(request)
+        assert (explained.refusal.principal, explained.refusal.reason) == (APP, "PERMISSION_DENIED")
+        assert list(explained.missing_permissions) == ["keys.rotate"]
+    unknown = policy_pb2.ExplainAccessRequest(incident_id="x" * 32)
+    assert await refused(admin.admin.ExplainAccess(unknown)) == "REFUSAL_NOT_FOUND"
+
+
+async def test_a_watch_of_one_worker_tells_of_a_change_through_the_other(admins):
+    watch = admins[1].admin.Watch(watch_pb2.WatchRequest())
+    await watch.read()
+    await admins[0].keys.RotateKey(keys_pb2.RotateKeyRequest(name=K))
+    told = await asyncio.wait_for(watch.read(), 5)
+    assert any(event.name.startswith(K) for event in told.events)
+    watch.cancel()
+
+
 async def test_a_root_key_is_rotated_for_all_of_them(admins, apps):
     sealed = await apps[1].crypto.Encrypt(ENCRYPT)
     await admins[0].admin.RotateRootKey(admin_pb2.RotateRootKeyRequest())
@@ -146,10 +163,11 @@ async def test_a_root_key_is_rotated_for_all_of_them(admins, apps):
         assert (await app.crypto.Decrypt(request)).plaintext == b"x"
 
 
-async def spend(clients, seconds: float) -> int:
-    """How many calls of a class are admitted within some time, asked as fast as they go."""
+async def spend(clients, seconds: float) -> tuple[int, float]:
+    """How many calls of a class are admitted within some time, asked as fast as they go, and how long that took."""
     admitted = 0
-    until = time.monotonic() + seconds
+    began = time.monotonic()
+    until = began + seconds
     request = crypto_pb2.SignRequest(name="vaults/default/keys/signing", message=b"x")
 
     async def ask(client) -> None:
@@ -163,7 +181,7 @@ async def spend(clients, seconds: float) -> int:
                 await asyncio.sleep(0.01)
 
     await asyncio.gather(*(ask(client) for client in clients for _ in range(2)))
-    return admitted
+    return admitted, time.monotonic() - began
 
 
 async def test_one_connection_has_the_whole_quota_and_eight_have_it_once(fleet, admins):
@@ -174,10 +192,10 @@ async def test_one_connection_has_the_whole_quota_and_eight_have_it_once(fleet, 
     for connections in (1, 8):
         clients = [fleet.client("app") for _ in range(connections)]
         await asyncio.gather(*(client.crypto.Encrypt(ENCRYPT) for client in clients))
-        await asyncio.sleep(1.1)  # the buckets are those of processes, and fill by their clock
-        admitted = await spend(clients, 3.0)
-        allowed = ASYMMETRIC["burst"] + 3.0 * ASYMMETRIC["per_second"]
-        assert 0.9 * allowed <= admitted <= allowed * 1.02 + 2 * ASYMMETRIC["burst"] / 64 + 8
+        await asyncio.sleep(1.4)  # the buckets are those of processes, and fill by their clock
+        admitted, took_s = await spend(clients, 2.0)
+        least, most = (ASYMMETRIC["burst"] + ASYMMETRIC["per_second"] * seconds for seconds in (2.0, took_s))
+        assert 0.9 * least <= admitted <= most + fleet.workers * ASYMMETRIC["burst"] / 64
         for client in clients:
             await client.channel.close()
 
@@ -243,6 +261,14 @@ async def test_a_worker_that_comes_back_to_a_sealed_vault_stays_sealed(fleet, ad
     for client in (await fleet.reach_each("app")).values():
         await client.crypto.Encrypt(ENCRYPT)
         await client.channel.close()
+
+
+async def test_a_command_that_wants_the_log_is_refused_while_workers_run(fleet):
+    command = ["recover-admin", "--config", str(fleet.directory / "config.yaml"), "--admin", APP]
+    ended = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-m", "vaultd", *command], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert (ended.returncode, "AUDIT_DIRECTORY_IN_USE" in ended.stderr) == (1, True)
 
 
 async def test_all_chains_verify_beside_the_running_server(fleet):

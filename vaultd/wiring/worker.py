@@ -18,6 +18,7 @@ from vaultd.engine.shared_buckets import SharedCounts
 from vaultd.errors import VaultdError
 from vaultd.wiring.server import Server
 from vaultd.workers.channel import Channel
+from vaultd.workers.joined import Joined
 from vaultd.workers.siblings import Siblings, exposed, hidden
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Worker:
         self._hello: asyncio.Future[Body] = asyncio.get_running_loop().create_future()
         self._serving: asyncio.Future[Server] = asyncio.get_running_loop().create_future()
         self._siblings: Siblings | None = None
+        self._poll = Joined(self._follow)
 
     async def serve(self, control: socket.socket) -> None:
         """Serve until the supervisor says to stop, or is gone; then drain."""
@@ -65,7 +67,7 @@ class Worker:
         channel = await Channel.attach(control, self._handle, self._stop.set)
         hello = await self._hello
         self._siblings = siblings = Siblings(channel, hello)
-        # Read before the server is made, which looks at the counts as they are.
+        os.set_inheritable(hello["counts_fd"], False)
         counts = SharedCounts(mmap.mmap(hello["counts_fd"], 0), hello["counts_fd"])
         server = Server(
             settings_of(self._settings, self._index, hello),
@@ -92,7 +94,7 @@ class Worker:
         seal = server.engine.seal
         match kind:
             case "poll":
-                await self._poll(server)
+                await self._poll.run()
             case "seal":
                 await seal.seal_here()
             case "unseal":
@@ -113,19 +115,19 @@ class Worker:
                 return _health(server)
         return None
 
-    @staticmethod
-    async def _poll(server: Server) -> None:
+    async def _follow(self) -> None:
         try:
-            await server.follow()
+            await self._serving.result().follow()
         except VaultdError as error:  # the poll after it tries again
-            _log.warning("background_failed", reason=error.reason)
+            if not self._stop.is_set():  # else the store may be closed already
+                _log.warning("background_failed", reason=error.reason)
 
     @staticmethod
     async def _unseal(server: Server, body: Body) -> None:
         try:
             await server.engine.seal.unseal_with(hidden(body))
         except VaultdError as error:
-            server.unseal_failed(error)
+            await server.unseal_failed(error)
 
 
 def _health(server: Server) -> dict[str, Any]:
@@ -135,4 +137,5 @@ def _health(server: Server) -> dict[str, Any]:
 
 async def serve_worker(settings: Settings, index: int, control_fd: int) -> None:
     """Serve as one worker, with the supervisor at the other end of a descriptor that was inherited."""
+    os.set_inheritable(control_fd, False)
     await Worker(settings, index).serve(socket.socket(fileno=control_fd))

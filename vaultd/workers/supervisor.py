@@ -94,7 +94,7 @@ class Supervisor:
         self._accept_restore = accept_restore
         self._workers: dict[int, Worker] = {}
         self._keepers: dict[int, asyncio.Task[None]] = {}
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._roll = asyncio.Event()
         self._announced = False
@@ -109,7 +109,7 @@ class Supervisor:
         """Serve until a signal or a failure; returns whether it ended as it was asked to.  `beside` opens what else is served."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         loop.add_signal_handler(signal.SIGUSR2, self._roll.set)
         async with AsyncExitStack() as stack:
@@ -145,17 +145,19 @@ class Supervisor:
 
     async def _wait_for(self, holds: Callable[[], bool]) -> bool:
         """Wait until it holds; False when all is to end before that."""
+        while not self._stop.is_set():
+            if holds():
+                return True
+            await self._changed.wait()
+        return False
 
-        async def wait() -> None:
-            async with self._changed:
-                await self._changed.wait_for(lambda: holds() or self._stop.is_set())
+    def _tell_changed(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
-        await wait()
-        return not self._stop.is_set()
-
-    async def _tell_changed(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+    def _end(self) -> None:
+        self._stop.set()
+        self._tell_changed()
 
     def _serves(self, index: int) -> bool:
         worker = self._workers.get(index)
@@ -163,19 +165,19 @@ class Supervisor:
 
     def _fail(self) -> None:
         self._failed = True
-        self._stop.set()
+        self._end()
 
     def _reload(self) -> None:
         """SIGHUP: every worker reads its files again; a PIN that was refused may be tried again, once."""
         for turns in self._logins.values():
             turns.refused, turns.lacking = b"", None
         for worker in self._workers.values():
-            with suppress(ProcessLookupError):
-                worker.process.send_signal(signal.SIGHUP)
+            if worker.serving:  # one that starts reads them now, and is not ready for a signal
+                with suppress(ProcessLookupError):
+                    worker.process.send_signal(signal.SIGHUP)
 
     async def _end_all(self) -> None:
-        self._stop.set()
-        await self._tell_changed()
+        self._end()
         for worker in self._workers.values():
             with suppress(ProcessLookupError):
                 worker.process.terminate()
@@ -204,14 +206,13 @@ class Supervisor:
             self._release_logins(worker)
             if worker.channel is not None:
                 worker.channel.close()
-            await self._tell_changed()
+            self._tell_changed()
             if self._stop.is_set() or worker.replaced:
                 quick = 0
                 continue
             _log.error("worker_ended", worker=index, code=code)
             if not self._announced:
                 self._fail()
-                await self._tell_changed()
                 return
             quick = quick + 1 if time.monotonic() - worker.began_s < QUICK_S else 1
             if quick >= MAX_QUICK:
@@ -222,7 +223,6 @@ class Supervisor:
                 )
                 if not self._workers:
                     self._fail()
-                    await self._tell_changed()
                 return
             await self._pause(BACKOFF_S[min(quick, len(BACKOFF_S)) - 1])
 
@@ -306,7 +306,7 @@ class Supervisor:
             case "ready":
                 worker.serving, worker.chain_id = True, body["chain_id"]
                 self._audit_keys = body["audit_keys"]
-                await self._tell_changed()
+                self._tell_changed()
             case "committed":
                 for other in self._others(worker):
                     other.tell("poll")

@@ -133,10 +133,12 @@ class EnvelopeReader(io.RawIOBase):
 
     def _fill(self) -> None:
         piece = self._source.read(self._opener.wanted_bytes)
-        self._ended = not piece
         if piece:
             self._ready += self._opener.update(piece)
-        elif last := self._opener.finish():
+            return
+        last = self._opener.finish()
+        self._ended = True  # not before: whoever reads on after an error gets it again, and no end
+        if last:
             self._ready.append(last)
 
 

@@ -146,8 +146,8 @@ class SegmentSealer(_Segments):
             full, view = self._next(view)
             if full is None:
                 return
-            yield self._cipher.seal(self._number, full, last=False)
-            self._number += 1
+            number, self._number = self._number, self._number + 1  # never twice, even if nobody reads on
+            yield self._cipher.seal(number, full, last=False)
 
     def finish(self) -> Iterator[bytes]:
         """The end; read it to its end.  Without it the stream does not open."""

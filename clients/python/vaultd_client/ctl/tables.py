@@ -26,6 +26,21 @@ STATE_STYLES: Final = {
         "red",
     ),
 }
+HEADS: Final = {
+    "protection_level": "level",
+    "newest_version": "newest",
+    "next_rotation_time": "next rotation",
+    "create_time": "created",
+    "expire_time": "expires",
+    "update_time": "updated",
+    "destroy_time": "destroyed",
+    "revoke_time": "revoked",
+    "last_use_time": "last use",
+    "payload_bytes": "bytes",
+    "content_type": "type",
+    "current_version": "current",
+}
+"""What stands above a column where the field's name is longer than what is below it."""
 PAGE_FIELDS: Final = frozenset({"next_page_token"})
 
 
@@ -54,7 +69,7 @@ class Tables:
         kind: Any = listed.message_type
         columns = self._fields or COLUMNS.get(kind.name) or [one.name for one in kind.fields][:7]
         rows = [[self._at(one, path) for path in columns] for one in items]
-        print_rows([path.rpartition(".")[2].upper() for path in columns], rows)
+        print_rows([HEADS.get(name := path.rpartition(".")[2], name).upper() for path in columns], rows)
         rest = [row for row in self._rows(message, "", {listed.name, *PAGE_FIELDS}) if row[1]]
         if rest:
             click.echo()
@@ -184,7 +199,7 @@ def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if sys.stdout.isatty():
         table = _grid(show_header=True)
         for at, title in enumerate(head):
-            table.add_column(title, overflow="fold", no_wrap=at == 0 and len(head) < 4)
+            table.add_column(title, overflow="fold", no_wrap=at == 0)
         for row in rows:
             table.add_row(*(_styled(text) for text in row))
         _console().print(table)
