@@ -6,6 +6,7 @@ import asyncio
 import os
 import stat
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -79,6 +80,35 @@ async def test_what_fails_leaves_nothing_and_what_exists_stays(server, tmp_path)
 
     await asyncio.to_thread(blocking)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["opened", "plain", "sealed"]
+
+
+@pytest.mark.parametrize("size", [5, 3 * MIB])
+async def test_who_is_cancelled_gets_no_file_afterwards(server, tmp_path, size):
+    plain, sealed, opened = (tmp_path / name for name in ("plain", "sealed", "opened"))
+    plain.write_bytes(os.urandom(size))
+    loop = asyncio.get_running_loop()
+
+    async def cancel(write, source: Path, target: Path) -> None:
+        begun, goes_on = asyncio.Event(), threading.Event()
+
+        def progress(done: int) -> None:
+            loop.call_soon_threadsafe(begun.set)
+            goes_on.wait(10)
+
+        writing = asyncio.create_task(write(source, target, progress=progress))
+        await asyncio.wait_for(begun.wait(), 10)
+        writing.cancel()
+        await asyncio.sleep(0)
+        goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+
+    async with async_client(server) as client, AsyncEnvelopeAead(client, AEAD) as aead:
+        await cancel(aead.encrypt_file, plain, sealed)
+        assert list(tmp_path.iterdir()) == [plain]
+        await aead.encrypt_file(plain, sealed)
+        await cancel(aead.decrypt_file, sealed, opened)
+    assert sorted(tmp_path.iterdir()) == [plain, sealed]
 
 
 async def test_a_file_that_somebody_makes_meanwhile_is_not_replaced(tmp_path):

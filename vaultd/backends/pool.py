@@ -266,13 +266,14 @@ class WorkPool:
     def _do_run(self, ticket: _Ticket, start: int, stop: int) -> int:
         """Do calls of one class that were counted out together; returns the first that was not done."""
         calls, outcomes, lane = ticket.calls, ticket.outcomes, ticket.lane
+        in_front = self._in_front[lane]
         cost_class, index, began = calls[start].cost_class, start, self._clock()
         while index < stop:
-            if index > start and (self._is_due(lane) or self._is_over(ticket)):
+            if index > start and (any(in_front) or self._is_over(ticket)):
                 break
-            call = calls[index]
+            _, function, arguments = calls[index]
             try:
-                outcomes[index] = call.function(*call.arguments)
+                outcomes[index] = function(*arguments)
             except VaultdError as error:
                 outcomes[index] = error
             except BaseException as error:  # the thread outlives every call; the exception is that of the ticket

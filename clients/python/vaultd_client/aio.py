@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 import uuid
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from vaultd_client.aio_transport import AsyncTransport
@@ -67,11 +68,12 @@ class AsyncClient(ClientBase[AsyncTokenProvider], AsyncMethods):
             return
         self._closed = True
         if self._transport is not None and self._pid == os.getpid():
-            if self._follower is not None:
-                await self._follower.stop()
-            for lane in self._lanes.values():
-                await lane.close()
-            await self._transport.close()
+            async with AsyncExitStack() as ending:  # all of them, even when we are cancelled meanwhile
+                ending.push_async_callback(self._transport.close)
+                for lane in self._lanes.values():
+                    ending.push_async_callback(lane.close)
+                if self._follower is not None:
+                    ending.push_async_callback(self._follower.stop)
 
     def follow_changes(self) -> Changes:
         """What Watch tells of keys and secrets, for caches: one stream in the background, from the first call of this on until

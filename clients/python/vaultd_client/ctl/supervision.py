@@ -9,7 +9,7 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
-from vaultd_client.errors import VaultdError
+from vaultd_client.ctl.following import TROUBLE
 from vaultd_client.injection import InjectionRefused
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Supervised:
     def __init__(
         self, command: Sequence[str], environment: Callable[[], Variables], following: Following, grace_s: float
     ) -> None:
-        """environment: the variables of now; raises VaultdError or InjectionRefused.  grace_s: from SIGTERM to SIGKILL."""
+        """environment: the variables of now; raises TROUBLE or InjectionRefused.  grace_s: from SIGTERM to SIGKILL."""
         self._command = list(command)
         self._environment = environment
         self._following = following
@@ -76,11 +76,21 @@ class Supervised:
         self._missed: list[int] = []
 
     def run(self, first: Variables) -> int:
-        """Run it to its end; returns its exit code, or 128 and the signal that ended it.  Raises OSError, VaultdError."""
+        """Run it to its end; returns its exit code, or 128 and the signal that ended it.  Whatever is raised, nothing runs then.
+
+        Raises OSError, VaultdError, ConfigurationError.
+        """
         self._following.start(lambda: self._news.put(LOOK))
         for each in (*PASSED_ON, *OF_TERMINALS):
             signal.signal(each, lambda number, _frame: self._pass_on(number))
         self._news.put(LOOK)  # `first` was read before the watch began
+        try:
+            return self._run(first)
+        finally:
+            if self._running is not None:
+                self._running.end(self._grace_s)
+
+    def _run(self, first: Variables) -> int:
         current, running = first, self._start(first)
         while True:
             news = self._news.get()
@@ -90,7 +100,7 @@ class Supervised:
                 continue  # the end of one that was replaced
             try:
                 wanted = self._environment()
-            except (VaultdError, InjectionRefused) as error:
+            except (*TROUBLE, InjectionRefused) as error:
                 self._following.problem(error)
                 continue
             if wanted != current:
