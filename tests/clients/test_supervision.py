@@ -125,3 +125,33 @@ def test_a_fault_leaves_no_command_behind(supervise):
         supervise(ENDLESS, look, Told())
     with pytest.raises(ProcessLookupError):
         os.kill(pids[0], 0)
+
+
+def test_a_command_that_ended_while_its_variables_were_asked_for_is_not_run_again(supervise, tmp_path):
+    def look(said: str, supervised: Supervised) -> dict[str, str]:
+        running = supervised._running
+        assert running is not None
+        assert running._ended.wait(30)
+        return {**os.environ, "FIFO": "/dev/null", "ROUND": said}
+
+    assert supervise(f"echo $ROUND >> {tmp_path}/ran; echo 2 > $FIFO; exit 3", look, Told()) == 3
+    assert (tmp_path / "ran").read_text() == "1\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_end_that_comes_while_the_next_command_is_made_room_for_ends_both(supervise, tmp_path, number):
+    def look(_: str, __: Supervised) -> dict[str, str]:
+        return {**os.environ, "FIFO": "/dev/null"}
+
+    traps = f"trap '' INT; trap 'kill -{number} $PPID; exit 9' TERM"
+    script = f"echo ran >> {tmp_path}/ran; {traps}; test -p $FIFO || exit 5; {ENDLESS}"
+    assert supervise(script, look, Told()) == 9
+    assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+def test_another_signal_that_comes_meanwhile_is_for_one_of_them_and_ends_nothing(supervise):
+    def look(_: str, __: Supervised) -> dict[str, str]:
+        return {**os.environ, "FIFO": "/dev/null"}
+
+    script = f"trap '' HUP; trap 'kill -HUP $PPID; exit 9' TERM; test -p $FIFO || exit 5; {ENDLESS}"
+    assert supervise(script, look, Told()) == 5
