@@ -395,7 +395,10 @@ class Server:
         _log.error("unseal_failed", reason=error.reason, text=error.text)
         self._audit.event("unseal_failed", reason=error.reason)
         if self._siblings is not None and error.reason == "STORE_ROLLED_BACK":
-            await self._siblings.seal()
+            try:
+                await self._siblings.seal()
+            except Unavailable as unknown:
+                _log.error("seal_incomplete", reason=unknown.reason, text=unknown.text)
 
     async def _retry_unseal(self) -> None:
         """A root key that was out of reach at the start may be back: nobody has to come and unseal."""

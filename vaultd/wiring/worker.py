@@ -119,7 +119,8 @@ class Worker:
         try:
             await self._serving.result().follow()
         except VaultdError as error:  # the poll after it tries again
-            _log.warning("background_failed", reason=error.reason)
+            if not self._stop.is_set():  # else the store may be closed already
+                _log.warning("background_failed", reason=error.reason)
 
     @staticmethod
     async def _unseal(server: Server, body: Body) -> None:
