@@ -160,6 +160,9 @@ async def test_ciphertexts_move_to_the_newest_version_in_their_order(server, tmp
     source.write_text("".join(f"{one}\tYWFk\n" for one in sealed) + "AAAA\n")
     done = await ctl(server, "crypto", "reencrypt-all", "moving", source, "--out", out)
     moved = out.read_text().splitlines()
+    again = await ctl(server, "crypto", "reencrypt-all", "moving", data=out.read_bytes())
+    assert again.stdout_bytes == out.read_bytes()
+    assert "0 moved, 3 on the newest version already, 1 failed" in again.stderr
     assert done.exit_code == 1
     assert "3 moved, 0 on the newest version already, 1 failed" in done.stderr
     assert f"{source}:4: " in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import sys
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
@@ -49,7 +50,7 @@ def reencrypt_all(session: Session, key: str, file: str, destination: str | None
     """
     with ExitStack() as stack:
         # What is no ASCII is no base64 either, and is told as that.
-        lines = stack.enter_context(click.open_file(file, encoding="ascii", errors="surrogateescape"))
+        lines = iter(stack.enter_context(click.open_file(file, encoding="ascii", errors="surrogateescape")))
         size = os.path.getsize(file) if file != "-" else None
         target = stack.enter_context(_opened(out))
         first = next(lines, None)
@@ -81,7 +82,7 @@ def reencrypt_all(session: Session, key: str, file: str, destination: str | None
 @contextmanager
 def _opened(out: Path | None) -> Iterator[BinaryIO]:
     if out is None:
-        yield click.get_binary_stream("stdout")
+        yield sys.stdout.buffer
         return
     try:
         with new_file(out, overwrite=False) as target:
