@@ -145,10 +145,12 @@ class EnvelopeReader(io.RawIOBase):
 
     def _fill(self) -> None:
         piece = self._source.read(self._opener.wanted_bytes)
-        self._ended = not piece
         if piece:
             self._ready += self._opener.update(piece)
-        elif last := self._opener.finish():
+            return
+        last = self._opener.finish()  # raises again at each read when there is no end
+        self._ended = True
+        if last:
             self._ready.append(last)
 
 
