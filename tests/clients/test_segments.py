@@ -18,7 +18,7 @@ from tink.proto import aes_gcm_hkdf_streaming_pb2, common_pb2, tink_pb2
 from vaultd_client import DecryptionFailed
 from vaultd_client.data_keys import DataKey, Forgotten
 from vaultd_client.envelope_format import MAGIC, EnvelopeHeader, HeaderReader
-from vaultd_client.envelope_io import EnvelopeFile, EnvelopeReader, EnvelopeWriter
+from vaultd_client.envelope_io import EnvelopeFile, EnvelopeReader, EnvelopeWriter, write_all
 from vaultd_client.segments import (
     HEADER_BYTES,
     MAX_SEGMENTS,
@@ -184,6 +184,14 @@ def test_no_number_is_used_twice_by_who_does_not_read_on():
     for more in (sealer.finish, lambda: sealer.update(b"")):  # it would open without what was not read
         with pytest.raises(ValueError, match="not all of it"):
             list(more())
+
+
+def test_a_file_that_does_not_block_and_takes_nothing_is_an_error():
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with open(reading, "rb"), open(writing, "wb", buffering=0) as sink, pytest.raises(BlockingIOError) as raised:
+        write_all(sink, bytes(1 << 22))
+    assert 0 < raised.value.characters_written < 1 << 22
 
 
 class Full(io.BytesIO):
