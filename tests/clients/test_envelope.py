@@ -302,6 +302,11 @@ async def test_ranges_are_read_without_the_rest(server, key):
             source.taken = 0
             assert file.read(1) == plaintext[MIB : MIB + 1]
             assert 0 < source.taken <= MIB
+            behind = io.BytesIO(b"of another kind" + sealed)
+            behind.seek(-len(sealed), os.SEEK_END)
+            file = aead.open_file(behind)
+            file.seek(3 * MIB)
+            assert file.read(10) == plaintext[3 * MIB :][:10]
             for harmed in (sealed[:-1], sealed[: -MIB - 20], sealed + b"x", sealed[: 2 * MIB]):
                 with pytest.raises(DecryptionFailed):
                     aead.open_file(io.BytesIO(harmed))
