@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def write_all(sink: BinaryIO, data: bytes) -> None:
-    """Write to a file that may take less than it is given.  Raises BlockingIOError when it does not block, and takes nothing now."""
+    """Write to a file that may take less than it is given.  Raises BlockingIOError when it takes nothing now."""
     view = memoryview(data)
     while view:
         taken = sink.write(view)
