@@ -58,11 +58,7 @@ class Outcome:
 def judge(figures: Iterable[Figure], absent: Mapping[str, str], missing: Mapping[str, str]) -> list[Outcome]:
     """Every aim.  absent: why a figure is not there, by its key or its part; missing: why a server is not."""
     by_key = {figure.key: figure for figure in figures}
-    return [_judge(aim, by_key.get(aim.figure), _why(aim, absent, missing)) for aim in AIMS]
-
-
-def _why(aim: Aim, absent: Mapping[str, str], missing: Mapping[str, str]) -> str:
-    return absent.get(aim.figure) or absent.get(aim.part) or _lacks(aim, missing)
+    return [_judge(aim, by_key.get(aim.figure), absent, missing) for aim in AIMS]
 
 
 def _lacks(aim: Aim, missing: Mapping[str, str]) -> str:
@@ -71,12 +67,14 @@ def _lacks(aim: Aim, missing: Mapping[str, str]) -> str:
     return next((why for name, why in missing.items() if name in about and about[name] in aim.figure), "")
 
 
-def _judge(aim: Aim, figure: Figure | None, why: str) -> Outcome:
-    if figure is None:
-        return Outcome(aim, "not measured", None, why)
-    got = figure.spread.median
-    met = got <= aim.limit if figure.better == "lower" else got >= aim.limit
-    return Outcome(aim, "met" if met else "missed", figure)
+def _judge(aim: Aim, figure: Figure | None, absent: Mapping[str, str], missing: Mapping[str, str]) -> Outcome:
+    if figure is not None:
+        got = figure.spread.median
+        met = got <= aim.limit if figure.better == "lower" else got >= aim.limit
+        return Outcome(aim, "met" if met else "missed", figure)
+    if aim.figure in absent:  # measured, and refused: there is no figure because the server did not do it
+        return Outcome(aim, "missed", None, absent[aim.figure])
+    return Outcome(aim, "not measured", None, absent.get(aim.part) or _lacks(aim, missing))
 
 
 _HALF: Final = "p99 / p50 at half of saturation on"

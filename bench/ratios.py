@@ -27,7 +27,7 @@ def store_ratios(run: Run, parts: Sequence[str], file: Path) -> None:
 
 
 def check_ratios(run: Run, parts: Sequence[str], file: Path, repeats: int, say: Callable[[str], None]) -> bool:
-    """Whether none is worse.  What looks worse is measured again before it counts."""
+    """Whether none is worse, and every part could be measured.  What looks worse is measured again before it counts."""
     if not file.exists():
         raise UnknownRatios(f"{file} is not there: python -m bench check --update")
     stored = baseline.read(file)
@@ -41,7 +41,9 @@ def check_ratios(run: Run, parts: Sequence[str], file: Path, repeats: int, say: 
         keys = {each.key for each in worse}
         parts = [part for part in parts if keys & {figure.key for figure in _figures(run, part)}]
         say(f"again, to be sure: {', '.join(sorted(keys))}")
-    return _tell(compare(stored, attempts), stored, say)
+    for part, why in run.failures.items():
+        say(f"FAILED {part} could not be measured: {why}")
+    return _tell(compare(stored, attempts), stored, say) and not run.failures
 
 
 def _figures(run: Run, part: str) -> list[Figure]:

@@ -63,6 +63,7 @@ class Run:
             began = time.monotonic()
             try:
                 self.findings[name] = PARTS[name](self._stand, self._pace)
+                self.failures.pop(name, None)
             except (*UNAVAILABLE, OpensslFailed, ValueError) as error:
                 self.failures[name] = str(error)
                 self.findings.pop(name, None)  # of an earlier attempt

@@ -35,8 +35,7 @@ class Bar:
 def plot(title: str, x_title: str, y_title: str, lines: Sequence[Line]) -> str:
     """Both axes are logarithmic.  Points that are not above zero cannot be shown and are left out."""
     shown = [Line(line.name, tuple(at for at in line.points if at[0] > 0 and at[1] > 0)) for line in lines]
-    shown = [line for line in shown if line.points]
-    if not shown:
+    if not any(line.points for line in shown):
         return _frame(title, [_text(WIDTH / 2, HEIGHT / 2, "nothing was measured", "middle")])
     xs, ys = ([point[axis] for line in shown for point in line.points] for axis in (0, 1))
     x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))

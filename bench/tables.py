@@ -54,7 +54,14 @@ def aims_to_markdown(aims: Iterable[Mapping[str, Any]]) -> str:
 def aim_cells(aim: Mapping[str, Any]) -> list[str]:
     """As in AIM_HEADER."""
     if aim["got"] is None:
-        return [aim["text"], f"{aim['limit']:g}", "-", "-", f"not measured: {last_line(aim['why'])}", aim["command"]]
+        return [
+            aim["text"],
+            f"{aim['limit']:g}",
+            "-",
+            "-",
+            f"{aim['verdict']}: {last_line(aim['why'])}",
+            aim["command"],
+        ]
     sign, unit = ("<=" if aim["better"] == "lower" else ">="), f" {aim['unit']}"
     verdict = f"{aim['verdict']}, estimated" if aim["estimated"] else aim["verdict"]
     within = f"{_number(aim['low'])} to {_number(aim['high'])}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from bench.cases import Case, encrypt_with, sign_with
@@ -44,9 +45,7 @@ def measure_batches(stand: Stand, pace: Pace) -> Findings:
     """Encryption, 64 bytes an item."""
     aes, xaes, beside = batch("aes", ITEMS), batch("xaes", ITEMS), batch("aes", BAO_ITEMS)
     makers: list[Callable[[], Loaded]] = [
-        lambda host=host, case=case: contender(stand, host, case)  # type: ignore[misc]  # defaults bind them
-        for host in ON
-        for case in (aes, xaes, beside)
+        partial(contender, stand, host, case) for host in ON for case in (aes, xaes, beside)
     ]
 
     def openbao() -> Loaded:
@@ -57,7 +56,7 @@ def measure_batches(stand: Stand, pace: Pace) -> Findings:
         rig = stand.host(host)
         return served(rig, rig.echo, f"echo on {ON[host]}", ECHO_REQUEST, FEW)
 
-    echoes: list[Callable[[], Loaded]] = [lambda host=host: echo(host) for host in ON]  # type: ignore[misc]  # the same
+    echoes = [partial(echo, host) for host in ON]
     findings = Findings()
     measured = take_turns(available([*makers, *echoes, openbao]), pace.batches)
     findings.add_rows("Batches of encryptions, 64 bytes an item; 2 in flight", measured)
@@ -94,10 +93,7 @@ def measure_signing(stand: Stand, pace: Pace) -> Findings:
     findings = Findings()
     for key, (name, algorithm) in SIGNERS.items():
         case, floor = batch(key, SIGNED, "Sign"), f"openssl speed {algorithm} on all cores"
-        makers: list[Callable[[], Loaded]] = [
-            lambda host=host, case=case: contender(stand, host, case, Pressure(4))  # type: ignore[misc]  # the same
-            for host in ON
-        ]
+        makers: list[Callable[[], Loaded]] = [partial(contender, stand, host, case, Pressure(4)) for host in ON]
         measured = take_turns([*available(makers), Speed(floor, algorithm, cores())], pace.signatures)
         findings.add_rows("Signatures in batches; 4 in flight", measured)
         findings.compare(

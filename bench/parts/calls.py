@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from bench.cases import encrypt_with, key_name, sign_with
@@ -103,8 +104,4 @@ def measure_signatures(stand: Stand, pace: Pace) -> Findings:
 
 
 def _for_each_host(*makers: Callable[[str], Loaded]) -> list[Callable[[], Loaded]]:
-    return [
-        lambda host=host, make=make: make(host)  # type: ignore[misc]  # defaults bind them
-        for host in ON
-        for make in makers
-    ]
+    return [partial(make, host) for host in ON for make in makers]

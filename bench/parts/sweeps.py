@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from bench.clients import Pressure
+from bench.clients import LoadFailed, Pressure
 from bench.contenders import Loaded, summarize
 from bench.figures import Curve, Findings, Point
 from bench.parts.batches import batch
@@ -12,11 +12,12 @@ from bench.parts.calls import ENCRYPT, ON
 from bench.stand import Stand, available, peer, served
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from bench.pace import Pace
     from bench.peers import Kes, OpenBao
 
+T = TypeVar("T", int, float)
 SHARES: Final = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)
 """Of what a contender can do in a closed loop."""
 CALLERS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -41,17 +42,38 @@ def _unary(stand: Stand) -> list[Callable[[Pressure], Loaded]]:
     )
 
 
+def _curve(title: str, ats: Sequence[T], make: Callable[[T], Loaded], seconds: float, findings: Findings) -> None:
+    """A point at each place, until calls fail: a server that refuses some has no latency to speak of there."""
+    points: list[Point] = []
+    name = ""
+    for at in ats:
+        contender = make(at)
+        name = contender.name
+        try:
+            points.append(Point(at, summarize(name, [contender.run(seconds)])))
+        except LoadFailed as error:
+            findings.notes.append(f"{title}: {name} at {at:,.0f}: {error.args[0].splitlines()[0]}")
+            break
+    if points:
+        findings.curves.setdefault(title, []).append(Curve(name, tuple(points)))
+
+
+def _at_rate(make: Callable[[Pressure], Loaded]) -> Callable[[float], Loaded]:
+    return lambda rate: make(Pressure(rate=rate))
+
+
+def _in_flight(make: Callable[[Pressure], Loaded]) -> Callable[[int], Loaded]:
+    return lambda callers: make(Pressure(callers))
+
+
 def sweep_load(stand: Stand, pace: Pace) -> Findings:
     """Open loops at shares of each server's saturation."""
     findings = Findings()
     for make in _unary(stand):
         make(SATURATING).run(pace.sweep_s / 2)
-        most = make(SATURATING).run(pace.sweep_s)
-        points = []
-        for share in SHARES:
-            contender = make(Pressure(rate=most.items_per_s * share))
-            points.append(Point(most.items_per_s * share, summarize(contender.name, [contender.run(pace.sweep_s)])))
-        findings.curves.setdefault("latency against load", []).append(Curve(contender.name, tuple(points)))
+        most = make(SATURATING).run(pace.sweep_s).items_per_s
+        rates = [most * share for share in SHARES]
+        _curve("latency against load", rates, _at_rate(make), pace.sweep_s, findings)
     return findings
 
 
@@ -60,11 +82,7 @@ def sweep_callers(stand: Stand, pace: Pace) -> Findings:
     findings = Findings()
     for make in _unary(stand):
         make(Pressure()).run(pace.sweep_s / 2)
-        points = []
-        for callers in CALLERS:
-            contender = make(Pressure(callers))
-            points.append(Point(callers, summarize(contender.name, [contender.run(pace.sweep_s / 2)])))
-        findings.curves.setdefault("calls in flight", []).append(Curve(contender.name, tuple(points)))
+        _curve("calls in flight", CALLERS, _in_flight(make), pace.sweep_s / 2, findings)
     return findings
 
 
@@ -95,10 +113,6 @@ def sweep_sizes(stand: Stand, pace: Pace) -> Findings:
             lambda: (openbao(), BAO_SIZES),
         ]
     ):
-        points = []
-        for items in sizes:
-            contender = make(items)
-            contender.run(pace.sweep_s / 3)
-            points.append(Point(items, summarize(contender.name, [contender.run(pace.sweep_s)])))
-        findings.curves.setdefault("size of a batch", []).append(Curve(contender.name, tuple(points)))
+        make(sizes[0]).run(pace.sweep_s / 2)
+        _curve("size of a batch", sizes, make, pace.sweep_s, findings)
     return findings

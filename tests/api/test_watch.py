@@ -472,6 +472,7 @@ async def test_sealing_ends_a_watch_and_a_stop_ends_it_with_its_token(tmp_path):
     assert len(records) == 1
 
 
+@pytest.mark.grpc_host("Envoy lets the streams of a connection that has reached its age go on")
 async def test_the_end_of_a_connection_is_survived_with_the_token(tmp_path, monkeypatch):
     aged = {"grpc.max_connection_age_ms": 300, "grpc.max_connection_age_grace_ms": 100}
     monkeypatch.setattr(grpcio, "OPTIONS", tuple((name, aged.get(name, value)) for name, value in grpcio.OPTIONS))

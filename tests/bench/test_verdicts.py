@@ -38,7 +38,11 @@ def test_an_aim_without_a_figure_is_not_met_and_says_what_is_missing():
     found = outcome_of(FASTER, missing={"KES": "no KES", "vaultd --host envoy": "no envoy"})
     assert (found.verdict, found.why) == ("not measured", "no envoy")
     assert outcome_of(FASTER, absent={"encrypt": "calls failed"}).why == "calls failed"
-    assert outcome_of(FASTER, absent={FASTER: "refused", "encrypt": "no"}).why == "refused"
+
+
+def test_an_aim_whose_calls_were_refused_is_missed():
+    found = outcome_of(FASTER, absent={FASTER: "refused", "encrypt": "no"})
+    assert (found.verdict, found.why) == ("missed", "refused")
 
 
 def test_every_aim_names_a_part_that_there_is_and_figures_are_named_once():
@@ -77,6 +81,7 @@ class Scripted:
         self.attempts = list(attempts)
         self.measured: list[tuple[str, ...]] = []
         self.findings = {}
+        self.failures = {}
 
     def measure(self, parts) -> None:
         from bench.figures import Findings
@@ -107,6 +112,14 @@ def test_what_looks_worse_is_measured_again_and_alone_before_it_fails(stored):
     assert not check_ratios(run, CHECKED, stored, 2, said.append)
     assert "WORSE  shaky: 1 -> 1.3, +30%, median of 3" in said
     assert said[-1] == "1 of 2 ratios are more than 15% worse than stored"
+
+
+def test_a_part_that_fails_fails_the_check(stored):
+    said = []
+    run = Scripted(1.0)
+    run.failures["sdk"] = "calls failed"
+    assert not check_ratios(run, CHECKED, stored, 2, said.append)
+    assert "FAILED sdk could not be measured: calls failed" in said
 
 
 def test_a_check_without_any_stored_ratio_is_no_success(tmp_path, stored):

@@ -270,6 +270,8 @@ async def test_a_writer_that_is_left_by_an_exception_leaves_nothing_that_opens(s
             reader, out = aead.open_reader(io.BytesIO(sink.getvalue())), io.BytesIO()
             with pytest.raises(DecryptionFailed):
                 shutil.copyfileobj(reader, out)
+            with pytest.raises(DecryptionFailed):
+                reader.read(1)
             assert 0 < len(out.getvalue()) <= MIB
             with pytest.raises(DecryptionFailed):
                 aead.open_file(io.BytesIO(sink.getvalue()))

@@ -143,26 +143,30 @@ async def test_without_watch_the_vault_is_asked_after_a_moment(server, secret):
             changes._heard = at + (0 if stem == "app" else 11)
             await cache.get(secret)
             assert accesses(audit) == 1
+            assert audit.methods().count("GetSecret") == 0  # asked before, and for `ttl_s`
 
 
-async def test_a_version_is_not_given_after_its_end(server, admin, cache, monkeypatch):
+async def test_a_version_is_not_given_after_its_end(server, admin):
     end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=500)
     secret = (await admin.create_secret(VAULT, f"cached-{next(NAMES)}", payload=b"brief", expire_time=end)).name
-    value = await cache.get(secret)
-    assert value.expire_time == pytest.approx(end.timestamp())
-    audit = Audit(server)
-    monkeypatch.setattr("vaultd_client.secret_cache.time.time", lambda: end.timestamp() - 1)
-    await cache.get(secret)
-    assert accesses(audit) == 0
-    monkeypatch.setattr("vaultd_client.secret_cache.time.time", end.timestamp)
-    await cache.get(secret)  # the vault, whose clock it is by, is asked
-    await cache.get(secret)
-    assert accesses(audit) == 2
+    async with async_client(server) as client, AsyncSecretCache(client) as cache:  # not told of what was before it
+        await live(client)
+        value = await cache.get(secret)
+        assert value.expire_time == pytest.approx(end.timestamp())
+        audit = Audit(server)
+        cache._secrets._wall_clock = lambda: end.timestamp() - 1
+        await cache.get(secret)
+        assert accesses(audit) == 0
+        cache._secrets._wall_clock = end.timestamp
+        await cache.get(secret)  # the vault, whose clock it is by, is asked
+        await cache.get(secret)
+        assert accesses(audit) == 2
 
 
-async def test_entries_are_bounded(server, admin, app):
+async def test_entries_are_bounded(server, admin):
     secrets = [(await admin.create_secret(VAULT, f"cached-{next(NAMES)}", payload=b"m")).name for _ in range(3)]
-    async with AsyncSecretCache(app, max_entries=2) as cache:
+    async with async_client(server) as client, AsyncSecretCache(client, max_entries=2) as cache:
+        await live(client)
         audit = Audit(server)
         for at in (0, 1, 0, 2, 0, 1):
             await cache.get(secrets[at])

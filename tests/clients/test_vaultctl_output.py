@@ -54,7 +54,7 @@ async def test_a_resource_is_a_list_of_its_fields_for_people(server):
 async def test_json_has_every_field_by_the_name_of_the_protos(server):
     key = json.loads((await ok(server, "keys", "get", "orders", "--output", "json")).stdout)
     assert (key["purpose"], key["exportable"], key["newest_version"]) == ("KEY_PURPOSE_ENCRYPT_DECRYPT", False, 1)
-    said = yaml.safe_load((await ok(server, "--output", "yaml", "keys", "get", "orders")).stdout)
+    said = yaml.safe_load((await ok(server, "-o", "yaml", "keys", "get", "orders")).stdout)
     assert said == key
 
 
@@ -212,6 +212,8 @@ async def test_any_rpc_is_called_with_json(server, tmp_path):
         (("crypto", "decrypt", "orders", "--ciphertext-hex", "xyz"), "admin", 2, "not hexadecimal"),
         (("keys", "purge", "orders"), "admin", 2, "say --yes"),
         (("keys", "list", "--output", "raw"), "admin", 2, "no bytes"),
+        (("key", "list"), "admin", 2, "Did you mean keys?"),
+        (("keys", "rotat", "orders"), "admin", 2, "Did you mean rotate?"),
     ],
 )
 async def test_each_kind_of_failure_has_its_exit_code(server, arguments, identity, exit_code, told):
@@ -236,18 +238,34 @@ async def test_a_refusal_is_json_for_who_wants_json(server):
 
 async def test_a_request_that_needs_approval_is_told_how_to_be_made_again(tmp_path):
     rules = tmp_path / "rules.yaml"
-    rule = {"id": "purge", "methods": ["DeleteKey"], "resource": "/", "approvers": [APP], "required": 1}
+    methods = ["DeleteKey", "PurgeKey", "SetPolicy"]
+    rule = {"id": "all", "methods": methods, "resource": "/", "approvers": [APP], "required": 1}
     rules.write_text(yaml.safe_dump({"rules": [rule]}))
+
+    async def approved(*arguments: Any) -> str:
+        """Ask, have it approved, and return what the refusal says to add."""
+        asked = await ctl(server, *arguments)
+        assert asked.exit_code == 5, asked.stderr
+        (hint,) = (line for line in asked.stderr.splitlines() if line.startswith("  next: "))
+        await ok(server, "approvals", "approve", hint.split()[2], identity="app")
+        return hint.split("with ")[1]
+
     async with running_server(tmp_path / "server") as server:
         await ok(server, "keys", "create", "k", "--purpose", "sign")
         await ok(server, "approvals", "rules", "set", rules, "--yes")
-        asked = await ctl(server, "keys", "delete", "k", "--yes")
-        assert asked.exit_code == 5, asked.stderr
-        (hint,) = (line for line in asked.stderr.splitlines() if line.startswith("  next: "))
-        name = hint.split()[2]
-        await ok(server, "approvals", "approve", name, identity="app")
-        await ok(server, "keys", "delete", "k", "--yes", *hint.split("with ")[1].split())
+        delete = ("keys", "delete", "k", "--yes")
+        await ok(server, *delete, *(await approved(*delete)).split())
         assert "DELETED" in (await ok(server, "keys", "get", "k")).stdout
+        policy = tmp_path / "policy.yaml"
+        policy.write_text((await ok(server, "policy", "get")).stdout + "groups: [{name: new, members: []}]\n")
+        apply = ("policy", "apply", policy, "--yes")
+        await ok(server, *apply, *(await approved(*apply)).split())
+        assert "new" in (await ok(server, "policy", "get")).stdout
+        purge = {"name": "vaults/default/keys/k"}
+        request_id = (await approved("call", "PurgeKey", "--yes", "--json", json.dumps(purge))).split('"')[3]
+        again = json.dumps({**purge, "request_id": request_id})
+        await ok(server, "call", "PurgeKey", "--yes", "--json", again)
+        assert (await ctl(server, "keys", "get", "k")).exit_code == 3
 
 
 # -- profiles ---------------------------------------------------------------------------------------------------------------

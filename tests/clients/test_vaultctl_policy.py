@@ -1,4 +1,4 @@
-"""`vaultctl policy`, as a process, against a real server."""
+"""`vaultctl policy`, against a real server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from commandline import vaultctl
+from commandline import run_here as vaultctl
 from harness import ADMIN, APP, running_server
 from vaultd.engine.policy import Policy
 from vaultd_client.policy_files import dump_policy, read_policy, read_tests
@@ -31,12 +31,19 @@ POLICY: dict[str, list[dict[str, Any]]] = {
 }
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def server(tmp_path):
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory):
     seed = {**POLICY, "bindings": POLICY["bindings"][:-1]}
-    async with running_server(tmp_path / "server", policy=seed) as running:
+    async with running_server(tmp_path_factory.mktemp("policy"), policy=seed) as running:
         running.add_identity("owner", uri=OWNER)
         yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def server(running, tmp_path):
+    policy = read_policy(Path(write(tmp_path / "seed.yaml", POLICY)))
+    await running.admin.admin.SetPolicy(policy_pb2.SetPolicyRequest(resource="/", policy=policy))
+    return running
 
 
 def write(path: Path, document: Any) -> str:

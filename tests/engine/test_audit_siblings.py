@@ -8,14 +8,20 @@ from contextlib import asynccontextmanager
 
 import orjson
 
-from harness import running_server
+from harness import make_settings, running_server
 from vaultd.audit.verify import verify_chains
+from vaultd.engine.ledger import Intent
 from vaultd.engine.seal import SealState
+from vaultd.wiring import Server
 
 
 @asynccontextmanager
-async def worker(directory, index, **audit):
+async def worker(directory, index, *, accept_restore=False, **audit):
     values = {"directory": directory / f"audit/worker-{index}", "checkpoint_interval_s": 3_600, **audit}
+    if accept_restore:
+        async with Server(make_settings(directory, audit=values), accept_restore=True).running() as server:
+            yield server
+        return
     async with running_server(directory, audit=values) as server:
         yield server.server
 
@@ -51,6 +57,31 @@ async def test_a_vault_stays_sealed_while_a_chain_is_gone_and_opens_when_it_is_b
     shutil.move(tmp_path / "away", tmp_path / "audit/worker-1")
     async with worker(tmp_path, 0) as zero:
         assert zero.engine.seal.state is SealState.UNSEALED
+
+
+async def test_a_store_that_was_put_back_is_found_by_the_log_that_saw_nothing_of_it(tmp_path):
+    async with worker(tmp_path, 0) as zero, worker(tmp_path, 1) as one:
+        await settled(zero, one)
+    kept = {path: path.read_bytes() for path in tmp_path.glob("vault.db*")}
+    async with worker(tmp_path, 0) as zero:
+        for number in range(5):
+            await zero.engine.vaults.create(Intent("p", "m"), f"v{number}", "", {})
+    for path in tmp_path.glob("vault.db*"):
+        path.unlink()
+    for path, content in kept.items():
+        path.write_bytes(content)
+        path.chmod(0o600)
+    async with worker(tmp_path, 1) as one:
+        assert one.engine.seal.state is SealState.SEALED
+        failed = next(record for record in reversed(records(one)) if record.get("event") == "unseal_failed")
+        assert failed["reason"] == "STORE_ROLLED_BACK"
+    for index in (1, 0):
+        async with worker(tmp_path, index, accept_restore=True) as accepting:
+            assert accepting.engine.seal.state is SealState.UNSEALED
+            assert any(record.get("event") == "restore_accepted" for record in records(accepting))
+    for index in (0, 1, 2):  # and a new one, which was not there
+        async with worker(tmp_path, index) as again:
+            assert again.engine.seal.state is SealState.UNSEALED
 
 
 async def test_a_chain_that_goes_while_another_is_written_is_an_alarm_once(tmp_path):

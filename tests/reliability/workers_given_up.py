@@ -1,4 +1,5 @@
-"""A worker that crashes again and again is given up; the others serve, and it comes back when what was wrong is mended.
+"""A worker that crashes again and again is given up; the others serve, and it comes back when what was wrong is mended.  A
+supervisor that stands still holds up no call, and Seal does not say that it was done.
 
 python -m pytest tests/reliability/workers_given_up.py
 """
@@ -7,10 +8,15 @@ from __future__ import annotations
 
 import signal
 
+import grpc
 import pytest
 
-from network.process import LIMITS, eventually
+from harness import reason_of
+from network.process import LIMITS, create_key, eventually
+from vaultd_client.v1 import admin_pb2, crypto_pb2
 from workers.fleet import Fleet, receipt_of
+
+ENCRYPT_IT = crypto_pb2.EncryptRequest(name="vaults/default/keys/k", plaintext=b"x")
 
 
 @pytest.fixture
@@ -41,3 +47,25 @@ async def test_a_worker_that_cannot_start_is_given_up_and_comes_back(fleet):
         await client.channel.close()
     code, said = await fleet.verify()
     assert code == 0, said
+
+
+async def test_calls_go_on_without_the_supervisor_and_seal_does_not_say_that_all_are_sealed(fleet):
+    await fleet.prepare()
+    apps, admins = await fleet.reach_each("app"), await fleet.reach_each("admin")
+    fleet.popen.send_signal(signal.SIGSTOP)
+    for app in apps.values():
+        await receipt_of(app)
+    await create_key(admins[0], "meanwhile")
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await admins[0].admin.Seal(admin_pb2.SealRequest())
+    assert reason_of(error.value) == "SEAL_INCOMPLETE"
+    fleet.popen.send_signal(signal.SIGCONT)
+
+    async def both_sealed() -> bool:
+        codes = [await app.crypto.Encrypt(ENCRYPT_IT).code() for app in apps.values()]
+        return codes == [grpc.StatusCode.UNAVAILABLE] * 2
+
+    for _ in range(200):
+        if await both_sealed():
+            break
+    assert await both_sealed()

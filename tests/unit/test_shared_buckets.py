@@ -173,6 +173,28 @@ def test_four_processes_on_one_clock_share_one_quota():
     assert 900 <= admitted <= 1_000 + 1_000 * took + 4 * 15
 
 
+def test_a_process_that_stands_still_with_the_lock_holds_nobody_up():
+    with table() as counts:
+        bucket = counts.bucket(UID, "p", Window(1_000, 1_000_000))
+        read, write = os.pipe()
+        pid = os.fork()
+        if not pid:
+            with counts.locked(bucket._name):
+                os.write(write, b"x")
+                time.sleep(60)
+        os.read(read, 1)
+        began = time.monotonic()
+        assert bucket.take(1, START) == shared_buckets.PATIENCE_S
+        assert bucket.left(START) == 1_000
+        bucket.release()
+        assert time.monotonic() - began < 1
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(read)
+        os.close(write)
+        assert bucket.take(1, START) == 0
+
+
 def test_the_lock_of_a_process_that_was_killed_is_nobodys():
     with table() as counts:
         bucket = counts.bucket(UID, "p", Window(1_000, 1_000_000))

@@ -75,17 +75,22 @@ def chain_beside(directory: Path, chain_id: bytes) -> Path | None:
     return next(found, None)
 
 
-def newest_ties(directory: Path, keys: Sequence[PublicKey]) -> list[Tie]:
+def newest_heads(directory: Path, keys: Sequence[PublicKey]) -> dict[str, TreeHead]:
     """The newest tree head of each chain beside this one that the same keys signed; what they did not sign is another server's."""
-    found = []
+    found = {}
     for name, path in siblings_of(directory).items():
         newest = heads.read_newest(path)
         if newest is not None:
             try:
-                found.append(Tie.of(verify_note(newest.note, keys), name))
+                found[name] = verify_note(newest.note, keys)
             except NoteInvalid:
                 continue
     return found
+
+
+def newest_ties(directory: Path, keys: Sequence[PublicKey]) -> list[Tie]:
+    """What there is to say of the chains beside this one."""
+    return [Tie.of(head, name) for name, head in newest_heads(directory, keys).items()]
 
 
 def to_record(ties: Sequence[Tie]) -> dict[str, object]:

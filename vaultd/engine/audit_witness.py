@@ -15,6 +15,7 @@ import asyncio
 import base64
 import hashlib
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -26,7 +27,7 @@ from vaultd.audit.chain import Chain
 from vaultd.audit.checkpoints import Signer, has_signature, key_algorithm, key_der, key_id, write_public_keys
 from vaultd.audit.lines import RecordMac
 from vaultd.audit.recovery import newest_checkpoint
-from vaultd.audit.ties import missing, newest_ties, ties_at, to_record
+from vaultd.audit.ties import missing, newest_heads, newest_ties, ties_at, to_record
 from vaultd.audit.verify import begin_chain, walk_segments
 from vaultd.audit.walk import ACCEPTED, KEYS, REVISION, BadRecord, Walk
 from vaultd.engine.clock import SECOND_US
@@ -36,7 +37,7 @@ from vaultd.secret import Secret
 from vaultd.store.base import RowKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from vaultd.audit.checkpoints import PrivateKey, PublicKey, TreeHead
     from vaultd.audit.log import AuditLog
@@ -54,6 +55,7 @@ MAX_UNSIGNED: Final = 100_000
 """Records after which a checkpoint is made before its time, so that a start never has many more to read."""
 _ACTIVE: Final = "ACTIVE"
 _ALL: Final = 2**63
+_ACCEPTANCE: Final = RowKey(LOG_KIND, "", "accepted", 0)
 _OWN_RECORDS: Final = 2
 """What a chain that is idle grows by when it takes in that another one grew: else two would have each other go on for ever."""
 
@@ -159,7 +161,7 @@ class AuditWitness:
         walk, newest = await asyncio.to_thread(_verify_tail, log, until, signer.public_keys, key)
         if walk.chain.head != head:  # the chain goes on from what was there at the start
             raise heads.tampered("its files are not those any more that were there when the server started")
-        accepted = await self._compare(walk, newest)
+        accepted = await self._compare(walk, newest, signer.public_keys)
         log.use_key(key)
         self._signer, self._newest, self._told_us = signer, None, 0
         self._correlation = RecordMac(self._ledger.sealer.derived_key("vaultd audit correlation v1"))
@@ -170,6 +172,7 @@ class AuditWitness:
         log.append({"event": KEYS, "keys": described})
         if accepted is not None:
             await log.append_durable(accepted)
+            await self._note_acceptance()
         await self.checkpoint()
         self._accept_restore = False
 
@@ -308,7 +311,9 @@ class AuditWitness:
             found = await self._read_keys()
         return [found[name] for name in names]
 
-    async def _compare(self, walk: Walk, newest: TreeHead | None) -> dict[str, object] | None:
+    async def _compare(
+        self, walk: Walk, newest: TreeHead | None, keys: Sequence[PublicKey]
+    ) -> dict[str, object] | None:
         """Compare log and store; return what is to be recorded where the store is served although it was put back."""
         row = await self._ledger.read(self._log_row())
         self._recorded = int(row.values["size"]) if row is not None else 0
@@ -319,21 +324,36 @@ class AuditWitness:
                 "the audit log lacks records that the store knows of: it was cut off, or put back from the past; restore it, or "
                 "keep it as evidence and start a new directory",
             )
-        if newest is None:
-            return None
-        revision = await self._ledger.store.revision()
-        behind = revision < walk.revision or self._recorded < newest.recorded
-        if not behind and revision == newest.revision == walk.revision:
+        told = await self._told_beside(keys)
+        revision = await self._ledger.store.revision()  # after what others tell of it, who may be writing
+        if newest is not None:
+            told = max(told, walk.revision)
+        behind = revision < told or (newest is not None and self._recorded < newest.recorded)
+        if not behind and newest is not None and revision == newest.revision == walk.revision:
             behind = (await self._ledger.fingerprint())[1] != newest.store
         if not behind:
             return None
         if not self._accept_restore:
             raise FailedPrecondition(
                 "STORE_ROLLED_BACK",
-                f"the store stands at revision {revision}, and its audit log tells of {walk.revision}: it was put back from the "
+                f"the store stands at revision {revision}, and its audit log tells of {told}: it was put back from the "
                 "past; put the newest one in place, or start once with --accept-restore",
             )
-        return {"event": ACCEPTED, REVISION: revision, "was": walk.revision}
+        return {"event": ACCEPTED, REVISION: revision, "was": told}
+
+    async def _told_beside(self, keys: Sequence[PublicKey]) -> int:
+        """The newest revision of the store that a chain beside this one has signed, since a store was last accepted as it was."""
+        row = await self._ledger.read(_ACCEPTANCE)
+        since = str(row.values["time"]) if row is not None else ""
+        found = await asyncio.to_thread(newest_heads, self._log.directory, keys)
+        return max((head.revision for head in found.values() if head.time > since), default=0)
+
+    async def _note_acceptance(self) -> None:
+        """What chains said of the store before now, nobody holds against it any more."""
+        now = datetime.fromtimestamp(self._clock.now_us() / SECOND_US, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        async with self._ledger.change() as changes:
+            uid = hashlib.sha256(b"vaultd restore accepted").digest()[:16]
+            await changes.put(_ACCEPTANCE, uid, _ACTIVE, None, {"time": now})
 
     async def _compare_siblings(self, newest: TreeHead | None) -> None:
         """The chains that the newest checkpoint names must be there, and not shorter than it says."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Neighbours(Protocol):
-    """Nothing here raises: a neighbour that is away learns from the store, or from who starts it, what it missed."""
+    """Nothing but `seal` raises: a neighbour that is away learns from the store, or from who starts it, what it missed."""
 
     sealed: bool
     """Whether somebody sealed the vault: then a process that starts does not unseal by itself."""
@@ -25,7 +25,7 @@ class Neighbours(Protocol):
         ...
 
     async def seal(self) -> None:
-        """Return when they are sealed, or dead."""
+        """Return when they are sealed, or dead.  Raises Unavailable, reason SEAL_INCOMPLETE, when that cannot be known."""
         ...
 
     async def open(self, keys: Mapping[str, Secret]) -> None:

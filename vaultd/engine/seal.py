@@ -243,7 +243,10 @@ class Seal:
             self._provider.forget()
 
     async def seal(self) -> None:
-        """Forget all keys, here and in the neighbours.  Calls under way finish or fail; no new use begins."""
+        """Forget all keys, here and in the neighbours.  Calls under way finish or fail; no new use begins.
+
+        Raises Unavailable, reason SEAL_INCOMPLETE, when this process is sealed and it is not known whether the neighbours are.
+        """
         await asyncio.gather(self.seal_here(), self._neighbours.seal())
 
     async def seal_here(self) -> None:

@@ -19,7 +19,8 @@ import fcntl
 import hashlib
 import math
 import struct
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from vaultd.engine.buckets import TokenBucket
@@ -35,6 +36,9 @@ BLOCKS: Final = 64
 """A block is this part of the burst, and one token at least."""
 MAX_BLOCK: Final = 4_096
 STALE_NS: Final = 100_000_000
+PATIENCE_S: Final = 0.02
+"""How long a process waits for a set that another one holds; the call is then refused, to come back after as long."""
+_LOOK_S: Final = 0.000_05
 _SETS: Final = 8_192
 _SLOTS: Final = 16
 _NAME: Final = 16
@@ -65,9 +69,19 @@ class SharedCounts:
 
     @contextmanager
     def locked(self, name: bytes) -> Iterator[int]:
-        """Hold the set of a name; gives where it begins."""
+        """Hold the set of a name; gives where it begins.  Raises TimeoutError: whoever holds it stands still."""
         at = int.from_bytes(name[:4], "little") % _SETS
-        fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, at)
+        until_s = 0.0
+        while True:
+            try:
+                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, at)
+                break
+            except BlockingIOError:  # for microseconds; but a process may be stopped at any moment
+                now_s = time.monotonic()
+                until_s = until_s or now_s + PATIENCE_S
+                if now_s > until_s:
+                    raise TimeoutError from None
+                time.sleep(_LOOK_S)
         try:
             yield at * _SET_BYTES
         finally:
@@ -117,6 +131,12 @@ class SharedBucket:
     def _fetch(self, cost: int, now_ns: int) -> float:
         if cost > self.burst:
             return math.inf
+        try:
+            return self._fetch_locked(cost, now_ns)
+        except TimeoutError:
+            return PATIENCE_S
+
+    def _fetch_locked(self, cost: int, now_ns: int) -> float:
         with self._counts.locked(self._name) as begin:
             at, stored, now_ns = self._load(begin, now_ns)
             if self.left_here:
@@ -149,23 +169,30 @@ class SharedBucket:
         self.left_here += cost
 
     def release(self) -> None:
-        """Put back what is left: this process forgets the bucket."""
+        """Put back what is left: this process forgets the bucket.  What cannot be put back now counts as spent."""
         if self.left_here:
-            with self._counts.locked(self._name) as begin:
+            with suppress(TimeoutError), self._counts.locked(self._name) as begin:
                 at, stored, now_ns = self._load(begin, self._taken_ns)
                 stored.give_back(self.left_here)
-                self.left_here = 0
                 self._save(at, now_ns)
+            self.left_here = 0
 
     def _now(self, now_ns: int) -> tuple[TokenBucket, int]:
-        with self._counts.locked(self._name) as begin:
+        """The count as it is, or where it cannot be had, as this process saw it last."""
+        stored = self._stored
+        with suppress(TimeoutError), self._counts.locked(self._name) as begin:
             _, stored, now_ns = self._load(begin, now_ns)
         stored.give_back(self.left_here)
         return stored, now_ns
 
     def wait_s(self, cost: int, now_ns: int) -> float:
         """Return what `take` would, and take nothing."""
-        stored, now_ns = self._now(now_ns)
+        try:
+            with self._counts.locked(self._name) as begin:
+                _, stored, now_ns = self._load(begin, now_ns)
+        except TimeoutError:
+            return PATIENCE_S
+        stored.give_back(self.left_here)
         return stored.wait_s(cost, now_ns)
 
     def left(self, now_ns: int) -> int:

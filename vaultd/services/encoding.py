@@ -18,6 +18,7 @@ from typing import Final
 Encoded = tuple[bytes, str]
 """An answer, and the name of the version that gave it.  Bare, since batches make many."""
 
+VALUE: Final = 1
 LENGTH_DELIMITED: Final = 2
 FIXED_32: Final = 5
 VALUE_CRC: Final = 20
@@ -52,12 +53,17 @@ def _name(number: int, name: str) -> bytes:
 
 def value_answer(value: bytes, version: str) -> bytes:
     """A value, and what gave it."""
-    return head(1, len(value)) + value + _name(2, version) if value else _name(2, version)
+    return head(VALUE, len(value)) + value + _name(2, version) if value else _name(2, version)
 
 
 def verdict_answer(valid: bool, version: str) -> bytes:
     """A verdict, and what gave it."""
     return _TRUE + _name(2, version) if valid else _name(2, version)
+
+
+def version_field(version: str) -> bytes:
+    """The version that gave the value."""
+    return _name(2, version)
 
 
 def source_field(version: str) -> bytes:

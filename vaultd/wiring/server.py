@@ -387,13 +387,18 @@ class Server:
                     await seal.unseal_with(keys)
         except VaultdError as error:
             # Sealed, and saying why: an operator can look, restore, or unseal.
-            self.unseal_failed(error)
+            await self.unseal_failed(error)
             self._unseal_again = isinstance(error, Unavailable)
 
-    def unseal_failed(self, error: VaultdError) -> None:
-        """Say in log and audit log why the vault is sealed."""
+    async def unseal_failed(self, error: VaultdError) -> None:
+        """Say in log and audit log why the vault is sealed.  A store that was put back is served by no sibling either."""
         _log.error("unseal_failed", reason=error.reason, text=error.text)
         self._audit.event("unseal_failed", reason=error.reason)
+        if self._siblings is not None and error.reason == "STORE_ROLLED_BACK":
+            try:
+                await self._siblings.seal()
+            except Unavailable as unknown:
+                _log.error("seal_incomplete", reason=unknown.reason, text=unknown.text)
 
     async def _retry_unseal(self) -> None:
         """A root key that was out of reach at the start may be back: nobody has to come and unseal."""

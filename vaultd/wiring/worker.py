@@ -119,14 +119,15 @@ class Worker:
         try:
             await self._serving.result().follow()
         except VaultdError as error:  # the poll after it tries again
-            _log.warning("background_failed", reason=error.reason)
+            if not self._stop.is_set():  # else the store may be closed already
+                _log.warning("background_failed", reason=error.reason)
 
     @staticmethod
     async def _unseal(server: Server, body: Body) -> None:
         try:
             await server.engine.seal.unseal_with(hidden(body))
         except VaultdError as error:
-            server.unseal_failed(error)
+            await server.unseal_failed(error)
 
 
 def _health(server: Server) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+from vaultd.errors import Unavailable
 from vaultd.secret import Secret
 from vaultd.workers.channel import ChannelClosed
 from vaultd.workers.joined import Joined
@@ -23,7 +24,7 @@ POKE_S: Final = 0.002
 """Commits within so long are told of together."""
 SETTLE_S: Final = 0.25
 """How long a mutation's answer waits for the others to have taken it in.  One that stands still answers no calls meanwhile."""
-SEAL_S: Final = 10.0
+SEAL_S: Final = 5.0
 OPEN_S: Final = 60.0
 CHECKPOINT_S: Final = 5.0
 LOGIN_S: Final = 120.0
@@ -53,7 +54,7 @@ class LoginTurn:
 
 
 class Siblings:
-    """Tells the others, and asks them.  Never raises for one that is away: it learns what it missed when it comes back."""
+    """Tells the others, and asks them.  But for `seal`, raises for none that is away: it learns what it missed when it is back."""
 
     def __init__(self, channel: Channel, hello: Body) -> None:
         self._channel = channel
@@ -84,9 +85,19 @@ class Siblings:
     # -- the seal -------------------------------------------------------------------------------------------------------
 
     async def seal(self) -> None:
-        """Seal the others.  Who does not say within seconds that it is sealed is killed, and comes back sealed."""
+        """Seal the others.  Who does not say within seconds that it is sealed is killed, and comes back sealed.
+
+        Raises Unavailable, reason SEAL_INCOMPLETE, when the supervisor does not say that it was done.
+        """
         self.sealed = True
-        await self._ask("sealed", SEAL_S)
+        try:
+            await self._channel.ask("sealed", SEAL_S)
+        except ChannelClosed as error:
+            raise Unavailable(
+                "SEAL_INCOMPLETE",
+                "this worker is sealed, and it is not known whether the others are: call Seal again, or stop the server",
+                retry_after_s=1,
+            ) from error
 
     async def open(self, keys: Mapping[str, Secret]) -> None:
         """Unseal the others, which are given the root keys that are only in memory."""

@@ -104,7 +104,7 @@ class DataKeys:
         self._following = Following(self)
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
-        self._shown: tuple[Mark, bool] | None = None
+        self._shown: tuple[float, bool] | None = None  # when it was asked, and the answer
         self._flights: SingleFlight[DataKey] = SingleFlight()
 
     # -- keys -----------------------------------------------------------------------------------------------------------
@@ -155,16 +155,16 @@ class DataKeys:
     def _is_shown(self, changes: Changes) -> Flow[bool]:
         """Whether we may get the key: then Watch tells us of its changes."""
         found = self._shown
-        if found is not None and changes.clock() - found[0].at < self._limits.max_age_s and changes.still(found[0]):
+        if found is not None and changes.clock() - found[0] < self._limits.max_age_s:
             return found[1]
-        mark, shown = changes.mark(self._resource), True
+        asked, shown = changes.clock(), True
         try:
             yield lambda client: client.get_key(self._resource)
         except (PermissionDenied, NotFound):
             shown = False
         except VaultdError:
             return False  # this time: it says nothing of what we may get
-        self._shown = mark, shown
+        self._shown = asked, shown
         return shown
 
     def _look_up(self, place: bytes, size: int | None) -> DataKey | None:

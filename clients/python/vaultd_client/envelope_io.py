@@ -153,8 +153,8 @@ class EnvelopeReader(io.RawIOBase):
         if piece:
             self._ready += self._opener.update(piece)
             return
-        last = self._opener.finish()  # raises again at each read when there is no end
-        self._ended = True
+        last = self._opener.finish()
+        self._ended = True  # not before: whoever reads on after an error gets it again, and no end
         if last:
             self._ready.append(last)
 

@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from vaultd_client.errors import VaultdError
+from vaultd_client.errors import NotFound, PermissionDenied, VaultdError
 from vaultd_client.flows import SingleFlight, run, run_async
 from vaultd_client.public_keys import MAX_INPUT_BYTES, MAX_SIGNATURE_BYTES, PublicUse, public_use
 from vaultd_client.v1 import crypto_pb2, resources_pb2
@@ -54,6 +54,8 @@ class _PublicKeys:
 
     def __init__(self, freshness: Freshness) -> None:
         self._freshness = freshness
+        self._harmless = Freshness(freshness.max_age_s, freshness.max_age_s)
+        """Of keys that do nothing here: whatever became of them, the vault is asked."""
         self._following = Following(self)
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, _Local] = OrderedDict()
@@ -115,7 +117,8 @@ class _PublicKeys:
         with self._lock:
             found = self._kept.get(name)
             if found is not None:
-                if self._following.fresh(found.mark, self._freshness):
+                freshness = self._harmless if found.use is NOTHING else self._freshness
+                if self._following.fresh(found.mark, freshness):
                     self._kept.move_to_end(name)
                     return found
                 del self._kept[name]
@@ -126,9 +129,10 @@ class _PublicKeys:
         mark = changes.mark(name)
         try:
             local = yield from _read(name, mark)
-        except VaultdError:
-            # No such key, or not for us, or nobody answers: the vault's own word on the call itself is the one that counts.
+        except (PermissionDenied, NotFound):
             local = _Local(mark.unwatched(), NOTHING, "", None)
+        except VaultdError:
+            return _Local(mark, NOTHING, "", None)  # not kept; what the vault says of the call itself is what counts
         with self._lock:
             if self._following.keeps(changes, mark):
                 self._kept[name] = local

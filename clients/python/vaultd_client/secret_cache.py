@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vaultd_client.v1.secrets_pb2 import AccessSecretVersionResponse
     from vaultd_client.watching import Changes, Mark
 
-UNANSWERED: Final = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
+AWAY: Final = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
 REST_S: Final = 1.0
 """So long after a failure old payloads are given without asking again: who reads one does not wait each time."""
 
@@ -40,10 +40,9 @@ class SecretValue:
 class _Kept:
     mark: Mark
     value: SecretValue
-
-    @property
-    def expired(self) -> bool:
-        return self.value.expire_time is not None and time.time() >= self.value.expire_time
+    shown: bool
+    shown_at: float
+    """Whether we may get the secret, and so are told of its changes; and when that was asked."""
 
 
 class _Secrets:
@@ -60,6 +59,7 @@ class _Secrets:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._flights: SingleFlight[SecretValue] = SingleFlight()
         self._rest_until = 0.0
+        self._wall_clock = time.time
 
     def get(self, name: str) -> Flow[SecretValue]:
         found, changes = self._look_up(name), self._following.changes
@@ -72,7 +72,8 @@ class _Secrets:
     def _look_up(self, name: str) -> _Kept | None:
         with self._lock:
             found = self._kept.get(name)
-            if found is not None and found.expired:
+            end = None if found is None else found.value.expire_time
+            if end is not None and self._wall_clock() >= end:
                 del self._kept[name]
                 return None
             if found is not None:
@@ -83,10 +84,11 @@ class _Secrets:
         changes = yield from self._following.begin()
         old = self._look_up(name)
         mark = changes.mark(name)
-        shown = old is not None and old.mark.watch != 0
         try:
-            if not shown:
-                shown = yield from _is_shown(mark.resource)
+            if old is not None and mark.at - old.shown_at < self._freshness.max_age_s:
+                shown, shown_at = old.shown, old.shown_at
+            else:
+                shown, shown_at = (yield from _is_shown(mark.resource)), mark.at
             known = old.value.version if old is not None else ""
             answer: AccessSecretVersionResponse = yield lambda client: client.access_secret_version(name, known)
         except VaultdError as error:
@@ -97,18 +99,18 @@ class _Secrets:
         value = old.value if answer.not_modified and old is not None else _value_of(answer)
         with self._lock:
             if self._following.keeps(changes, mark):
-                self._kept[name] = _Kept(mark if shown else mark.unwatched(), value)
+                self._kept[name] = _Kept(mark if shown else mark.unwatched(), value, shown, shown_at)
                 self._kept.move_to_end(name)
                 while len(self._kept) > self._max_entries:
                     self._kept.popitem(last=False)
         return value
 
     def _stale(self, name: str, error: VaultdError, changes: Changes) -> SecretValue | None:
-        """What is given while nobody answers; what Watch told of meanwhile is gone.  An answer, whatever it says, ends it."""
+        """What is given while the vault is away, or sealed; what Watch told of meanwhile is gone.  Any other answer ends it."""
         found = self._look_up(name)
         if found is None:
             return None
-        if error.code not in UNANSWERED or error.refusal.answered:
+        if error.code not in AWAY:
             self._forget(lambda each: each == name)
             return None
         if not self._may_be_stale(found, changes):
@@ -161,7 +163,7 @@ class SecretCache:
     version is still the one (`if_version_not`, which carries no payload).  A version is not given out after its expire_time.
 
     stale_while_unavailable_s: for so long beyond `ttl_s` an old payload is given while the vault cannot be reached; 0, which is the
-    default, gives the error.  What was destroyed meanwhile is then given for that long, too.
+    default, gives the error.  The same while it is sealed.  What was destroyed meanwhile is then given for that long, too.
 
     Callers who want the same at the same time make one call.  The cache serves whoever holds this object: callers with different
     tokens take one each, of a client each.

@@ -37,6 +37,9 @@ LONGEST_SILENCE_S: Final = 10.0
 """After a longer one the follower begins anew, and caches too: nothing old is fresh again when a watch goes on."""
 BACKOFF_S: Final = (0.1, 10.0)
 FIRST_ATTEMPTS: Final = 5
+DENIED_S: Final = (150.0, 300.0)
+"""Who may not watch asks again after minutes: each time is a refusal in the audit log."""
+DENIED: Final = {"PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED", "INVALID_ARGUMENT"}
 GOES_ON: Final = {"UNAVAILABLE", "ABORTED", "CANCELLED"}
 
 
@@ -259,6 +262,8 @@ class WatchCourse:
         if error is not None and not self._goes_on(error):
             if not self._endless:
                 raise error
+            if error.code in DENIED:
+                return random.uniform(*DENIED_S)  # noqa: S311  # spreads load
             if error.code == "OUT_OF_RANGE":
                 self.resume_token, self.after_revision, self.has_gap = "", None, True
         least, most = BACKOFF_S

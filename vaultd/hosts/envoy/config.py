@@ -23,8 +23,8 @@ MAX_STREAMS: Final = 100
 """Of a connection, as on the other host: rapid reset, fairness between connections."""
 STREAM_WINDOW_BYTES: Final = 1024 * 1024
 CONNECTION_WINDOW_BYTES: Final = 8 * 1024 * 1024
-BUFFER_BYTES: Final = 5 * 1024 * 1024
-"""Of a stream, each way.  More than the largest message: pyvoy does not hold a sender back, and what is more is refused."""
+BUFFER_BYTES: Final = 1024 * 1024
+"""Of a stream, each way: with more that nobody has read, Envoy holds the sender back."""
 CONNECTION_AGE_S: Final = 300
 CONNECTION_GRACE_S: Final = 30
 CONNECTION_IDLE_S: Final = 300
@@ -45,14 +45,14 @@ _READABLE_PATHS: Final[Config] = {
             "action": "DENY",
             "policies": {
                 "not-ascii": {
-                    "permissions": [{"url_path": {"path": {"safe_regex": {"regex": "(?s).*(%|[^ -~]).*"}}}}],
+                    "permissions": [{"url_path": {"path": {"safe_regex": {"regex": "(?s).*(%[89A-Fa-f]|[^ -~]).*"}}}}],
                     "principals": [{"any": True}],
                 }
             },
         },
     },
 }
-"""pyvoy answers nothing at all for a path that is not UTF-8 when it is decoded, and no method of gRPC has a percent sign."""
+"""pyvoy answers nothing at all for a path that is not UTF-8 when it is decoded.  Methods of gRPC are ASCII."""
 _UNREADABLE_PATH_IS_UNKNOWN: Final[Config] = {
     "filter": {
         "status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": 403, "runtime_key": "none"}}}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _HEADERS: Final = [(b"content-type", CONTENT_TYPE), (b"grpc-accept-encoding", b"identity")]
 _START: Final = {"type": "http.response.start", "status": 200, "headers": _HEADERS, "trailers": True}
 BODY: Final = "http.response.body"
+TRAILERS: Final = "http.response.trailers"
 HEAR_OUT_S: Final = 0.05
 
 
@@ -94,20 +95,23 @@ class Exchange:
 
     def finish(self, reply: Reply) -> None:
         """Send how a unary call ended: one message, or a status alone."""
-        send = self._asgi_send
         if reply.code:
             self.end(reply.code, reply.text, reply.trailing)
             return
+        # All is made before anything is sent: Envoy's thread then finds it together, and writes it at once.
+        body = {"type": BODY, "body": frame(reply.body)}
+        trailers = {"type": TRAILERS, "headers": status_headers(0, "", reply.trailing)}
+        send = self._asgi_send
         send(_START)
-        send({"type": BODY, "body": frame(reply.body)})
-        send({"type": "http.response.trailers", "headers": status_headers(0, "", reply.trailing)})
+        send(body)
+        send(trailers)
 
     def end(self, code: int, text: str, trailing: Iterable[tuple[str, str | bytes]] = ()) -> None:
         """Send a status: behind the messages that were sent, or alone."""
         headers = status_headers(code, text, trailing)
         if self._started:
             self._asgi_send({"type": BODY, "body": b""})
-            self._asgi_send({"type": "http.response.trailers", "headers": headers})
+            self._asgi_send({"type": TRAILERS, "headers": headers})
         else:
             self._asgi_send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *headers]})
             self._asgi_send({"type": BODY, "body": b""})

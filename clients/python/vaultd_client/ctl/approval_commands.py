@@ -11,6 +11,7 @@ from vaultd_client.ctl.commands import Command
 from vaultd_client.ctl.confirm import confirm
 from vaultd_client.ctl.failures import fail
 from vaultd_client.ctl.output import Printer
+from vaultd_client.ctl.repeating import REQUEST_ID, fresh_request_id, repeatable
 from vaultd_client.schema import DocumentInvalid, load_yaml
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @click.command("set", cls=Command)
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--etag", help="Only when the rules' etag is this one; by default that of FILE, if it has one.")
-@click.option("--request-id", default="", help="1 to 64 of `[A-Za-z0-9-]`, to make the same request again.")
+@REQUEST_ID
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def set_rules(session: Session, file: Path, etag: str | None, request_id: str, yes: bool) -> None:
@@ -40,5 +41,7 @@ def set_rules(session: Session, file: Path, etag: str | None, request_id: str, y
     gone = {rule.id for rule in found.rules} - {rule.id for rule in wanted.rules}
     told = f"Gone are {', '.join(sorted(gone))}." if gone else "No rule is gone."
     confirm(f"These {len(wanted.rules)} rules replace {len(found.rules)}. {told} Go on?", yes=yes, look_at="the file")
-    done = client.set_approval_rules(wanted.rules, document.get("etag", "") if etag is None else etag, request_id)
+    request_id = request_id or fresh_request_id()
+    with repeatable(f"--request-id {request_id}"):
+        done = client.set_approval_rules(wanted.rules, document.get("etag", "") if etag is None else etag, request_id)
     Printer(session.output).message(done)

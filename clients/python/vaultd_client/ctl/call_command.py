@@ -59,6 +59,7 @@ def call(session: Session, method: Rpc, documents: tuple[str, ...], yes: bool) -
     from vaultd_client.ctl.catalogue import VERBS
     from vaultd_client.ctl.confirm import confirm
     from vaultd_client.ctl.output import Printer
+    from vaultd_client.ctl.repeating import fresh_request_id, repeatable
     from vaultd_client.ctl.running import method_of, parse
 
     record = method_of(method.snake)
@@ -74,7 +75,11 @@ def call(session: Session, method: Rpc, documents: tuple[str, ...], yes: bool) -
     (verb,) = (one for one in VERBS if one.rpc == method.name)
     if verb.loses or method.name in {"SetPolicy", "SetApprovalRules"}:
         confirm(f"{method.name} cannot be undone by calling it again. Go on?", yes=yes, look_at="the request")
-    answer = send(client, method.snake, requests[0])
+    request: Any = requests[0]
+    if record.has_request_id and not request.request_id:
+        request.request_id = fresh_request_id()
+    with repeatable(f'"request_id": "{request.request_id}" in its JSON' if record.has_request_id else ""):
+        answer = send(client, method.snake, request)
     if method.server_streaming:
         for one in answer:
             printer.line(one)

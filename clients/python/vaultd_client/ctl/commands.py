@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -56,7 +57,7 @@ def shared_options() -> list[click.Option]:
     """What can be said at any place of the command line."""
     return [
         click.Option(
-            ["shared_output", "--output"],
+            ["shared_output", "-o", "--output"],
             type=click.Choice(OUTPUTS),
             callback=_keep,
             expose_value=False,
@@ -97,7 +98,11 @@ class Command(click.Command):
         super().__init__(*arguments, **attributes)
         self.trouble = trouble
         own = {option for parameter in self.params for option in parameter.opts}
-        self.shared = [option for option in shared_options() if not own.intersection(option.opts)]
+        self.shared = []
+        for option in shared_options():
+            option.opts = [name for name in option.opts if name not in own]  # `-o FILE` may be the command's own
+            if option.opts:
+                self.shared.append(option)
         self.params = [*self.params, *self.shared]
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -145,6 +150,16 @@ class Group(click.Group):
             found = self.lazy[cmd_name].load()
             self.add_command(found, cmd_name)
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of the first word; a word that is none is told what was perhaps meant."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            near = get_close_matches(args[0], self.list_commands(ctx), 3, 0.6)
+            meant = f" Did you mean {' or '.join(near)}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{meant}")
+        return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Commands that begin so, without an import of any of them; and options."""
@@ -197,7 +212,10 @@ class Root(Group):
 
 def _wants_json(args: Sequence[str]) -> bool:
     said = [*args, ""]
-    return any(one == "--output=json" or (one == "--output" and said[at + 1] == "json") for at, one in enumerate(args))
+    return any(
+        one in {"--output=json", "-ojson"} or (one in {"-o", "--output"} and said[at + 1] == "json")
+        for at, one in enumerate(args)
+    )
 
 
 def tell(error: Exception, *, as_json: bool) -> int:

@@ -12,6 +12,7 @@ from vaultd_client.ctl.commands import Command
 from vaultd_client.ctl.failures import fail
 from vaultd_client.ctl.names import ResourceName
 from vaultd_client.ctl.output import Printer
+from vaultd_client.ctl.repeating import REQUEST_ID, fresh_request_id, repeatable
 from vaultd_client.errors import NotFound
 from vaultd_client.key_files import KeyFileError, decode_material, encode_material, read_bytes, write_private
 from vaultd_client.key_wrapping import Recipient, WrappingError, wrap_for_import
@@ -141,11 +142,15 @@ def _job(client: Client, vault: str, name: str | None, method: str) -> pb.Import
 )
 @click.option("--method", type=click.Choice(METHODS), help="With --to: how it is wrapped.")
 @click.option("--plaintext", is_flag=True, help="FILE gets the key itself: PEM (PKCS#8), or raw bytes.")
+@REQUEST_ID
 @click.pass_obj
-def export_key(session: Session, key: str, file: Path, to: Path | None, method: str | None, plaintext: bool) -> None:
+def export_key(
+    session: Session, key: str, file: Path, to: Path | None, method: str | None, plaintext: bool, request_id: str
+) -> None:
     """Write a version of an exportable KEY to FILE, a new one with mode 0600 (`-`: standard output).
 
-    Either wrapped for somebody (--to, --method), or in plaintext.
+    Either wrapped for somebody (--to, --method), or in plaintext. In plaintext it is wrapped to a fresh key of this process, and is
+    another request each time: where exports need approval, use --to.
     """
     if plaintext == (to is not None) or (to is not None) != (method is not None):
         fail("say --plaintext, or --to and --method")
@@ -153,7 +158,11 @@ def export_key(session: Session, key: str, file: Path, to: Path | None, method: 
     recipient = Recipient()
     if to is not None:
         pem = _attempt(lambda: read_bytes(to)).decode("ascii", "replace")
-        exported = client.export_key_version(key, f"WRAPPING_METHOD_{method}", public_key_pem=pem)
+        request_id = request_id or fresh_request_id()
+        with repeatable(f"--request-id {request_id}"):
+            exported = client.export_key_version(
+                key, f"WRAPPING_METHOD_{method}", public_key_pem=pem, request_id=request_id
+            )
     else:
         exported = client.export_key_version(
             key, pb.WRAPPING_METHOD_HPKE_MLKEM768_X25519, public_key_raw=recipient.public_key_raw
@@ -179,9 +188,13 @@ def backup(session: Session, key: str, file: Path) -> None:
 @click.command(cls=Command)
 @click.argument("vault", type=ResourceName("vault"), metavar="VAULT")
 @click.argument("file", type=FILE)
+@REQUEST_ID
 @click.pass_obj
-def restore(session: Session, vault: str, file: Path) -> None:
+def restore(session: Session, vault: str, file: Path, request_id: str) -> None:
     """Put a key back, from a FILE of `vaultctl keys backup`, into the VAULT that it was in."""
     client = session.client()
     content = _attempt(file.read_bytes)
-    _tell(session, client.restore_key_backup(vault, content))
+    request_id = request_id or fresh_request_id()
+    with repeatable(f"--request-id {request_id}"):
+        restored = client.restore_key_backup(vault, content, request_id)
+    _tell(session, restored)

@@ -12,6 +12,7 @@ from vaultd_client.ctl.commands import Command
 from vaultd_client.ctl.confirm import confirm
 from vaultd_client.ctl.failures import USAGE, fail
 from vaultd_client.ctl.output import Printer
+from vaultd_client.ctl.repeating import REQUEST_ID, fresh_request_id, repeatable
 from vaultd_client.policy_files import diff_policies, dump_policy, read_policy, read_tests
 from vaultd_client.schema import DocumentInvalid, load_schema
 
@@ -54,9 +55,10 @@ def diff(session: Session, file: Path, resource: str) -> None:
 @click.command(cls=Command)
 @click.argument("file", type=FILE)
 @RESOURCE
+@REQUEST_ID
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def apply(session: Session, file: Path, resource: str, yes: bool) -> None:
+def apply(session: Session, file: Path, resource: str, request_id: str, yes: bool) -> None:
     """Make FILE the policy, after showing what changes.  What somebody else changes meanwhile is not overwritten."""
     wanted = _read(read_policy, file)
     client = session.client()
@@ -67,7 +69,9 @@ def apply(session: Session, file: Path, resource: str, yes: bool) -> None:
         return
     click.echo(changes, nl=False)
     confirm(f"Make this the policy of {resource}?", yes=yes, look_at="the diff")
-    done = client.set_policy(resource, wanted, found.etag)
+    request_id = request_id or fresh_request_id()
+    with repeatable(f"--request-id {request_id}"):
+        done = client.set_policy(resource, wanted, found.etag, request_id)
     click.echo(f"policy of {resource} set: {done.entries_added} entries added, {done.entries_removed} removed")
 
 

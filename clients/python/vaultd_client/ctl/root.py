@@ -42,6 +42,7 @@ def _with_shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
     cls=Root, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
 )
 @_with_shared_options
+@click.version_option(package_name="vaultd-client", prog_name="vaultctl")
 @click.option("--addr", metavar="HOST:PORT", help="The server; several with commas between them.  [VAULTD_ADDR]")
 @click.option("--ca", type=FILES, help="Authorities of the server.  [VAULTD_CA]")
 @click.option("--cert", type=FILES, help="Your certificate.  [VAULTD_CERT]")

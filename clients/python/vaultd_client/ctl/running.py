@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from vaultd_client.ctl.calls import send
 from vaultd_client.ctl.confirm import confirm
-from vaultd_client.ctl.failures import FAILED, RefusedCall, fail
+from vaultd_client.ctl.failures import FAILED, fail
 from vaultd_client.ctl.output import Printer, is_secret, write_bytes
+from vaultd_client.ctl.repeating import fresh_request_id, repeatable
 from vaultd_client.errors import VaultdError
 from vaultd_client.generated import table
 
@@ -76,7 +76,7 @@ class Run:
     def _single(self) -> None:
         document = self._command.request(self._session, self._said)
         if self._method.has_request_id:
-            document.setdefault("request_id", str(uuid.uuid4()))
+            document.setdefault("request_id", fresh_request_id())
         request = parse(document, self._method.request)
         if self._verb.loses:
             question = self._verb.loses.format(name=self._said.get("named"), **_texts(document))
@@ -85,10 +85,9 @@ class Run:
         if self._command.lists_pages:
             self._printer.message(self._pages(request))
             return
-        try:
+        request_id = document.get("request_id")
+        with repeatable(f"--request-id {request_id}" if request_id else ""):
             answer = send(client, self._rpc.snake, request)
-        except VaultdError as error:
-            raise RefusedCall(error, awaits_approval(error, document)) from None
         if self._rpc.server_streaming:
             for one in answer:
                 self._printer.line(one)
@@ -177,15 +176,6 @@ class Run:
                 Printer("json").line(answer)
         except VaultdError as error:
             raise trouble[0] if trouble else error from None
-
-
-def awaits_approval(error: VaultdError, document: dict[str, Any]) -> str:
-    """What the requester does once others have approved: the very same request, its request_id included."""
-    approval = error.metadata.get("approval")
-    if not approval:
-        return ""
-    again = f" --request-id {document['request_id']}" if "request_id" in document else ""
-    return f"once {approval} is approved, send the same command again with{again or 'out a change'}"
 
 
 def _listed_in(page: Any) -> str:
