@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from vaultd.engine.clock import Clock
     from vaultd.engine.ledger import Ledger
 
+_SIGN_MESSAGE: Final = OpKind.SIGN_MESSAGE
+_SIGN_DIGEST: Final = OpKind.SIGN_DIGEST
 _ENCRYPT: Final = OpKind.ENCRYPT  # a member looked up on its enum costs as much as a tenth of an encryption
 _new_operation: Final = tuple.__new__  # half the price of Operation(...), of which a batch makes thousands
 BYTES_PER_LOOK: Final = 256 * 1024
@@ -366,14 +368,16 @@ class Transit:
         return version, True, OpKind.DECRYPT, ciphertext, associated_data
 
     def _plan_sign(self, loaded: LoadedKey, item: SignItem) -> Plan:
+        ref, data, is_digest, p1363 = item
         if loaded.purpose is not Purpose.SIGN:
             raise _wrong_purpose(loaded, "Sign")
-        self._refuse_expired(loaded)
-        algorithm = loaded.key.algorithm
-        _check_digest(algorithm, item.data, item.is_digest)
-        _check_encoding(algorithm, item.p1363)
-        kind = OpKind.SIGN_DIGEST if item.is_digest else OpKind.SIGN_MESSAGE
-        return loaded.select(item.ref.version), True, kind, item.data, b""
+        if loaded.expire_us is not None:
+            self._refuse_expired(loaded)
+        if is_digest:
+            _check_digest(loaded.key.algorithm, data, is_digest)
+        if p1363:
+            _check_encoding(loaded.key.algorithm, p1363)
+        return loaded.select(ref.version), True, _SIGN_DIGEST if is_digest else _SIGN_MESSAGE, data, b""
 
     def _plan_verify(self, loaded: LoadedKey, item: VerifyItem) -> Plan:
         if loaded.purpose is not Purpose.SIGN:
