@@ -100,6 +100,7 @@ class Supervisor:
         self._announced = False
         self._failed = False
         self._sealed = False
+        self._seals = 0
         self._logins: dict[str, _LoginTurns] = {}
         self._audit_keys = b""
 
@@ -252,6 +253,7 @@ class Supervisor:
             "hello",
             count=self._count,
             sealed=self._sealed,
+            seals=self._seals,
             counts_fd=self._counts_fd,
             accept_restore=self._accept_restore and not self._announced,
             **self._addresses,
@@ -313,11 +315,10 @@ class Supervisor:
             case "settle":
                 await self._ask_others(worker, "poll", SETTLE_S)
             case "sealed":
-                self._sealed = True
-                await self._seal_others(worker)
+                self._sealed, self._seals = True, self._seals + 1
+                await self._seal_all(worker)
             case "opened":
-                self._sealed = False
-                await self._ask_others(worker, "unseal", OPEN_S, keys=body["keys"])
+                return await self._open_others(worker, body)
             case "keys":
                 await self._ask_others(worker, "keys", SETTLE_S * 2, keys=body["keys"])
             case "want_keys":
@@ -346,17 +347,34 @@ class Supervisor:
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return [answer for answer in answers if isinstance(answer, dict)]
 
-    async def _seal_others(self, worker: Worker) -> None:
-        async def seal(other: Worker) -> None:
-            try:
-                if other.channel is not None:
-                    await other.channel.ask("seal", SEAL_S)
-            except ChannelClosed:
-                _log.error("worker_killed", worker=other.index, why="it did not seal")
-                with suppress(ProcessLookupError):
-                    other.process.kill()
+    # Whether the vault is sealed is decided here.  What is said of it goes to each worker in the order of the decisions, and each
+    # acts in that order: nothing may be awaited between a decision and what is said of it.
 
-        await asyncio.gather(*(seal(other) for other in list(self._workers.values()) if other is not worker))
+    async def _seal_all(self, worker: Worker) -> None:
+        """Seal all: also the one that says it is sealed, which somebody may have been about to open."""
+        await asyncio.gather(*(self._seal(other, other is worker) for other in list(self._workers.values())))
+
+    async def _seal(self, worker: Worker, asked: bool) -> None:
+        if worker.channel is None:
+            return  # it will be told when it has one
+        if asked and not worker.serving:  # it waits for us before it can answer
+            worker.channel.tell("seal", seals=self._seals)
+            return
+        try:
+            await worker.channel.ask("seal", SEAL_S, seals=self._seals)
+        except ChannelClosed:
+            _log.error("worker_killed", worker=worker.index, why="it did not seal")
+            with suppress(ProcessLookupError):
+                worker.process.kill()
+
+    async def _open_others(self, worker: Worker, body: Body) -> Body:
+        """Open the vault everywhere, or where it was sealed after the worker began to open it, close it there as well."""
+        if self._sealed and body["seals"] < self._seals:
+            await self._seal(worker, asked=True)
+        else:
+            self._sealed = False
+            await self._ask_others(worker, "unseal", OPEN_S, keys=body["keys"], seals=self._seals)
+        return {"sealed": self._sealed}
 
     async def _keys_for(self, worker: Worker) -> Body:
         if not self._sealed:
