@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import stat
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,6 +83,35 @@ async def test_what_fails_leaves_nothing_and_what_exists_stays(server, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["opened", "plain", "sealed"]
 
 
+@pytest.mark.parametrize("size", [5, 3 * MIB])
+async def test_who_is_cancelled_gets_no_file_afterwards(server, tmp_path, size):
+    plain, sealed, opened = (tmp_path / name for name in ("plain", "sealed", "opened"))
+    plain.write_bytes(os.urandom(size))
+    loop = asyncio.get_running_loop()
+
+    async def cancel(write, source: Path, target: Path) -> None:
+        begun, goes_on = asyncio.Event(), threading.Event()
+
+        def progress(done: int) -> None:
+            loop.call_soon_threadsafe(begun.set)
+            goes_on.wait(10)
+
+        writing = asyncio.create_task(write(source, target, progress=progress))
+        await asyncio.wait_for(begun.wait(), 10)
+        writing.cancel()
+        await asyncio.sleep(0)
+        goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+
+    async with async_client(server) as client, AsyncEnvelopeAead(client, AEAD) as aead:
+        await cancel(aead.encrypt_file, plain, sealed)
+        assert list(tmp_path.iterdir()) == [plain]
+        await aead.encrypt_file(plain, sealed)
+        await cancel(aead.decrypt_file, sealed, opened)
+    assert sorted(tmp_path.iterdir()) == [plain, sealed]
+
+
 async def test_a_file_that_somebody_makes_meanwhile_is_not_replaced(tmp_path):
     target = tmp_path / "target"
 
@@ -130,6 +161,30 @@ async def test_vaultctl_is_a_filter(server, tmp_path):
     code, _, error = await vaultctl(server, "file", "decrypt", AEAD, "-", str(tmp_path / "none"), data=b"no stream")
     assert (code, "DECRYPTION_FAILED" in error) == (1, True)
     assert list(tmp_path.iterdir()) == []
+
+
+AS_BY_DEFAULT = (
+    "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
+"""Whoever runs the tests may ignore SIGHUP, which a process hands down."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_vaultctl_that_is_ended_leaves_no_part_of_a_file(server, tmp_path, number):
+    async with async_client(server) as client, AsyncEnvelopeAead(client, AEAD) as aead:
+        sealed = await aead.encrypt(bytes(3 * MIB))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", AS_BY_DEFAULT, VAULTCTL, "file", "decrypt", AEAD, "-", str(tmp_path / "opened")),
+        env={**os.environ, **environment_of(server)},
+        stdin=asyncio.subprocess.PIPE,
+    )
+    process.stdin.write(sealed[:-1])
+    await process.stdin.drain()  # so most of it was read
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    process.send_signal(number)
+    assert await process.wait() == 128 + number
+    assert list(tmp_path.iterdir()) == []
+    process.stdin.close()
 
 
 # -- memory -------------------------------------------------------------------------------------------------------------

@@ -164,6 +164,18 @@ async def test_errors_are_those_of_the_server(admin, local):
         await local.verify(signer, b"m", b"x", signature_encoding="NO_SUCH")
 
 
+async def test_names_that_the_server_does_not_take_are_not_taken_here(admin, local):
+    key = await make(admin, "ED25519")
+    first = (await admin.sign(key, b"m")).key_version
+    await admin.rotate_key(key)
+    signature = (await admin.sign(key, b"m")).signature
+    assert not (await local.verify(first, b"m", signature)).valid
+    for wrong in ("/version/1", "/1", "/versions/1/x", "/versions/01", "/versions/latest", "/versions/", "/"):
+        here = await outcome(local.verify(key + wrong, b"m", signature))
+        assert here == await outcome(admin.verify(key + wrong, b"m", signature))
+        assert isinstance(here, tuple)
+
+
 async def test_an_aead_key_is_used_by_the_server(server, admin, local):
     aead = (await admin.create_key(VAULT, f"local-{next(KEYS)}", {"purpose": "KEY_PURPOSE_ENCRYPT_DECRYPT"})).name
     audit = Audit(server)

@@ -17,7 +17,7 @@ from tink.proto import aes_gcm_hkdf_streaming_pb2, common_pb2, tink_pb2
 from vaultd_client import DecryptionFailed
 from vaultd_client.data_keys import DataKey, Forgotten
 from vaultd_client.envelope_format import MAGIC, HeaderReader
-from vaultd_client.envelope_io import EnvelopeFile
+from vaultd_client.envelope_io import EnvelopeFile, EnvelopeWriter
 from vaultd_client.segments import (
     HEADER_BYTES,
     MAX_SEGMENTS,
@@ -163,6 +163,44 @@ def test_no_number_is_used_twice_by_who_does_not_read_on():
     assert [len(next(pieces)) for _ in range(2)] == [HEADER_BYTES, SEGMENT - HEADER_BYTES]
     pieces.close()
     assert sealer._number == 1
+    for more in (sealer.finish, lambda: sealer.update(b"")):  # it would open without what was not read
+        with pytest.raises(ValueError, match="not all of it"):
+            list(more())
+
+
+class Full(io.BytesIO):
+    """A file that fails once, at one of its writes."""
+
+    def __init__(self, fails_at: int) -> None:
+        super().__init__()
+        self._until = fails_at
+
+    def write(self, data) -> int:
+        self._until -= 1
+        if self._until == 0:
+            raise TimeoutError("slow")
+        return super().write(data)
+
+
+@pytest.mark.parametrize("fails_at", [2, 3, 4])  # header of the stream, and segments
+def test_after_a_write_that_failed_nothing_completes_the_stream(fails_at):
+    def writer(sink: io.BytesIO) -> EnvelopeWriter:
+        return EnvelopeWriter(sink, b"H", SegmentSealer(KEY.derive, b"info", SEGMENT))
+
+    sink = Full(fails_at)
+    out = writer(sink)
+    with pytest.raises(TimeoutError):
+        out.write(bytes(10 * SEGMENT))
+    for again in (lambda: out.write(b"m"), out.close):
+        with pytest.raises(OSError, match="not complete"):
+            again()
+    out.close()
+    assert out.closed
+    assert not read([sink.getvalue()[1:]])[1]
+    sink = Full(fails_at)
+    with pytest.raises(OSError), io.BufferedWriter(writer(sink), 100) as buffered:  # noqa: PT011  # either may be told
+        buffered.write(bytes(10 * SEGMENT))
+    assert not read([sink.getvalue()[1:]])[1]
 
 
 def test_what_came_in_a_buffer_may_be_overwritten_there():

@@ -379,6 +379,27 @@ async def test_tokens_come_from_a_command(server, config, tmp_path):
     assert (done.exit_code, "`false`, which is to print a token, failed with exit code 1" in done.stderr) == (2, True)
 
 
+async def test_a_token_command_that_fails_is_run_once_for_all_who_wait(tmp_path):
+    from vaultd_client import ConfigurationError
+    from vaultd_client.token_command import REST_S, TokenCommand
+
+    now, runs, begun = [1_000_000.0], tmp_path / "runs", tmp_path / "begun"
+    os.mkfifo(begun)
+    script = f"echo x >> {runs}; echo > {begun}; exit 1"
+    command = TokenCommand(["sh", "-c", script], lambda: now[0])
+    callers = [asyncio.create_task(asyncio.to_thread(command)) for _ in range(4)]
+    await asyncio.to_thread(begun.read_text)
+    failed = await asyncio.wait_for(asyncio.gather(*callers, return_exceptions=True), 10)
+    assert [(type(error), "exit code 1" in str(error)) for error in failed] == [(ConfigurationError, True)] * 4
+    assert runs.read_text() == "x\n"
+    now[0] += REST_S
+    again = asyncio.create_task(asyncio.to_thread(command))
+    await asyncio.to_thread(begun.read_text)
+    with pytest.raises(ConfigurationError):
+        await again
+    assert runs.read_text() == "x\n" * 2
+
+
 # -- on a terminal ----------------------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCANNER = "spiffe://dev.vaultd/scanner"
+PARTIAL = "spiffe://dev.vaultd/partial"
 TOKEN = secrets.token_urlsafe(24).replace("-", "x")
 PASSWORD = "p@ss w0rd!" + secrets.token_hex(3)
 PEM = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -47,10 +48,15 @@ POLICY = {
     "roles": [
         {"name": "scanner", "permissions": ["crypto.verify_mac"]},
         {"name": "reader", "permissions": ["secrets.access"]},
+        {"name": "lister", "permissions": ["secrets.list"]},
+        {"name": "maker", "permissions": ["crypto.generate_mac"]},
     ],
     "bindings": [
         {"members": [APP], "role": "reader", "resource": "vaults/default"},
         {"members": [SCANNER], "role": "scanner", "resource": "vaults/default/keys/scan"},
+        {"members": [PARTIAL], "role": "lister", "resource": "vaults/default"},
+        {"members": [PARTIAL], "role": "reader", "resource": "vaults/default/secrets/token"},
+        {"members": [PARTIAL], "role": "maker", "resource": "vaults/default/keys/scan"},
     ],
 }
 
@@ -61,6 +67,7 @@ async def server(tmp_path_factory):
         tmp_path_factory.mktemp("ctl"), policy=POLICY, limits={"overload_delay_ms": 0}
     ) as running:
         running.add_identity("scanner", uri=SCANNER)
+        running.add_identity("partial", uri=PARTIAL)
         await ctl(running, "keys", "create", "scan", "--purpose", "mac")
         for name, value in STORED.items():
             done = await ctl(running, "secrets", "put", name, data=value)
@@ -283,6 +290,20 @@ async def test_what_could_not_be_looked_at_is_exit_code_2(server, index, tmp_pat
     ):
         done = await ctl(server, "scan", *arguments, **environment)
         assert (done.exit_code, done.stdout) == (2, ""), (arguments, done.stderr)
+
+
+async def test_secrets_that_may_not_be_read_are_a_gap_that_somebody_must_allow(server, tmp_path):
+    gap = f"{len(STORED) - 1} versions could not be read"
+    (tmp_path / "a.txt").write_bytes(PASSWORD.encode())
+    for extra, code in (((), 2), (("--allow-unreadable",), 0)):
+        done = await ctl(server, "scan", tmp_path, *extra, identity="partial")
+        assert (done.exit_code, done.stdout, gap in done.stderr) == (code, "", True), done.stderr
+    out = tmp_path / "index.json"
+    for extra, code in (((), 1), (("--allow-unreadable",), 0)):
+        done = await ctl(server, "scan", "index", "-o", out, *extra, identity="partial")
+        assert (done.exit_code, gap in done.stderr, out.exists()) == (code, True, code == 0), done.stderr
+    (tmp_path / "b.txt").write_bytes(TOKEN.encode())
+    assert await found_in(server, tmp_path / "b.txt", identity="partial") == (1, {("b.txt", 1, "token", "plain")})
 
 
 # -- git --------------------------------------------------------------------------------------------------------------------

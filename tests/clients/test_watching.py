@@ -10,7 +10,15 @@ import pytest_asyncio
 from sdk_rig import PATIENT, VAULT, async_client, sync_client, wire_to
 
 from harness import APP, running_server
-from vaultd_client import ClientClosed, DeadlineExceeded, Freshness, OutOfRange, PermissionDenied, Unavailable
+from vaultd_client import (
+    ClientClosed,
+    ConfigurationError,
+    DeadlineExceeded,
+    Freshness,
+    OutOfRange,
+    PermissionDenied,
+    Unavailable,
+)
 from vaultd_client.errors import Refusal, make_error
 from vaultd_client.v1 import watch_pb2
 from vaultd_client.watching import Changes, WatchCourse, resource_of
@@ -159,6 +167,39 @@ async def test_a_follower_that_may_not_watch_is_never_live(server):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.wrap_future(changes.when_live()), 0.2)
         assert changes.mark(KEY).watch == 0
+
+
+@pytest.mark.parametrize("kind", ["aio", "sync"])
+@pytest.mark.parametrize(
+    "error", [ConfigurationError("an empty file"), OSError("nobody answers"), RuntimeError("else")]
+)
+async def test_a_follower_outlives_a_provider_of_tokens_that_fails(server, kind, error):
+    failures = [error] * 2
+
+    def token() -> str | None:
+        if failures:
+            raise failures.pop()
+        return None  # the certificate says who it is
+
+    client = (async_client if kind == "aio" else sync_client)(server, "admin", token=token)
+    await live(client.follow_changes())
+    assert failures == []
+    if kind == "aio":
+        await client.close()
+    else:
+        await asyncio.to_thread(client.close)
+
+
+async def test_who_is_cancelled_while_closing_a_client_is_cancelled_and_the_connections_are_closed(server):
+    client = async_client(server, "admin")
+    await live(client.follow_changes())
+    closing = asyncio.create_task(client.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert client._transport._connections == {}
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "vaultd-watch"]
 
 
 # -- what follows from it -----------------------------------------------------------------------------------------------

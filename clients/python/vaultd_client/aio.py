@@ -6,10 +6,12 @@ import asyncio
 import inspect
 import os
 import uuid
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from vaultd_client.aio_transport import AsyncTransport
 from vaultd_client.base import ClientBase
+from vaultd_client.batching import too_late
 from vaultd_client.checksums import check_answer, fill_checksums
 from vaultd_client.errors import ClientClosed, ForkedClient, WrongEventLoop
 from vaultd_client.followers import TaskFollower, watch_async
@@ -67,11 +69,12 @@ class AsyncClient(ClientBase[AsyncTokenProvider], AsyncMethods):
             return
         self._closed = True
         if self._transport is not None and self._pid == os.getpid():
-            if self._follower is not None:
-                await self._follower.stop()
-            for lane in self._lanes.values():
-                await lane.close()
-            await self._transport.close()
+            async with AsyncExitStack() as ending:  # all of them, even when we are cancelled meanwhile
+                ending.push_async_callback(self._transport.close)
+                for lane in self._lanes.values():
+                    ending.push_async_callback(lane.close)
+                if self._follower is not None:
+                    ending.push_async_callback(self._follower.stop)
 
     def follow_changes(self) -> Changes:
         """What Watch tells of keys and secrets, for caches: one stream in the background, from the first call of this on until
@@ -109,10 +112,10 @@ class AsyncClient(ClientBase[AsyncTokenProvider], AsyncMethods):
             message.request_id = str(uuid.uuid4())
         if self._checksums:
             fill_checksums(method, message)
-        token = None if self._token is None else await self._fresh_token()
         if timeout_s is None:
             timeout_s = self._settings.timeout_s or transport.pilot.config.timeout_s(method)
         deadline = asyncio.get_running_loop().time() + timeout_s
+        token = None if self._token is None else await self._token_in_time(method, deadline)
         traced = None if self._tracing is None else self._tracing.begin(method, request, info)
         if traced is None:
             answer = await self._send(transport, method, request, deadline, token, self._trace(), info)
@@ -147,6 +150,15 @@ class AsyncClient(ClientBase[AsyncTokenProvider], AsyncMethods):
         lane = Lane(self._connected(), method, batch_method, self._settings.batch, token)
         self._lanes[method, token] = lane
         return lane
+
+    async def _token_in_time(self, method: Method[Any, Any], deadline: float) -> str | None:
+        try:
+            async with asyncio.timeout_at(deadline) as time_left:
+                return await self._fresh_token()
+        except TimeoutError:
+            if time_left.expired():
+                raise too_late(method) from None
+            raise
 
     async def _fresh_token(self) -> str | None:
         # Asked in the caller's task: a provider may look at who asks, and calls of two tokens never travel together.

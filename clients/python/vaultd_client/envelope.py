@@ -7,6 +7,8 @@ docs/envelope.md describes the bytes.
 from __future__ import annotations
 
 import asyncio
+import threading
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from vaultd_client.data_keys import DataKeyLimits, DataKeys, Forgotten
@@ -17,7 +19,7 @@ from vaultd_client.flows import run, run_async
 from vaultd_client.segments import HEADER_BYTES, SegmentOpener, SegmentSealer, cannot_open, read_stream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
     from typing import BinaryIO
 
     from vaultd_client.aio import AsyncClient
@@ -278,9 +280,11 @@ class AsyncEnvelopeAead:
         overwrite: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        """As EnvelopeAead.encrypt_file; `progress` is called in another thread."""
+        """As EnvelopeAead.encrypt_file; `progress` is called in another thread.  Who is cancelled waits for the piece under way;
+        then there is no target.
+        """
         before, sealer = await run_async(self._envelopes.seal_stream(associated_data), self._client)
-        await asyncio.to_thread(encrypt_file, source, target, before, sealer, overwrite=overwrite, progress=progress)
+        await _write_in_thread(partial(encrypt_file, source, target, before, sealer, overwrite=overwrite), progress)
 
     async def decrypt_file(
         self,
@@ -291,9 +295,37 @@ class AsyncEnvelopeAead:
         overwrite: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        """As EnvelopeAead.decrypt_file; `progress` is called in another thread."""
+        """As EnvelopeAead.decrypt_file, with progress and cancellation as of `encrypt_file`."""
         file = await asyncio.to_thread(open, source, "rb", 0)
         with file:
             header = await asyncio.to_thread(read_header, file)
             opener = await run_async(self._envelopes.open_stream(header, associated_data), self._client)
-            await asyncio.to_thread(decrypt_file, file, target, opener, overwrite=overwrite, progress=progress)
+            await _write_in_thread(partial(decrypt_file, file, target, opener, overwrite=overwrite), progress)
+
+
+class _Unwanted(Exception):
+    """Whoever wanted the file was cancelled."""
+
+
+async def _write_in_thread(write: Callable[..., None], progress: Progress | None) -> None:
+    """Write a file in a thread, which when we are cancelled ends before we do, and without the file."""
+    cancelled = threading.Event()
+
+    def require_wanted() -> None:
+        if cancelled.is_set():
+            raise _Unwanted
+
+    def report(done: int) -> None:
+        require_wanted()
+        if progress is not None:
+            progress(done)
+
+    writing = asyncio.create_task(asyncio.to_thread(write, progress=report, before_rename=require_wanted))
+    try:
+        await asyncio.wait({writing})
+    except asyncio.CancelledError:
+        cancelled.set()
+        writing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody is told of it
+        await asyncio.wait({writing})
+        raise
+    writing.result()

@@ -52,12 +52,16 @@ class EnvelopeWriter(io.RawIOBase):
     """Takes plaintext and writes a stream to `sink`, which it does not close.
 
     `close` completes the stream.  `abort` does not, and neither does leaving `with` by an exception, nor being forgotten: what was
-    written does not open.
+    written does not open.  After a write that failed nothing completes it.
+
+    It needs no io.BufferedWriter or io.TextIOWrapper around it: those call `close` also when their own `with` is left by an
+    exception, and when they are forgotten.
     """
 
     def __init__(self, sink: BinaryIO, before: bytes, sealer: SegmentSealer) -> None:
         self._sink = sink
         self._sealer = sealer
+        self._failed = False
         write_all(sink, before)
 
     def writable(self) -> bool:
@@ -65,22 +69,30 @@ class EnvelopeWriter(io.RawIOBase):
         return True
 
     def write(self, data: Any, /) -> int:
-        """Take all of it.  Raises ValueError after `close`, and what the sink raises."""
+        """Take all of it.  Raises ValueError after `close`, OSError after a write that failed, and what the sink raises."""
         if self.closed:
             raise ValueError("the stream is complete")
         view = memoryview(data)
+        self._require_whole()
+        self._failed = True  # unless all of it is written
         for sealed in self._sealer.update(view):
             write_all(self._sink, sealed)
+        self._failed = False
         return view.nbytes
 
     def close(self) -> None:
-        """Write the last segment."""
+        """Write the last segment.  Raises OSError after a write that failed, and what the sink raises: then it does not open."""
         if not self.closed:
             try:
+                self._require_whole()
                 for sealed in self._sealer.finish():
                     write_all(self._sink, sealed)
             finally:
                 super().close()
+
+    def _require_whole(self) -> None:
+        if self._failed:
+            raise OSError("the stream is not complete, since a write failed; begin another one")
 
     def abort(self) -> None:
         """End without the last segment."""

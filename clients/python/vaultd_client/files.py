@@ -22,9 +22,12 @@ Progress = Callable[[int], None]
 
 
 @contextmanager
-def new_file(target: FilePath, *, overwrite: bool) -> Iterator[BinaryIO]:
+def new_file(
+    target: FilePath, *, overwrite: bool, before_rename: Callable[[], None] | None = None
+) -> Iterator[BinaryIO]:
     """A file to write, which gets its name at the end: complete, synced, and 0600.  When anything fails nothing is left of it.
 
+    before_rename: what it raises is a failure too.
     Raises FileExistsError when there is one of that name, unless `overwrite`, and when it is a device, a pipe or a directory in any
     case; OSError.
     """
@@ -37,6 +40,8 @@ def new_file(target: FilePath, *, overwrite: bool) -> Iterator[BinaryIO]:
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             yield file
             os.fsync(file.fileno())
+        if before_rename is not None:
+            before_rename()
         if overwrite:
             temporary.replace(path)
         else:
@@ -102,15 +107,25 @@ def encrypt_file(
     *,
     overwrite: bool,
     progress: Progress | None,
+    before_rename: Callable[[], None] | None = None,
 ) -> None:
     """Encrypt a file into a new one."""
-    with open(source, "rb", buffering=0) as file, new_file(target, overwrite=overwrite) as sink:
+    with (
+        open(source, "rb", buffering=0) as file,
+        new_file(target, overwrite=overwrite, before_rename=before_rename) as sink,
+    ):
         encrypt_stream(file, sink, before, sealer, progress)
 
 
 def decrypt_file(
-    source: BinaryIO, target: FilePath, opener: SegmentOpener, *, overwrite: bool, progress: Progress | None
+    source: BinaryIO,
+    target: FilePath,
+    opener: SegmentOpener,
+    *,
+    overwrite: bool,
+    progress: Progress | None,
+    before_rename: Callable[[], None] | None = None,
 ) -> None:
     """Decrypt the rest of a file into a new one."""
-    with new_file(target, overwrite=overwrite) as sink:
+    with new_file(target, overwrite=overwrite, before_rename=before_rename) as sink:
         decrypt_stream(source, sink, opener, progress)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from vaultd_client.errors import DeadlineExceeded, Refusal, UsageError, VaultdError, make_error
+from vaultd_client.errors import ClientClosed, DeadlineExceeded, Refusal, VaultdError, make_error
 from vaultd_client.v1 import watch_pb2
 from vaultd_client.watching import HEARTBEAT_S, KINDS, Changes, WatchCourse
 
@@ -97,12 +97,14 @@ class ThreadFollower:
                     if not begun:
                         begun = True
                         changes.begun()
-                    course.received(response)
                     changes.received(response)
+                    course.received(response)
             except VaultdError as failed:
                 error = failed
-            except (UsageError, ValueError):  # ValueError: gRPC's word for a call on a closed channel
+            except ClientClosed:
                 return
+            except Exception:  # noqa: S110  # also of who gives the tokens; callers hear of it by their own calls
+                pass
             changes.lost()
             wait_s = course.ended(error)
             if course.has_gap:
@@ -168,12 +170,14 @@ class TaskFollower:
                         if not begun:
                             begun = True
                             changes.begun()
-                        course.received(response)
                         changes.received(response)
+                        course.received(response)
             except VaultdError as failed:
                 error = failed
-            except UsageError:
+            except ClientClosed:
                 return
+            except Exception:  # noqa: S110  # also of who gives the tokens; callers hear of it by their own calls
+                pass
             except asyncio.CancelledError:
                 error = _connection_closed()
             finally:
@@ -186,9 +190,10 @@ class TaskFollower:
     async def stop(self) -> None:
         """End it, and wait for the end."""
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
-        self._changes.missed()
+        try:
+            await asyncio.wait({self._task})
+        finally:
+            self._changes.missed()
 
 
 def _connection_closed() -> VaultdError:

@@ -5,6 +5,7 @@ What is done here the vault neither sees nor meters, so nobody gets it unasked: 
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -14,7 +15,7 @@ from vaultd_client.errors import NotFound, PermissionDenied, VaultdError
 from vaultd_client.flows import SingleFlight, run, run_async
 from vaultd_client.public_keys import MAX_INPUT_BYTES, MAX_SIGNATURE_BYTES, PublicUse, public_use
 from vaultd_client.v1 import crypto_pb2, resources_pb2
-from vaultd_client.watching import Following, Freshness
+from vaultd_client.watching import Following, Freshness, Mark
 
 if TYPE_CHECKING:
     from vaultd_client.aio import AsyncClient
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
     from vaultd_client.sync import Client
     from vaultd_client.v1.keys_pb2 import PublicKey
     from vaultd_client.v1.resources_pb2 import Key, KeyVersion
-    from vaultd_client.watching import Mark
 
 MAX_KEYS: Final = 1_000
 EXPIRY_MARGIN_S: Final = 60.0
 """So long before a key's expire_time the vault is asked: its clock decides."""
 NOTHING: Final = PublicUse()
+NAME: Final = re.compile(r"vaults/[^/]+/keys/[^/]+(/versions/[1-9][0-9]*)?")
+"""Keys and versions.  What anything else means is the vault's to say."""
 
 
 class _Local(NamedTuple):
@@ -42,6 +44,9 @@ class _Local(NamedTuple):
     def protects(self) -> bool:
         """Whether something new may be encrypted here."""
         return self.expires is None or time.time() < self.expires - EXPIRY_MARGIN_S
+
+
+_NOT_OURS: Final = _Local(Mark("", 0.0, 0, False), NOTHING, "", None)
 
 
 class _PublicKeys:
@@ -107,6 +112,8 @@ class _PublicKeys:
     # -- what is kept ---------------------------------------------------------------------------------------------------
 
     def _find(self, name: str) -> Flow[_Local]:
+        if NAME.fullmatch(name) is None:
+            return _NOT_OURS
         with self._lock:
             found = self._kept.get(name)
             if found is not None:

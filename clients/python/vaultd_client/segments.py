@@ -138,13 +138,18 @@ class SegmentSealer(_Segments):
         super().__init__(lambda number: self._cipher.sealed_bytes(number) - TAG_BYTES)
 
     def update(self, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
-        """What can be written so far; read it to its end.  A segment at a time, so that even a large input takes no more memory."""
+        """What can be written so far; read it to its end.  A segment at a time, so that even a large input takes no more memory.
+
+        Who stops before, as when a segment cannot be written, ends the stream: it would open, and not be what was written.
+        """
         self._require_open()
-        yield from self._take_header()
         view = memoryview(data).cast("B")
+        self._done = True  # unless all of it is taken
+        yield from self._take_header()
         while True:
             full, view = self._next(view)
             if full is None:
+                self._done = False
                 return
             number, self._number = self._number, self._number + 1  # never twice, even if nobody reads on
             yield self._cipher.seal(number, full, last=False)
@@ -163,7 +168,7 @@ class SegmentSealer(_Segments):
 
     def _require_open(self) -> None:
         if self._done:
-            raise ValueError("the stream was finished; begin another one")
+            raise ValueError("the stream was finished, or not all of it was written; begin another one")
 
 
 class SegmentOpener(_Segments):

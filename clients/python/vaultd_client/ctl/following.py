@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from vaultd_client.ctl.failures import describe, lines_of
-from vaultd_client.errors import UsageError, VaultdError
+from vaultd_client.errors import ClientClosed, ConfigurationError, VaultdError
 from vaultd_client.v1.watch_pb2 import RESOURCE_KIND_SECRET, RESOURCE_KIND_SECRET_VERSION
 from vaultd_client.watching import resource_of
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 KINDS: Final = [RESOURCE_KIND_SECRET, RESOURCE_KIND_SECRET_VERSION]
 PAUSE_S: Final = 10.0
-"""After what ends a watch, such as a policy that changed; a server that is away does not."""
+"""After what ends a watch, such as a policy that changed, or no token; a server that was there and is away does not."""
+TROUBLE: Final = (VaultdError, ConfigurationError)
+"""What passes: a token that cannot be had now is a ConfigurationError."""
 
 
 class Following:
@@ -30,12 +32,16 @@ class Following:
     It takes `secrets.get` on them besides `secrets.access`.
     """
 
-    def __init__(self, vault: Client, secrets: Iterable[str]) -> None:
+    def __init__(self, vault: Client, secrets: Iterable[str], pause_s: float = PAUSE_S) -> None:
         self._vault = vault
         self._secrets = frozenset(secrets)
+        self._pause_s = pause_s
 
     def start(self, tell: Callable[[], None]) -> None:
-        """Call `tell`, from a thread, when a secret may have changed.  Raises VaultdError when watching is not allowed."""
+        """Call `tell`, from a thread, when a secret may have changed, until the client is closed.
+
+        Raises VaultdError when watching is not allowed, and ConfigurationError.
+        """
         prefixes = {secret.rpartition("/")[0] for secret in self._secrets}
         # All are open before anybody is told: what the caller reads from here on is watched.
         streams = [(prefix, self._open(prefix)) for prefix in sorted(prefixes)]
@@ -69,10 +75,11 @@ class Following:
                 for response in stream:
                     if any(resource_of(event.name) in self._secrets for event in response.events):
                         tell()
-            except VaultdError as error:
+                stream = self._open(prefix)
+                tell()  # who looks finds what happened meanwhile
+            except ClientClosed:
+                return
+            except TROUBLE as error:
+                stream = iter(())
                 self.problem(error)
-                threading.Event().wait(PAUSE_S)
-            except UsageError:
-                return  # our client was closed
-            stream = self._vault.watch(filter={"resource_prefix": prefix, "kinds": KINDS})
-            tell()  # who looks finds what happened meanwhile
+                threading.Event().wait(self._pause_s)

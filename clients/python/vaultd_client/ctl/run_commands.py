@@ -14,10 +14,9 @@ import click
 
 from vaultd_client.ctl.commands import Command
 from vaultd_client.ctl.failures import EXIT_CODES, FAILED, USAGE, fail
-from vaultd_client.ctl.following import Following
+from vaultd_client.ctl.following import TROUBLE, Following
 from vaultd_client.ctl.private_files import on_disk, replace_private
 from vaultd_client.ctl.supervision import Supervised, exit_code_of
-from vaultd_client.errors import VaultdError
 from vaultd_client.injection import (
     InjectionRefused,
     Placeholder,
@@ -170,7 +169,7 @@ def _render_and_follow(session: Session, template: Path, out: Path | None, on_ch
     for _ in following.looks():
         try:
             rendered = _render(session, template)
-        except (VaultdError, InjectionRefused) as error:
+        except (*TROUBLE, InjectionRefused) as error:
             following.problem(error)
             continue
         if rendered == written:

@@ -9,7 +9,7 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
-from vaultd_client.errors import VaultdError
+from vaultd_client.ctl.following import TROUBLE
 from vaultd_client.injection import InjectionRefused
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 OF_TERMINALS: Final = (signal.SIGINT, signal.SIGQUIT)
 """A terminal sends them to all that run in its foreground, so the command has them already."""
+ENDING: Final = frozenset({signal.SIGTERM, *OF_TERMINALS})
+"""Who sends one wants no next command; others are for whichever runs, such as SIGHUP for one that reads its settings again."""
 LOOK: Final = object()
 
 Variables = dict[str, str]
@@ -36,23 +38,30 @@ class Running:
         threading.Thread(target=self._wait, daemon=True).start()
 
     @property
-    def exit_code(self) -> int | None:
-        """None while it runs."""
-        return exit_code_of(self._process.returncode) if self._ended.is_set() else None
+    def ended(self) -> bool:
+        """Whether it runs no more."""
+        return self._ended.is_set()
+
+    @property
+    def exit_code(self) -> int:
+        """Once it has ended."""
+        return exit_code_of(self._process.returncode)
 
     def send(self, number: int) -> bool:
         """Send a signal; False when it has ended."""
-        if self._ended.is_set():
+        if self.ended:
             return False
         self._process.send_signal(number)
         return True
 
-    def end(self, grace_s: float) -> None:
-        """SIGTERM, and SIGKILL when it takes too long."""
-        self.send(signal.SIGTERM)
+    def end(self, grace_s: float) -> bool:
+        """SIGTERM, and SIGKILL when it takes too long; False when it had ended by itself."""
+        if not self.send(signal.SIGTERM):
+            return False
         if not self._ended.wait(grace_s):
             self.send(signal.SIGKILL)
             self._ended.wait()
+        return True
 
     def _wait(self) -> None:
         self._process.wait()
@@ -66,36 +75,56 @@ class Supervised:
     def __init__(
         self, command: Sequence[str], environment: Callable[[], Variables], following: Following, grace_s: float
     ) -> None:
-        """environment: the variables of now; raises VaultdError or InjectionRefused.  grace_s: from SIGTERM to SIGKILL."""
+        """environment: the variables of now; raises TROUBLE or InjectionRefused.  grace_s: from SIGTERM to SIGKILL."""
         self._command = list(command)
         self._environment = environment
         self._following = following
         self._grace_s = grace_s
         self._news: SimpleQueue[object] = SimpleQueue()
         self._running: Running | None = None
+        self._replacing = False
+        self._is_to_end = False
         self._missed: list[int] = []
 
     def run(self, first: Variables) -> int:
-        """Run it to its end; returns its exit code, or 128 and the signal that ended it.  Raises OSError, VaultdError."""
+        """Run it to its end; returns its exit code, or 128 and the signal that ended it.  Whatever is raised, nothing runs then.
+
+        Raises OSError, VaultdError, ConfigurationError.
+        """
         self._following.start(lambda: self._news.put(LOOK))
         for each in (*PASSED_ON, *OF_TERMINALS):
             signal.signal(each, lambda number, _frame: self._pass_on(number))
         self._news.put(LOOK)  # `first` was read before the watch began
+        try:
+            return self._run(first)
+        finally:
+            if self._running is not None:
+                self._running.end(self._grace_s)
+
+    def _run(self, first: Variables) -> int:
         current, running = first, self._start(first)
         while True:
             news = self._news.get()
-            if running.exit_code is not None:
+            if running.ended:
                 return running.exit_code
             if news is not LOOK:
                 continue  # the end of one that was replaced
             try:
                 wanted = self._environment()
-            except (VaultdError, InjectionRefused) as error:
+            except (*TROUBLE, InjectionRefused) as error:
                 self._following.problem(error)
                 continue
             if wanted != current:
-                running.end(self._grace_s)
+                if not self._make_room(running):
+                    return running.exit_code
                 current, running = wanted, self._start(wanted)
+
+    def _make_room(self, running: Running) -> bool:
+        """End it for the next one; False when there is none to be, since it had ended by itself, or we were told to end."""
+        self._replacing = True
+        ended = running.end(self._grace_s)
+        self._replacing = False  # what comes from here on is missed, and goes to the next one
+        return ended and not self._is_to_end
 
     def _start(self, variables: Variables) -> Running:
         self._running = running = Running(self._command, variables, self._news)
@@ -105,6 +134,8 @@ class Supervised:
         return running
 
     def _pass_on(self, number: int) -> None:
+        if self._replacing and number in ENDING:
+            self._is_to_end = True
         if number in OF_TERMINALS and os.isatty(0):
             return
         if self._running is None or not self._running.send(number):

@@ -30,6 +30,8 @@ SALT_BYTES: Final = 16
 BATCH: Final = 1_000
 BATCH_BYTES: Final = 3_000_000
 MAX_PAYLOAD: Final = 64 * 1024
+UNREADABLE: Final = frozenset({"PERMISSION_DENIED", "FAILED_PRECONDITION", "NOT_FOUND"})
+"""What is wrong with one version: not allowed, not in force, gone.  Anything else is wrong with the whole of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Stored:
 
 def read_secrets(client: Client, names: Iterable[str], bar: Bar) -> Stored:
     """All enabled versions of secrets that the caller may read.  Raises VaultdError."""
+    from vaultd_client.errors import error_of_status
+
     versions: list[str] = []
     for name in names:
         versions += _versions_of(client, name)
@@ -53,8 +57,11 @@ def read_secrets(client: Client, names: Iterable[str], bar: Bar) -> Stored:
         for result in client.batch_access_secret_versions([{"name": name} for name in chunk]).results:
             if result.WhichOneof("outcome") == "result":
                 payloads[result.result.version] = result.result.payload
-            else:
-                unreadable += 1
+                continue
+            error = error_of_status(result.status, "BatchAccessSecretVersions")
+            if error.code not in UNREADABLE:
+                raise error
+            unreadable += 1
         bar.update(begin + len(chunk), len(versions))
     return Stored(payloads, unreadable)
 
