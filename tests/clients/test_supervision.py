@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from queue import SimpleQueue
@@ -149,9 +151,30 @@ def test_a_signal_to_end_that_comes_while_the_next_command_is_made_room_for_ends
     assert (tmp_path / "ran").read_text() == "ran\n"
 
 
-def test_another_signal_that_comes_meanwhile_is_for_one_of_them_and_ends_nothing(supervise):
-    def look(_: str, __: Supervised) -> dict[str, str]:
-        return {**os.environ, "FIFO": "/dev/null"}
+ON_A_TERMINAL = """
+import os, sys
+from vaultd_client.ctl.supervision import is_in_foreground
+print(is_in_foreground())
+os.open(sys.argv[1], os.O_RDWR)  # the first terminal of a session is its own
+print(is_in_foreground(), flush=True)
+if os.fork() == 0:
+    os.setpgid(0, 0)
+    print(is_in_foreground(), flush=True)
+else:
+    os.wait()
+"""
 
-    script = f"trap '' HUP; trap 'kill -HUP $PPID; exit 9' TERM; test -p $FIFO || exit 5; {ENDLESS}"
-    assert supervise(script, look, Told()) == 5
+
+@pytest.mark.parametrize("redirected", [True, False])
+def test_whom_a_terminal_sends_its_signals_does_not_depend_on_standard_input(redirected):
+    ours, terminal = os.openpty()
+    stdin = subprocess.DEVNULL if redirected else terminal
+    command = [sys.executable, "-c", ON_A_TERMINAL, os.ttyname(terminal)]
+    try:
+        done = subprocess.run(
+            command, stdin=stdin, capture_output=True, text=True, start_new_session=True, check=True, timeout=30
+        )
+    finally:
+        os.close(terminal)
+        os.close(ours)
+    assert done.stdout.split() == ["False", "True", "False"]

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from commandline import VAULTCTL, ctl, environment_of
 from harness import APP, running_server
+from vaultd_client.ctl.scan.index import write_index
 from vaultd_client.ctl.scan.marks import Mark, marks_of
 from vaultd_client.ctl.scan.trees import OVERLAP_BYTES, WINDOW_BYTES
 
@@ -238,6 +239,25 @@ async def test_an_index_holds_no_secret_and_nothing_that_confirms_a_guess(server
     assert tags[0] != tags[1]  # the salt is another one each time
 
 
+async def test_an_index_is_written_past_links_that_others_put_there(tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.write_text("kept")
+    path = tmp_path / "index.json"
+    for name in (path.name, f".{path.name}.{os.getpid()}"):
+        (tmp_path / name).symlink_to(theirs)
+    write_index(path, {"format": "of a test"})
+    assert theirs.read_text() == "kept"
+    assert (path.is_symlink(), path.stat().st_mode & 0o777, json.loads(path.read_text())) == (
+        False,
+        0o644,
+        {"format": "of a test"},
+    )
+    assert len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(IsADirectoryError):
+        write_index(tmp_path, {})
+    assert not list(tmp_path.parent.glob(f".{tmp_path.name}.*"))
+
+
 async def test_who_scans_may_verify_and_nothing_else(server, index, tmp_path):
     (tmp_path / "a.txt").write_bytes(TOKEN.encode())
     before = len(server.audit_records())
@@ -326,6 +346,18 @@ async def test_in_a_working_tree_what_git_ignores_is_left_out(server, index, tmp
     assert {file for file, *_ in copies} == {"new.txt", "kept.txt"}
     _, copies = await found_in(server, tmp_path, "--index", index, "--no-git")
     assert {file for file, *_ in copies} == {"new.txt", "kept.txt", "a.txt", "wanted.lock"}
+
+
+async def test_the_index_at_the_top_of_the_tree_is_found_from_below(server, index, tmp_path, monkeypatch):
+    git(tmp_path, "init")
+    (tmp_path / ".vaultd-scan.json").write_bytes(index.read_bytes())
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "a.txt").write_text(TOKEN)
+    git(tmp_path, "add", "-A")
+    monkeypatch.chdir(tmp_path / "below")
+    for what in ("--staged", "."):
+        code, copies = await found_in(server, what)
+        assert (code, copies) == (1, {("a.txt", 1, "token", "plain")})
 
 
 async def test_a_commit_with_a_secret_is_refused_by_the_hook(server, index, tmp_path):

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 OF_TERMINALS: Final = (signal.SIGINT, signal.SIGQUIT)
-"""A terminal sends them to all that run in its foreground, so the command has them already."""
+"""A terminal sends them to all that run in its foreground, so the command has them already.  One that somebody sends to
+vaultctl alone looks the same."""
 ENDING: Final = frozenset({signal.SIGTERM, *OF_TERMINALS})
 """Who sends one wants no next command; others are for whichever runs, such as SIGHUP for one that reads its settings again."""
 LOOK: Final = object()
@@ -136,10 +137,25 @@ class Supervised:
     def _pass_on(self, number: int) -> None:
         if self._replacing and number in ENDING:
             self._is_to_end = True
-        if number in OF_TERMINALS and os.isatty(0):
+        running = self._running
+        if running is not None and not running.ended and number in OF_TERMINALS and is_in_foreground():
             return
-        if self._running is None or not self._running.send(number):
+        if running is None or not running.send(number):
             self._missed.append(number)
+
+
+def is_in_foreground() -> bool:
+    """Whether what a terminal sends comes to us, and so to the command, which is of our process group."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False  # we have none, whatever standard input is
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False  # it was hung up
+    finally:
+        os.close(terminal)
 
 
 def exit_code_of(returncode: int) -> int:

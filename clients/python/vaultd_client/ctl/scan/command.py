@@ -81,7 +81,7 @@ def scan() -> None:
     "--index",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help=f"Fingerprints; by default {INDEX}, if it is there.",
+    help=f"Fingerprints; by default {INDEX}, if it is here or at the top of the working tree.",
 )
 @click.option("--direct", is_flag=True, help="Read the secrets, also when there is an index.")
 @click.option("--no-git", is_flag=True, help="All files of directories, also those that git ignores.")
@@ -129,7 +129,7 @@ def _matcher(session: Session, options: dict[str, Any], troubles: Troubles) -> M
     client = session.client()
     path: Path | None = options["index"]
     if path is None and not options["direct"]:
-        path = Path(INDEX) if Path(INDEX).is_file() else None
+        path = _index_here()
     if path is not None and not options["direct"]:
         index = read_index(path, client)
         if datetime.datetime.now(datetime.UTC) - index.create_time > OLD:
@@ -148,6 +148,15 @@ def _matcher(session: Session, options: dict[str, Any], troubles: Troubles) -> M
     if not made:
         fail("there is nothing to look for: no secret that you may read is long enough")
     return Matcher(made, salt, AtHand(), options["min_length"])
+
+
+def _index_here() -> Path | None:
+    from vaultd_client.ctl.scan import trees
+
+    if Path(INDEX).is_file():
+        return Path(INDEX)
+    top = trees.top_of_tree()
+    return top / INDEX if top is not None and (top / INDEX).is_file() else None
 
 
 def _read(sources: Sequence[Source], matcher: Matcher, troubles: Troubles) -> None:

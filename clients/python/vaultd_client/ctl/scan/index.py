@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import secrets
+import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -171,10 +172,17 @@ def _digest(document: Mapping[str, Any]) -> bytes:
 
 
 def write_index(path: Path, document: Mapping[str, Any]) -> None:
-    """Put the file in place of the one before; atomic.  Raises OSError."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    fresh.replace(path)
+    """Put the file in place of the one before; atomic.  All may read it.  Raises OSError."""
+    # A name that nobody can guess, since others may write to the directory and put a link there.
+    descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(json.dumps(document, indent=1) + "\n")
+            os.fchmod(descriptor, 0o644)
+        os.replace(fresh, path)
+    except BaseException:
+        os.unlink(fresh)
+        raise
 
 
 def read_index(path: Path, client: Client) -> Index:
