@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -52,7 +52,6 @@ class Worker:
     serving: bool = False
     replaced: bool = False
     """Whether it was asked to end so that another takes its place."""
-    began_s: float = field(default_factory=time.monotonic)
     chain_id: bytes = b""
 
 
@@ -195,27 +194,42 @@ class Supervisor:
 
     def _start(self, index: int) -> None:
         self._keepers[index] = asyncio.get_running_loop().create_task(self._keep(index))
+        self._keepers[index].add_done_callback(self._kept)
+
+    def _kept(self, keeper: asyncio.Task[None]) -> None:
+        error = None if keeper.cancelled() else keeper.exception()
+        if error is not None:  # a fault of ours: better no server than one that lost a worker without a word
+            _log.critical("supervisor_failed", exc_info=error)
+            self._fail()
+        self._tell_changed()
 
     async def _keep(self, index: int) -> None:
-        """Have a worker at this place until all ends, or it crashed too often."""
+        """Have a worker at this place until all ends, or it crashed, or could not be started, too often."""
         quick = 0
         while not self._stop.is_set():
-            worker = await self._spawn(index)
-            code = await worker.process.wait()
-            if self._workers.get(index) is worker:
-                del self._workers[index]
-            self._release_logins(worker)
-            if worker.channel is not None:
-                worker.channel.close()
-            self._tell_changed()
-            if self._stop.is_set() or worker.replaced:
-                quick = 0
-                continue
-            _log.error("worker_ended", worker=index, code=code)
+            began_s = time.monotonic()
+            try:
+                worker = await self._spawn(index)
+            except OSError as error:
+                _log.error("worker_not_started", worker=index, why=os.strerror(error.errno or 0))
+                if self._stop.is_set():
+                    return
+            else:
+                code = await worker.process.wait()
+                if self._workers.get(index) is worker:
+                    del self._workers[index]
+                self._release_logins(worker)
+                if worker.channel is not None:
+                    worker.channel.close()
+                self._tell_changed()
+                if self._stop.is_set() or worker.replaced:
+                    quick = 0
+                    continue
+                _log.error("worker_ended", worker=index, code=code)
             if not self._announced:
                 self._fail()
                 return
-            quick = quick + 1 if time.monotonic() - worker.began_s < QUICK_S else 1
+            quick = quick + 1 if time.monotonic() - began_s < QUICK_S else 1
             if quick >= MAX_QUICK:
                 _log.error(
                     "worker_given_up",
@@ -232,23 +246,34 @@ class Supervisor:
             await asyncio.wait_for(self._stop.wait(), seconds)
 
     async def _spawn(self, index: int) -> Worker:
+        """Start a worker and greet it; raises OSError."""
         here, there = socket.socketpair()
-        with there:
-            fd = there.fileno()
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                f"--index={index}",
-                f"--control-fd={fd}",
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(fd, self._counts_fd),
-                start_new_session=True,  # Ctrl-C in a terminal is for the supervisor, which tells them
-            )
+        try:
+            with there:
+                fd = there.fileno()
+                process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    f"--index={index}",
+                    f"--control-fd={fd}",
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(fd, self._counts_fd),
+                    start_new_session=True,  # Ctrl-C in a terminal is for the supervisor, which tells them
+                )
+        except BaseException:
+            here.close()
+            raise
         worker = self._workers[index] = Worker(index, process)
 
         async def handle(kind: str, body: Body) -> Body | None:
             return await self._handle(worker, kind, body)
 
-        worker.channel = await Channel.attach(here, handle)
+        try:
+            worker.channel = await Channel.attach(here, handle)
+        except OSError:
+            del self._workers[index]
+            here.close()
+            process.kill()
+            raise
         worker.channel.tell(
             "hello",
             count=self._count,
