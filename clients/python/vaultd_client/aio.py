@@ -152,9 +152,12 @@ class AsyncClient(ClientBase[AsyncTokenProvider], AsyncMethods):
         return lane
 
     async def _token_in_time(self, method: Method[Any, Any], deadline: float) -> str | None:
+        found = self._token() if self._token is not None else None
+        if not inspect.isawaitable(found):
+            return found
         try:
             async with asyncio.timeout_at(deadline) as time_left:
-                return await self._fresh_token()
+                return await found
         except TimeoutError:
             if time_left.expired():
                 raise too_late(method) from None
