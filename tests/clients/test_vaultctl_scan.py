@@ -326,6 +326,20 @@ async def test_secrets_that_may_not_be_read_are_a_gap_that_somebody_must_allow(s
     assert await found_in(server, tmp_path / "b.txt", identity="partial") == (1, {("b.txt", 1, "token", "plain")})
 
 
+async def test_what_is_wrong_with_more_than_a_secret_ends_it(server, tmp_path):
+    counted = ("--method", "SecretsService.AccessSecretVersion", "--window", "1/1h", "--subject", PARTIAL)
+    made = await ctl(server, "quotas", "create", "few", "--resource", "vaults/default", *counted)
+    assert made.exit_code == 0, made.stderr
+    (tmp_path / "a.txt").write_text("clean")
+    allowed = ("--allow-unreadable", "--secret", "token")
+    scans = [await ctl(server, "scan", tmp_path, *allowed, identity="partial") for _ in range(2)]
+    indexed = await ctl(server, "scan", "index", "-o", tmp_path / "index.json", *allowed, identity="partial")
+    assert (await ctl(server, "quotas", "delete", "few")).exit_code == 0
+    assert [scan.exit_code for scan in scans] == [0, 2]
+    assert "QUOTA_EXCEEDED" in scans[1].stderr
+    assert (indexed.exit_code, (tmp_path / "index.json").exists()) == (6, False)
+
+
 # -- git --------------------------------------------------------------------------------------------------------------------
 
 
