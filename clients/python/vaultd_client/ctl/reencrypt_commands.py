@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import sys
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
@@ -81,7 +82,7 @@ def reencrypt_all(session: Session, key: str, file: str, destination: str | None
 @contextmanager
 def _opened(out: Path | None) -> Iterator[BinaryIO]:
     if out is None:
-        yield click.get_binary_stream("stdout")
+        yield sys.stdout.buffer
         return
     try:
         with new_file(out, overwrite=False) as target:
