@@ -211,3 +211,13 @@ def test_the_lock_of_a_process_that_was_killed_is_nobodys():
         os.close(read)
         os.close(write)
         assert counts.bucket(UID, "p", Window(1_000, 1_000_000)).take(900, START) == 0
+
+
+def test_a_burst_that_takes_centuries_to_fill_is_counted(counts):
+    window = Window(1, 3_599_000_000, 10**12)
+    bucket = counts.bucket(UID, "p", window)
+    assert bucket.take(10**12, START) == 0
+    assert bucket.left(START) == 0
+    assert bucket.take(1, START) == pytest.approx(3_599)
+    bucket.release()
+    assert counts.bucket(UID, "p", window).left(START + 2 * 3_599 * SECOND) == 2

@@ -48,6 +48,7 @@ _SLOT: Final = struct.Struct(f"<{_NAME}s{_STATE}sqq")
 _SET_BYTES: Final = _SLOT.size * _SLOTS
 TABLE_BYTES: Final = _SET_BYTES * _SETS
 _FREE: Final = bytes(_NAME)
+_LATEST_NS: Final = 2**63 - 1
 
 
 class SharedCounts:
@@ -162,7 +163,8 @@ class SharedBucket:
 
     def _save(self, at: int, now_ns: int) -> None:
         full_at = self._stored.full_at
-        self._counts.put(at, self._name, full_at, -(-full_at // self._window.count), now_ns)
+        full_ns = min(-(-full_at // self._window.count), _LATEST_NS)  # it says no more than who is full first
+        self._counts.put(at, self._name, full_at, full_ns, now_ns)
 
     def give_back(self, cost: int) -> None:
         """Undo a `take` of the same cost at the same time."""

@@ -28,6 +28,7 @@ SEAL_S: Final = 5.0
 OPEN_S: Final = 60.0
 CHECKPOINT_S: Final = 5.0
 LOGIN_S: Final = 120.0
+"""How long a worker waits for its turn; one may take half of it where the token hangs.  Then it asks again."""
 
 Keys = dict[str, Secret]
 """Root keys by their ref."""
@@ -54,7 +55,10 @@ class LoginTurn:
 
 
 class Siblings:
-    """Tells the others, and asks them.  But for `seal`, raises for none that is away: it learns what it missed when it is back."""
+    """Tells the others, and asks them.
+
+    But for `seal` and `login`, raises for none that is away: it learns what it missed when it is back.
+    """
 
     def __init__(self, channel: Channel, hello: Body) -> None:
         self._channel = channel
@@ -134,9 +138,18 @@ class Siblings:
 
     @asynccontextmanager
     async def login(self, slot: str) -> AsyncIterator[LoginTurn]:
-        """Hold the turn to log in to a token: one at a time, and each knows which PIN was refused."""
-        answer = await self._ask("login", LOGIN_S, slot=slot)
-        turn = LoginTurn(answer.get("refused", b""), answer.get("lacking"))
+        """Hold the turn to log in to a token: one at a time, and each knows which PIN was refused.
+
+        Raises Unavailable, reason HSM_UNAVAILABLE, when the turn does not come: without it a PIN may not be tried.
+        """
+        try:
+            answer = await self._channel.ask("login", LOGIN_S, slot=slot)
+        except ChannelClosed as error:
+            self._channel.tell("no_login", slot=slot)
+            raise Unavailable(
+                "HSM_UNAVAILABLE", "another worker is trying the token; this one waits for its turn", retry_after_s=1
+            ) from error
+        turn = LoginTurn(answer["refused"], answer["lacking"])
         try:
             yield turn
         finally:

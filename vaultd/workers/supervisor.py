@@ -56,13 +56,32 @@ class Worker:
 
 
 class _LoginTurns:
-    """Whose turn it is to log in to a token, the PIN that it refused, and what it cannot do."""
+    """Whose turn it is to log in to a token, who waits for it, the PIN that it refused, and what it cannot do."""
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
         self.holder: Worker | None = None
+        self.waiting: dict[Worker, asyncio.Future[None]] = {}
         self.refused = b""
         self.lacking: dict[str, str] | None = None
+
+    async def take(self, worker: Worker) -> bool:
+        """Wait for the turn; False when the worker left meanwhile."""
+        if self.holder is None:
+            self.holder = worker
+        else:
+            self.waiting[worker] = turn = asyncio.get_running_loop().create_future()
+            await turn
+        return self.holder is worker
+
+    def leave(self, worker: Worker) -> None:
+        """Give the turn up, or the wait for it: nobody is given one who does not wait any more."""
+        turn = self.waiting.pop(worker, None)
+        if turn is not None:
+            turn.set_result(None)
+        if self.holder is worker:
+            self.holder = next(iter(self.waiting), None)
+            if self.holder is not None:
+                self.waiting.pop(self.holder).set_result(None)
 
 
 class Supervisor:
@@ -357,6 +376,8 @@ class Supervisor:
                 return await self._login(worker, body["slot"])
             case "logged_in":
                 self._end_login(worker, body["slot"], body["refused"], body["lacking"])
+            case "no_login":
+                self._leave_login(worker, body["slot"])
         return None
 
     def _others(self, worker: Worker) -> list[Channel]:
@@ -417,23 +438,23 @@ class Supervisor:
 
     async def _login(self, worker: Worker, slot: str) -> Body:
         turns = self._logins.setdefault(slot, _LoginTurns())
-        await turns.lock.acquire()
-        turns.holder = worker
-        if self._workers.get(worker.index) is not worker:  # it ended while it waited
-            self._release_logins(worker)
+        if self._workers.get(worker.index) is not worker or not await turns.take(worker):
+            raise ChannelClosed("it does not wait any more")
         return {"refused": turns.refused, "lacking": turns.lacking}
 
     def _end_login(self, worker: Worker, slot: str, refused: bytes, lacking: dict[str, str] | None) -> None:
         turns = self._logins.get(slot)
         if turns is not None and turns.holder is worker:
-            turns.holder, turns.refused, turns.lacking = None, refused, lacking
-            turns.lock.release()
+            turns.refused, turns.lacking = refused, lacking
+            turns.leave(worker)
+
+    def _leave_login(self, worker: Worker, slot: str) -> None:
+        if slot in self._logins:
+            self._logins[slot].leave(worker)
 
     def _release_logins(self, worker: Worker) -> None:
-        for turns in self._logins.values():
-            if turns.holder is worker:
-                turns.holder = None
-                turns.lock.release()
+        for slot in self._logins:
+            self._leave_login(worker, slot)
 
     # -- what is asked of all -------------------------------------------------------------------------------------------
 

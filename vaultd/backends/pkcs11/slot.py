@@ -88,7 +88,7 @@ class SlotSettings:
     name: what key versions and the health component call it.  read_pin: reads the PIN from where it is kept; may raise
     FailedPrecondition.  sessions: for uses, beside the one that makes and destroys keys.  environment: variables for the
     module.  operation_timeout_s and generation_timeout_s: without an answer for so long a worker is given up.  login: the turn to
-    try the PIN, where other processes use the token, too.
+    try the PIN, where other processes use the token, too; raises Unavailable when it does not come.
     """
 
     name: str
@@ -539,10 +539,10 @@ class TokenSlot:
         settings = self.settings
         try:
             pin = await asyncio.to_thread(settings.read_pin)
-        except VaultdError as error:
+            async with settings.login(settings.name) as turn:
+                return await self._log_in(pin.expose("log in to the token"), turn)
+        except VaultdError as error:  # the PIN cannot be read, or it is another process's turn
             return error.text
-        async with settings.login(settings.name) as turn:
-            return await self._log_in(pin.expose("log in to the token"), turn)
 
     async def _log_in(self, exposed: bytes, turn: LoginTurn) -> str:
         settings, selector = self.settings, self.settings.selector
