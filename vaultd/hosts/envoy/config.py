@@ -25,6 +25,7 @@ STREAM_WINDOW_BYTES: Final = 1024 * 1024
 CONNECTION_WINDOW_BYTES: Final = 8 * 1024 * 1024
 BUFFER_BYTES: Final = 1024 * 1024
 """Of a stream, each way: with more that nobody has read, Envoy holds the sender back."""
+FLUSH_S: Final = 10
 CONNECTION_AGE_S: Final = 300
 CONNECTION_GRACE_S: Final = 30
 CONNECTION_IDLE_S: Final = 300
@@ -227,6 +228,7 @@ def _connection_manager(app: App, *, lifespan: bool, mutual: bool) -> Config:
             "request_headers_timeout": f"{HEADERS_S}s",
             # The chain bounds how long a message may be on its way and how long a call may last; a watcher may be still for hours.
             "stream_idle_timeout": "0s",
+            "stream_flush_timeout": f"{FLUSH_S}s",  # what is answered as a whole, and its reader takes nothing of it
             "request_timeout": "0s",
             "use_remote_address": True,  # of the connection, and not what a header says
             "skip_xff_append": True,
