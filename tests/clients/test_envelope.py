@@ -20,8 +20,10 @@ from harness import APP, running_server
 from vaultd_client import AsyncEnvelopeAead, DataKeyLimits, DecryptionFailed, EnvelopeAead, FailedPrecondition
 from vaultd_client.data_keys import DataKey, DataKeys, Forgotten
 from vaultd_client.envelope_format import DATA_KEY_CONTEXT, HeaderReader
+from vaultd_client.errors import Refusal, make_error
 from vaultd_client.flows import run
 from vaultd_client.segments import SegmentCipher, SegmentOpener
+from vaultd_client.watching import Changes
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MIB = 1 << 20
@@ -304,6 +306,11 @@ async def test_ranges_are_read_without_the_rest(server, key):
             source.taken = 0
             assert file.read(1) == plaintext[MIB : MIB + 1]
             assert 0 < source.taken <= MIB
+            behind = io.BytesIO(b"of another kind" + sealed)
+            behind.seek(-len(sealed), os.SEEK_END)
+            file = aead.open_file(behind)
+            file.seek(3 * MIB)
+            assert file.read(10) == plaintext[3 * MIB :][:10]
             for harmed in (sealed[:-1], sealed[: -MIB - 20], sealed + b"x", sealed[: 2 * MIB]):
                 with pytest.raises(DecryptionFailed):
                     aead.open_file(io.BytesIO(harmed))
@@ -386,3 +393,23 @@ async def test_an_envelope_key_name_is_asked_of_the_vault_as_it_is(server):
             run(DataKeys("nonsense", DataKeyLimits()).fresh(), client)
 
     await asyncio.to_thread(blocking)
+
+
+@pytest.mark.parametrize(("code", "again"), [("PERMISSION_DENIED", False), ("NOT_FOUND", False), ("UNAVAILABLE", True)])
+async def test_only_a_refusal_to_show_the_key_is_remembered(code, again):
+    changes, keys = Changes(), DataKeys(f"{VAULT}/keys/k", DataKeyLimits())
+
+    def ends(flow, step) -> bool:
+        with pytest.raises(StopIteration) as ended:
+            step(flow)
+        return ended.value.value
+
+    asked = keys._is_shown(changes)
+    next(asked)
+    assert ends(asked, lambda flow: flow.throw(make_error(Refusal(code, "", code), "GetKey"))) is False
+    asked = keys._is_shown(changes)
+    if again:
+        next(asked)
+        assert ends(asked, lambda flow: flow.send(None)) is True
+    else:
+        assert ends(asked, next) is False

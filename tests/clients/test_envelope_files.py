@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import stat
 import sys
 import threading
@@ -160,6 +161,30 @@ async def test_vaultctl_is_a_filter(server, tmp_path):
     code, _, error = await vaultctl(server, "file", "decrypt", AEAD, "-", str(tmp_path / "none"), data=b"no stream")
     assert (code, "DECRYPTION_FAILED" in error) == (1, True)
     assert list(tmp_path.iterdir()) == []
+
+
+AS_BY_DEFAULT = (
+    "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
+"""Whoever runs the tests may ignore SIGHUP, which a process hands down."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_vaultctl_that_is_ended_leaves_no_part_of_a_file(server, tmp_path, number):
+    async with async_client(server) as client, AsyncEnvelopeAead(client, AEAD) as aead:
+        sealed = await aead.encrypt(bytes(3 * MIB))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", AS_BY_DEFAULT, VAULTCTL, "file", "decrypt", AEAD, "-", str(tmp_path / "opened")),
+        env={**os.environ, **environment_of(server)},
+        stdin=asyncio.subprocess.PIPE,
+    )
+    process.stdin.write(sealed[:-1])
+    await process.stdin.drain()  # so most of it was read
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    process.send_signal(number)
+    assert await process.wait() == 128 + number
+    assert list(tmp_path.iterdir()) == []
+    process.stdin.close()
 
 
 # -- memory -------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from harness import APP
 from vaultd.devpki import issue_client_certificate
 from vaultd_client.ctl import private_files
 from vaultd_client.ctl.root import main
-from vaultd_client.injection import Template, TemplateInvalid, read_environment
+from vaultd_client.injection import FILTERS, Template, TemplateInvalid, read_environment
 from vaultd_client.secret_references import ReferenceInvalid, SecretReference
 
 WITHOUT_GET = "spiffe://dev.vaultd/without-get"
@@ -362,6 +362,14 @@ def test_a_file_on_a_disk_is_told_from_one_in_memory(tmp_path, monkeypatch):
     assert told == ["/", "", "/run/disk", "/"]
     monkeypatch.setattr(private_files, "MOUNTS", tmp_path / "elsewhere")
     assert private_files.on_disk(private_files.Path("/etc/x")) == ""
+
+
+@pytest.mark.parametrize("read", [json.loads, yaml.safe_load])
+def test_a_string_of_json_is_one_of_yaml_too(read):
+    last = 0x10FFFF
+    edges = [*range(0x100), 0xD7FF, 0xE000, 0x2028, 0x2029, 0xFEFF, 0xFFFD, 0xFFFE, 0xFFFF, 0x10000, 0x1F511, last]
+    text = "".join(map(chr, edges)) + '" \\u0041 \U0001f511'
+    assert read(f"[{FILTERS['json'](text.encode())}]") == [text]
 
 
 def test_references_have_one_spelling():

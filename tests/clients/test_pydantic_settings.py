@@ -65,6 +65,16 @@ class Database(BaseModel):
     password: Annotated[SecretStr | None, VaultdSecret("db#password")] = None
 
 
+class Parent(BaseModel):
+    token: Annotated[SecretStr, VaultdSecret("api-token")]
+    child: Child | None = None
+
+
+class Child(BaseModel):
+    password: Annotated[SecretStr | None, VaultdSecret("db#password")] = None
+    parent: Parent | None = None
+
+
 class Orders(BaseSettings):
     """What a service would write."""
 
@@ -115,6 +125,13 @@ def test_what_sources_before_it_give_is_not_asked_for(server, monkeypatch):
     assert orders.database.password.get_secret_value() == "from the environment"
     assert orders.token.get_secret_value() == "argument"
     assert audit.items() == [2]
+
+
+def test_models_that_refer_to_each_other_are_looked_at_once(vault):
+    settings = settings_of({"parent": Parent}, client=vault)().parent
+    assert settings.token.get_secret_value() == "t0ken"
+    assert settings.child.password.get_secret_value() == "hunter2"
+    assert settings.child.parent is None
 
 
 def test_without_anything_missing_no_vault_is_needed(monkeypatch):

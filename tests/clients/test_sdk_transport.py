@@ -8,12 +8,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 import pytest_asyncio
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from sdk_rig import AEAD, PATIENT, Audit, async_client, create_keys, identity, wire_to
+from sdk_rig import AEAD, PATIENT, Audit, async_client, create_keys, identity, sync_client, wire_to
 
 from harness import APP, FakeClock, running_server
 from tokens import AUDIENCE, ISSUER, TokenIssuer
@@ -23,6 +24,7 @@ from vaultd_client import (
     CallInfo,
     Client,
     ConfigurationError,
+    DeadlineExceeded,
     TokenFile,
     Unavailable,
     VaultdError,
@@ -196,6 +198,27 @@ async def test_a_token_file_is_read_again_when_it_changes(server, issuer, tmp_pa
         path.write_text(issuer.token(sub="two", padding="longer"))
         await vault.encrypt(AEAD, b"p")
     assert [call["principal"] for call in audit.calls()] == ["jwt:ci:one", "jwt:ci:two"]
+
+
+async def test_the_deadline_of_a_call_covers_its_token(server):
+    audit, never, waits_s = Audit(server), asyncio.Event(), [0.0, 0.21, 0.21]
+
+    def slow() -> None:
+        threading.Event().wait(waits_s.pop(0))  # the certificate says who it is
+
+    def blocking() -> None:
+        with sync_client(server, "admin", token=slow) as vault:
+            vault.get_key(AEAD)
+            for call in (vault.get_key, lambda name, **options: vault.encrypt(name, b"x", **options)):
+                with pytest.raises(DeadlineExceeded):
+                    call(AEAD, timeout_s=0.2)
+
+    async with async_client(server, "admin", token=never.wait) as vault:
+        for call in (vault.get_key, lambda name, **options: vault.encrypt(name, b"x", **options)):
+            with pytest.raises(DeadlineExceeded):
+                await asyncio.wait_for(call(AEAD, timeout_s=0.01), 5)
+    await asyncio.to_thread(blocking)
+    assert audit.methods() == ["GetKey"]
 
 
 # -- endpoints ------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import threading
 from contextlib import suppress
 from itertools import pairwise
@@ -16,8 +17,8 @@ from tink.proto import aes_gcm_hkdf_streaming_pb2, common_pb2, tink_pb2
 
 from vaultd_client import DecryptionFailed
 from vaultd_client.data_keys import DataKey, Forgotten
-from vaultd_client.envelope_format import MAGIC, HeaderReader
-from vaultd_client.envelope_io import EnvelopeFile, EnvelopeWriter
+from vaultd_client.envelope_format import MAGIC, EnvelopeHeader, HeaderReader
+from vaultd_client.envelope_io import EnvelopeFile, EnvelopeReader, EnvelopeWriter, write_all
 from vaultd_client.segments import (
     HEADER_BYTES,
     MAX_SEGMENTS,
@@ -28,7 +29,7 @@ from vaultd_client.segments import (
     read_stream,
 )
 
-SEGMENT = 64
+SEGMENT, MIB = 64, 1 << 20
 FIRST, OTHERS = SEGMENT - HEADER_BYTES - 16, SEGMENT - 16
 KEY = DataKey(bytes(range(32)), b"wrapped")
 
@@ -150,6 +151,23 @@ def test_after_an_error_nothing_more_comes():
             list(more())
 
 
+@pytest.mark.parametrize("cut", [-1, MIB, MIB + 20])
+def test_a_reader_of_a_stream_that_was_cut_never_comes_to_its_end(cut):
+    header = EnvelopeHeader(b"wrapped")
+    sealed = header.encode() + seal([bytes(2 * MIB)], size=header.segment_bytes)
+
+    def open_stream(found: EnvelopeHeader) -> SegmentOpener:
+        return SegmentOpener(KEY.derive, b"info", found.segment_bytes)
+
+    assert EnvelopeReader(io.BytesIO(sealed), open_stream).read() == bytes(2 * MIB)
+    reader = EnvelopeReader(io.BytesIO(sealed[:cut]), open_stream)
+    with pytest.raises(DecryptionFailed):
+        shutil.copyfileobj(reader, io.BytesIO())
+    for _ in range(3):
+        with pytest.raises(DecryptionFailed):
+            reader.read(100)
+
+
 def test_what_is_in_memory_once_is_not_there_twice():
     sealer = SegmentSealer(KEY.derive, b"info", SEGMENT)
     pieces = sealer.update(bytes(100 * SEGMENT))
@@ -166,6 +184,14 @@ def test_no_number_is_used_twice_by_who_does_not_read_on():
     for more in (sealer.finish, lambda: sealer.update(b"")):  # it would open without what was not read
         with pytest.raises(ValueError, match="not all of it"):
             list(more())
+
+
+def test_a_file_that_does_not_block_and_takes_nothing_is_an_error():
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with open(reading, "rb"), open(writing, "wb", buffering=0) as sink, pytest.raises(BlockingIOError) as raised:
+        write_all(sink, bytes(1 << 22))
+    assert 0 < raised.value.characters_written < 1 << 22
 
 
 class Full(io.BytesIO):

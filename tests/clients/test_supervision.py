@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from queue import SimpleQueue
@@ -125,3 +127,54 @@ def test_a_fault_leaves_no_command_behind(supervise):
         supervise(ENDLESS, look, Told())
     with pytest.raises(ProcessLookupError):
         os.kill(pids[0], 0)
+
+
+def test_a_command_that_ended_while_its_variables_were_asked_for_is_not_run_again(supervise, tmp_path):
+    def look(said: str, supervised: Supervised) -> dict[str, str]:
+        running = supervised._running
+        assert running is not None
+        assert running._ended.wait(30)
+        return {**os.environ, "FIFO": "/dev/null", "ROUND": said}
+
+    assert supervise(f"echo $ROUND >> {tmp_path}/ran; echo 2 > $FIFO; exit 3", look, Told()) == 3
+    assert (tmp_path / "ran").read_text() == "1\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_end_that_comes_while_the_next_command_is_made_room_for_ends_both(supervise, tmp_path, number):
+    def look(_: str, __: Supervised) -> dict[str, str]:
+        return {**os.environ, "FIFO": "/dev/null"}
+
+    traps = f"trap '' INT; trap 'kill -{number} $PPID; exit 9' TERM"
+    script = f"echo ran >> {tmp_path}/ran; {traps}; test -p $FIFO || exit 5; {ENDLESS}"
+    assert supervise(script, look, Told()) == 9
+    assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+ON_A_TERMINAL = """
+import os, sys
+from vaultd_client.ctl.supervision import is_in_foreground
+print(is_in_foreground())
+os.open(sys.argv[1], os.O_RDWR)  # the first terminal of a session is its own
+print(is_in_foreground(), flush=True)
+if os.fork() == 0:
+    os.setpgid(0, 0)
+    print(is_in_foreground(), flush=True)
+else:
+    os.wait()
+"""
+
+
+@pytest.mark.parametrize("redirected", [True, False])
+def test_whom_a_terminal_sends_its_signals_does_not_depend_on_standard_input(redirected):
+    ours, terminal = os.openpty()
+    stdin = subprocess.DEVNULL if redirected else terminal
+    command = [sys.executable, "-c", ON_A_TERMINAL, os.ttyname(terminal)]
+    try:
+        done = subprocess.run(
+            command, stdin=stdin, capture_output=True, text=True, start_new_session=True, check=True, timeout=30
+        )
+    finally:
+        os.close(terminal)
+        os.close(ours)
+    assert done.stdout.split() == ["False", "True", "False"]

@@ -174,6 +174,30 @@ async def test_ciphertexts_move_to_the_newest_version_in_their_order(server, tmp
         assert (await ok(server, "crypto", "decrypt", "moving", *arguments)).stdout_bytes == b"hi"
 
 
+@pytest.mark.parametrize("line", [b"no base64!", b"\xff\xfe", "AAAA\tä".encode()])
+async def test_a_line_that_is_no_ciphertext_leaves_no_file_in_the_way_of_the_next_try(server, tmp_path, line):
+    source, out = tmp_path / "old", tmp_path / "new"
+    source.write_bytes(b"AAAA\n" + line + b"\n")
+    again = ("crypto", "reencrypt-all", "orders", source, "--out", out)
+    for _ in range(2):
+        done = await ctl(server, *again)
+        assert (done.exit_code, done.stderr) == (2, "vaultctl: line 2 is no base64\n")
+    source.write_bytes(b"")
+    assert (await ok(server, *again)).stderr == ""
+    assert out.read_bytes() == b""
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["new", "old"]
+    assert "exists: choose another name" in (await ctl(server, *again)).stderr
+
+
+@pytest.mark.parametrize("text", ["-_8", "-_8=", " -_\n8 ", "+/8=", "+/8"])
+async def test_base64_is_taken_in_either_alphabet_with_or_without_padding(server, text):
+    done = await ok(server, "crypto", "mac", "tags", "--data-base64", text, "--output", "raw")
+    assert (
+        done.stdout_bytes
+        == (await ok(server, "crypto", "mac", "tags", "--data-hex", "fbff", "--output", "raw")).stdout_bytes
+    )
+
+
 async def test_any_rpc_is_called_with_json(server, tmp_path):
     request = tmp_path / "request.json"
     request.write_text('{"name": "vaults/default/keys/orders"}')
@@ -206,7 +230,35 @@ async def test_any_rpc_is_called_with_json(server, tmp_path):
         (("keys", "create", "some"), "admin", 2, "Missing option '--purpose'"),
         (("keys", "create", "some", "--purpose", "baking"), "admin", 2, "is not one of"),
         (("keys", "create", "some", "--purpose", "sign", "--expire-time", "soon"), "admin", 2, "`soon` is no time"),
+        (
+            ("keys", "create", "some", "--purpose", "sign", "--expire-time", f"+{'9' * 30}d"),
+            "admin",
+            2,
+            "d` is no time",
+        ),
+        (
+            ("keys", "create", "some", "--purpose", "sign", "--expire-time", f"+{'9' * 400}d"),
+            "admin",
+            2,
+            "d` is no time",
+        ),
+        (
+            ("keys", "create", "some", "--purpose", "sign", "--expire-time", "0001-01-01T00:00+12:00"),
+            "admin",
+            2,
+            "no time",
+        ),
         (("keys", "update", "orders", "--rotation-period", "30 apples"), "admin", 2, "is no duration"),
+        (("keys", "update", "orders", "--rotation-period", f"{'9' * 30}d"), "admin", 2, "is no duration"),
+        (("crypto", "decrypt", "orders", "--ciphertext-base64", "aGk!k"), "admin", 2, "this is no base64"),
+        (("crypto", "decrypt", "orders", "--ciphertext-base64", "aGk=aGk="), "admin", 2, "this is no base64"),
+        (("render", "-", "--on-change", "a 'b"), "admin", 2, "this is no command: No closing quotation"),
+        (
+            ("profile", "add", "p", "h:1", "--token-command", "a 'b"),
+            "admin",
+            2,
+            "this is no command: No closing quotation",
+        ),
         (("keys", "update", "orders"), "admin", 2, "nothing is to be changed"),
         (("crypto", "decrypt", "orders", "/nonexistent/file"), "admin", 2, "/nonexistent/file: No such file"),
         (("crypto", "decrypt", "orders", "--ciphertext-hex", "xyz"), "admin", 2, "not hexadecimal"),
@@ -377,6 +429,27 @@ async def test_tokens_come_from_a_command(server, config, tmp_path):
     await ok(server, "profile", "add", "ci", server.address, "--token-command", "false", **config)
     done = await ctl(server, "keys", "list", **config)
     assert (done.exit_code, "`false`, which is to print a token, failed with exit code 1" in done.stderr) == (2, True)
+
+
+async def test_a_token_command_that_fails_is_run_once_for_all_who_wait(tmp_path):
+    from vaultd_client import ConfigurationError
+    from vaultd_client.token_command import REST_S, TokenCommand
+
+    now, runs, begun = [1_000_000.0], tmp_path / "runs", tmp_path / "begun"
+    os.mkfifo(begun)
+    script = f"echo x >> {runs}; echo > {begun}; exit 1"
+    command = TokenCommand(["sh", "-c", script], lambda: now[0])
+    callers = [asyncio.create_task(asyncio.to_thread(command)) for _ in range(4)]
+    await asyncio.to_thread(begun.read_text)
+    failed = await asyncio.wait_for(asyncio.gather(*callers, return_exceptions=True), 10)
+    assert [(type(error), "exit code 1" in str(error)) for error in failed] == [(ConfigurationError, True)] * 4
+    assert runs.read_text() == "x\n"
+    now[0] += REST_S
+    again = asyncio.create_task(asyncio.to_thread(command))
+    await asyncio.to_thread(begun.read_text)
+    with pytest.raises(ConfigurationError):
+        await again
+    assert runs.read_text() == "x\n" * 2
 
 
 # -- on a terminal ----------------------------------------------------------------------------------------------------------

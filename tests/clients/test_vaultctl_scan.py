@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from commandline import VAULTCTL, ctl, environment_of
 from harness import APP, running_server
+from vaultd_client.ctl.scan.index import write_index
 from vaultd_client.ctl.scan.marks import Mark, marks_of
 from vaultd_client.ctl.scan.trees import OVERLAP_BYTES, WINDOW_BYTES
 
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCANNER = "spiffe://dev.vaultd/scanner"
+PARTIAL = "spiffe://dev.vaultd/partial"
 TOKEN = secrets.token_urlsafe(24).replace("-", "x")
 PASSWORD = "p@ss w0rd!" + secrets.token_hex(3)
 PEM = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -47,10 +49,15 @@ POLICY = {
     "roles": [
         {"name": "scanner", "permissions": ["crypto.verify_mac"]},
         {"name": "reader", "permissions": ["secrets.access"]},
+        {"name": "lister", "permissions": ["secrets.list"]},
+        {"name": "maker", "permissions": ["crypto.generate_mac"]},
     ],
     "bindings": [
         {"members": [APP], "role": "reader", "resource": "vaults/default"},
         {"members": [SCANNER], "role": "scanner", "resource": "vaults/default/keys/scan"},
+        {"members": [PARTIAL], "role": "lister", "resource": "vaults/default"},
+        {"members": [PARTIAL], "role": "reader", "resource": "vaults/default/secrets/token"},
+        {"members": [PARTIAL], "role": "maker", "resource": "vaults/default/keys/scan"},
     ],
 }
 
@@ -61,6 +68,7 @@ async def server(tmp_path_factory):
         tmp_path_factory.mktemp("ctl"), policy=POLICY, limits={"overload_delay_ms": 0}
     ) as running:
         running.add_identity("scanner", uri=SCANNER)
+        running.add_identity("partial", uri=PARTIAL)
         await ctl(running, "keys", "create", "scan", "--purpose", "mac")
         for name, value in STORED.items():
             done = await ctl(running, "secrets", "put", name, data=value)
@@ -231,6 +239,25 @@ async def test_an_index_holds_no_secret_and_nothing_that_confirms_a_guess(server
     assert tags[0] != tags[1]  # the salt is another one each time
 
 
+async def test_an_index_is_written_past_links_that_others_put_there(tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.write_text("kept")
+    path = tmp_path / "index.json"
+    for name in (path.name, f".{path.name}.{os.getpid()}"):
+        (tmp_path / name).symlink_to(theirs)
+    write_index(path, {"format": "of a test"})
+    assert theirs.read_text() == "kept"
+    assert (path.is_symlink(), path.stat().st_mode & 0o777, json.loads(path.read_text())) == (
+        False,
+        0o644,
+        {"format": "of a test"},
+    )
+    assert len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(IsADirectoryError):
+        write_index(tmp_path, {})
+    assert not list(tmp_path.parent.glob(f".{tmp_path.name}.*"))
+
+
 async def test_who_scans_may_verify_and_nothing_else(server, index, tmp_path):
     (tmp_path / "a.txt").write_bytes(TOKEN.encode())
     before = len(server.audit_records())
@@ -285,6 +312,20 @@ async def test_what_could_not_be_looked_at_is_exit_code_2(server, index, tmp_pat
         assert (done.exit_code, done.stdout) == (2, ""), (arguments, done.stderr)
 
 
+async def test_secrets_that_may_not_be_read_are_a_gap_that_somebody_must_allow(server, tmp_path):
+    gap = f"{len(STORED) - 1} versions could not be read"
+    (tmp_path / "a.txt").write_bytes(PASSWORD.encode())
+    for extra, code in (((), 2), (("--allow-unreadable",), 0)):
+        done = await ctl(server, "scan", tmp_path, *extra, identity="partial")
+        assert (done.exit_code, done.stdout, gap in done.stderr) == (code, "", True), done.stderr
+    out = tmp_path / "index.json"
+    for extra, code in (((), 1), (("--allow-unreadable",), 0)):
+        done = await ctl(server, "scan", "index", "-o", out, *extra, identity="partial")
+        assert (done.exit_code, gap in done.stderr, out.exists()) == (code, True, code == 0), done.stderr
+    (tmp_path / "b.txt").write_bytes(TOKEN.encode())
+    assert await found_in(server, tmp_path / "b.txt", identity="partial") == (1, {("b.txt", 1, "token", "plain")})
+
+
 # -- git --------------------------------------------------------------------------------------------------------------------
 
 
@@ -305,6 +346,18 @@ async def test_in_a_working_tree_what_git_ignores_is_left_out(server, index, tmp
     assert {file for file, *_ in copies} == {"new.txt", "kept.txt"}
     _, copies = await found_in(server, tmp_path, "--index", index, "--no-git")
     assert {file for file, *_ in copies} == {"new.txt", "kept.txt", "a.txt", "wanted.lock"}
+
+
+async def test_the_index_at_the_top_of_the_tree_is_found_from_below(server, index, tmp_path, monkeypatch):
+    git(tmp_path, "init")
+    (tmp_path / ".vaultd-scan.json").write_bytes(index.read_bytes())
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "a.txt").write_text(TOKEN)
+    git(tmp_path, "add", "-A")
+    monkeypatch.chdir(tmp_path / "below")
+    for what in ("--staged", "."):
+        code, copies = await found_in(server, what)
+        assert (code, copies) == (1, {("a.txt", 1, "token", "plain")})
 
 
 async def test_a_commit_with_a_secret_is_refused_by_the_hook(server, index, tmp_path):

@@ -7,6 +7,7 @@ import shutil
 from contextlib import asynccontextmanager
 
 import orjson
+import pytest
 
 from harness import make_settings, running_server
 from vaultd.audit.verify import verify_chains
@@ -57,6 +58,57 @@ async def test_a_vault_stays_sealed_while_a_chain_is_gone_and_opens_when_it_is_b
     shutil.move(tmp_path / "away", tmp_path / "audit/worker-1")
     async with worker(tmp_path, 0) as zero:
         assert zero.engine.seal.state is SealState.UNSEALED
+
+
+async def both_refuse(directory) -> list[str]:
+    """Why each of two workers is sealed."""
+    reasons = []
+    for index in (0, 1):
+        async with worker(directory, index) as server:
+            assert server.engine.seal.state is SealState.SEALED
+            failed = next(record for record in reversed(records(server)) if record.get("event") == "unseal_failed")
+            reasons.append(failed["reason"])
+    return reasons
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+async def test_no_worker_unseals_where_one_chain_was_taken_away(tmp_path, hidden):
+    async with worker(tmp_path, 0) as zero, worker(tmp_path, 1) as one:
+        await settled(zero, one)
+    shutil.rmtree(tmp_path / "audit/worker-1")
+    if hidden:
+        (tmp_path / "audit/worker-0/checkpoint").unlink()
+    assert await both_refuse(tmp_path) == ["AUDIT_ROLLED_BACK"] * 2
+
+
+async def test_no_worker_unseals_where_one_chain_and_what_the_other_said_of_it_were_cut_off(tmp_path):
+    async with worker(tmp_path, 0) as zero, worker(tmp_path, 1) as one:
+        await settled(zero, one)
+    kept = tmp_path / "kept"
+    shutil.copytree(tmp_path / "audit/worker-1", kept)
+    async with worker(tmp_path, 1) as one:
+        await one.witness.checkpoint()
+    shutil.rmtree(tmp_path / "audit/worker-1")
+    shutil.move(kept, tmp_path / "audit/worker-1")
+    assert await both_refuse(tmp_path) == ["AUDIT_ROLLED_BACK"] * 2
+
+
+async def test_what_is_signed_at_seal_names_the_others_too(tmp_path):
+    async with worker(tmp_path, 0) as zero, worker(tmp_path, 1) as one:
+        await settled(zero, one)
+        await zero.engine.seal.seal()
+    events = [record["event"] for record in records(zero)]
+    last = len(events) - 1 - events[::-1].index("checkpoint")
+    assert events[last - 1] == "sibling_heads"
+
+
+async def test_an_audit_directory_that_was_set_aside_as_a_whole_is_begun_anew(tmp_path):
+    async with worker(tmp_path, 0) as zero, worker(tmp_path, 1) as one:
+        await settled(zero, one)
+    shutil.move(tmp_path / "audit", tmp_path / "aside")
+    for index in (0, 1):
+        async with worker(tmp_path, index) as server:
+            assert server.engine.seal.state is SealState.UNSEALED
 
 
 async def test_a_store_that_was_put_back_is_found_by_the_log_that_saw_nothing_of_it(tmp_path):

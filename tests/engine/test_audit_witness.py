@@ -21,6 +21,7 @@ from vaultd.audit.checkpoints import Signer, read_public_keys
 from vaultd.audit.lines import first_chain, link, take_apart
 from vaultd.audit.verify import verify_directory
 from vaultd.engine.algorithms import Purpose
+from vaultd.engine.audit_chains import log_row
 from vaultd.engine.audit_proofs import AuditProofs
 from vaultd.engine.audit_witness import mac_key
 from vaultd.engine.key_specs import KeySpec
@@ -113,7 +114,7 @@ async def test_a_checkpoint_comes_with_time_and_only_for_something_new(tmp_path)
         clock.advance(299)
         server._audit_log.append({"event": "call"})
         await server.witness.tick()
-        told = await server.engine.ledger.read(server.witness._log_row())
+        told = await server.engine.ledger.read(log_row(server.witness.chain_id))
         assert told.values["size"] == server.witness.newest.head.size  # told again: five minutes are over
         assert await server.engine.store.revision() == revision + 1
 

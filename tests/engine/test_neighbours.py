@@ -26,6 +26,7 @@ class Neighbour:
 
     def __init__(self) -> None:
         self.sealed = False
+        self.seals = 0
         self.engine: OpenEngine
         self.commits = 0
 
@@ -38,8 +39,9 @@ class Neighbour:
     async def seal(self) -> None:
         await self.engine.seal.seal_here()
 
-    async def open(self, keys: Mapping[str, Secret]) -> None:
+    async def open(self, keys: Mapping[str, Secret], seals: int) -> bool:
         await self.engine.seal.unseal_with(keys)
+        return self.seals == seals
 
     async def share(self, keys: Mapping[str, Secret]) -> None:
         self.engine.seal.take_over(keys)

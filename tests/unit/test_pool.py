@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 
 import pytest
 
 from vaultd.backends.base import Lane
-from vaultd.backends.pool import Call, WorkPool
+from vaultd.backends.pool import GENERATOR_NICE, Call, WorkPool
 from vaultd.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable
 
 PATIENCE_S = 20
@@ -151,11 +152,11 @@ async def test_lanes_are_served_in_their_order(make_pool):
     performed = []
     waiting = [
         pool.submit([Call("note", performed.append, (lane,))], None, lane)
-        for lane in (Lane.KEY_GENERATION, Lane.BATCH, Lane.ONLINE, Lane.BATCH, Lane.ONLINE)
+        for lane in (Lane.BATCH, Lane.ONLINE, Lane.BATCH, Lane.ONLINE)
     ]
     gate.open()
     await asyncio.gather(passing, *waiting)
-    assert performed == [Lane.ONLINE, Lane.ONLINE, Lane.BATCH, Lane.BATCH, Lane.KEY_GENERATION]
+    assert performed == [Lane.ONLINE, Lane.ONLINE, Lane.BATCH, Lane.BATCH]
 
 
 async def test_batch_gives_way_to_an_online_call_between_two_items(make_pool):
@@ -171,8 +172,9 @@ async def test_batch_gives_way_to_an_online_call_between_two_items(make_pool):
     assert performed == [0, 1, 2, "online", 4, 5, 6, 7]
 
 
-async def test_key_generation_leaves_a_thread_to_others(make_pool):
-    pool = make_pool(threads=2)
+@pytest.mark.parametrize("threads", [1, 2])
+async def test_key_generation_takes_no_thread_from_others(make_pool, threads):
+    pool = make_pool(threads=threads)
     first, passing = await occupy(pool, Lane.KEY_GENERATION)
     second = Gate()
     waiting = pool.submit([Call("gate", second.pass_through, ())], None, Lane.KEY_GENERATION)
@@ -185,9 +187,21 @@ async def test_key_generation_leaves_a_thread_to_others(make_pool):
     assert await passing == await waiting == ["passed"]
 
 
-async def test_single_thread_generates_keys_too(make_pool):
+async def test_keys_are_generated_while_all_other_threads_are_busy(make_pool):
     pool = make_pool(threads=1)
+    gate, passing = await occupy(pool)
     assert await pool.run(Call("add", int.__add__, (1, 1)), None, Lane.KEY_GENERATION) == 2
+    gate.open()
+    assert await passing == ["passed"]
+
+
+async def test_the_kernel_gives_key_generation_what_others_leave(make_pool):
+    def nice():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    pool, ours = make_pool(threads=2), nice()
+    assert await pool.run(Call("nice", nice, ()), None) == ours
+    assert await pool.run(Call("nice", nice, ()), None, Lane.KEY_GENERATION) == min(19, ours + GENERATOR_NICE)
 
 
 async def test_batch_is_spread_over_the_threads(make_pool):
@@ -387,10 +401,11 @@ async def test_results_that_come_together_wake_the_loop_once(make_pool, monkeypa
 
 async def test_closing_fails_what_waits_and_finishes_what_has_begun(make_pool):
     pool = make_pool(threads=1)
-    before = {thread for thread in threading.enumerate() if thread.name.startswith("vaultd-work")}
+    before = set(threading.enumerate())
     gate, passing = await occupy(pool)
-    threads = {thread for thread in threading.enumerate() if thread.name.startswith("vaultd-work")} - before
-    assert len(threads) == 1
+    making, made = await occupy(pool, Lane.KEY_GENERATION)
+    threads = {thread for thread in threading.enumerate() if thread.name.startswith("vaultd-")} - before
+    assert len(threads) == 2
     performed = []
     waiting = [
         pool.submit([Call("note", performed.append, (lane,))] * 20, None, lane)
@@ -402,8 +417,9 @@ async def test_closing_fails_what_waits_and_finishes_what_has_begun(make_pool):
             await future
     assert not closing.done()
     gate.open()
+    making.open()
     await closing
-    assert await passing == ["passed"]
+    assert await passing == await made == ["passed"]
     assert performed == []
     assert pool.queue_depth == 0
     assert not any(thread.is_alive() for thread in threads)

@@ -64,6 +64,17 @@ def chains_in(root: Path) -> dict[str, Path]:
     return {name: path for name, path in found.items() if segments.read_chain_id(path) is not None}
 
 
+def name_of(directory: Path) -> str:
+    """How the chain in a directory is named among those beside it."""
+    return OWN if root_of(directory) == directory else directory.name
+
+
+def chain_ids_in(directory: Path) -> set[bytes]:
+    """The chain in a directory, and those beside it."""
+    found = (segments.read_chain_id(path) for path in chains_in(root_of(directory)).values())
+    return {chain_id for chain_id in found if chain_id is not None}
+
+
 def siblings_of(directory: Path) -> dict[str, Path]:
     """The chains beside the one in a directory."""
     return {name: path for name, path in chains_in(root_of(directory)).items() if path != directory}

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, cast
 
 from vaultd.backends.backlog import Backlog, too_late
@@ -29,6 +30,8 @@ _CHUNK_CALLS: Final = 16
 _VISIT_S: Final = 0.002
 # Calls that are quick are counted in and out together, as many as take about so long: the lock costs them a tenth each.
 _RUN_S: Final = 0.0005
+GENERATOR_NICE: Final = 10
+"""How much less urgent threads are that make keys, as nice(1) counts: each gets a tenth of a processor where all are busy."""
 
 
 ResultT = TypeVar("ResultT")
@@ -90,8 +93,8 @@ class WorkPool:
     """Runs calls on threads, in lanes, within deadlines, or refuses at once.
 
     Threads start at the first submission and deliver to the event loop that made it; one pool serves one loop.  A lane
-    is served only when those before it are empty; key generation, which takes seconds, holds at most all threads but
-    one.  `clock` gives the seconds that deadlines are in.
+    is served only when those before it are empty; key generation, which takes seconds, has threads of its own, to which the
+    kernel gives what the others leave.  `clock` gives the seconds that deadlines are in.
     """
 
     def __init__(
@@ -103,16 +106,17 @@ class WorkPool:
         self._thread_count = threads if threads is not None else os.cpu_count() or 1
         if self._thread_count < 1 or max_queued < 1:
             raise ValueError("a pool has at least one thread and room for one call")
-        self._max_generating = max(1, self._thread_count - 1)
+        self._generator_count = max(1, self._thread_count - 1)
         self._clock = clock
         self._lock = threading.Lock()
         self._work_arrived = threading.Condition(self._lock)
+        self._generation_arrived = threading.Condition(self._lock)
         # From here on everything is read and written under the lock.
         self._lanes: dict[Lane, deque[_Chunk]] = {lane: deque() for lane in Lane}
         self._in_front = {lane: tuple(self._lanes[other] for other in Lane if other < lane) for lane in Lane}
-        workers = {**dict.fromkeys(Lane, self._thread_count), Lane.KEY_GENERATION: self._max_generating}
+        self._in_front[Lane.KEY_GENERATION] = ()
+        workers = {**dict.fromkeys(Lane, self._thread_count), Lane.KEY_GENERATION: self._generator_count}
         self._backlog = Backlog(workers, max_queued, clock)
-        self._generating = 0
         self._idle = 0
         self._closing = False
         self._threads: list[threading.Thread] = []
@@ -168,8 +172,11 @@ class WorkPool:
             self._lanes[lane].extend(
                 _Chunk(ticket, start, min(start + _CHUNK_CALLS, count)) for start in range(0, count, _CHUNK_CALLS)
             )
-            if self._idle:
-                self._work_arrived.notify((count + _CHUNK_CALLS - 1) // _CHUNK_CALLS)
+            chunks = -(-count // _CHUNK_CALLS)
+            if lane is Lane.KEY_GENERATION:
+                self._generation_arrived.notify(chunks)
+            elif self._idle:
+                self._work_arrived.notify(chunks)
         return cast("asyncio.Future[list[ResultT | VaultdError]]", ticket.future)
 
     def require_open(self) -> None:
@@ -187,6 +194,7 @@ class WorkPool:
                 chunks.clear()
             self._backlog.clear()
             self._work_arrived.notify_all()
+            self._generation_arrived.notify_all()
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
         self._deliver()
@@ -197,11 +205,13 @@ class WorkPool:
         self.require_open()
         if self._loop is None:
             self._loop = loop
-            for number in range(self._thread_count):
-                # Daemons: a process that ends without `close` does not wait for a key to be generated.
-                thread = threading.Thread(target=self._work, name=f"vaultd-work-{number}", daemon=True)
-                self._threads.append(thread)
-                thread.start()
+            crews = {"work": (self._work, self._thread_count), "generate": (self._generate, self._generator_count)}
+            for name, (target, count) in crews.items():
+                for number in range(count):
+                    # Daemons: a process that ends without `close` does not wait for a key to be generated.
+                    thread = threading.Thread(target=target, name=f"vaultd-{name}-{number}", daemon=True)
+                    self._threads.append(thread)
+                    thread.start()
         elif self._loop is not loop:
             raise RuntimeError("a pool serves the one event loop that used it first")
 
@@ -209,29 +219,32 @@ class WorkPool:
 
     def _work(self) -> None:
         while visit := self._wait_for_visit():
-            generating = visit[0].ticket.lane is Lane.KEY_GENERATION
-            try:
-                for chunk in visit:
-                    self._do_chunk(chunk)
-            finally:
-                if generating:
-                    with self._lock:
-                        self._generating -= 1
-                        # One more generation may begin now, and its arrival was announced to nobody.
-                        self._work_arrived.notify()
+            for chunk in visit:
+                self._do_chunk(chunk)
+
+    def _generate(self) -> None:
+        with suppress(OSError):  # then it is as urgent as the others
+            thread = threading.get_native_id()
+            nice = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, nice + GENERATOR_NICE)
+        waiting = self._lanes[Lane.KEY_GENERATION]
+        while True:
+            with self._lock:
+                while not waiting:
+                    if self._closing:
+                        return
+                    self._generation_arrived.wait()
+                chunk = waiting.popleft()
+            self._do_chunk(chunk)
 
     def _wait_for_visit(self) -> list[_Chunk]:
-        """Take chunks of the first lane that may be served; none when the pool is closing."""
+        """Take chunks of the first lane that has any; none when the pool is closing."""
+        uses = [chunks for lane, chunks in self._lanes.items() if lane is not Lane.KEY_GENERATION]
         with self._lock:
             while True:
-                for lane, chunks in self._lanes.items():
-                    if not chunks:
-                        continue
-                    if lane is not Lane.KEY_GENERATION:
+                for chunks in uses:
+                    if chunks:
                         return self._take_share(chunks)
-                    if self._generating < self._max_generating:
-                        self._generating += 1
-                        return [chunks.popleft()]
                 if self._closing:
                     return []
                 self._idle += 1

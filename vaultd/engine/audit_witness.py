@@ -27,9 +27,10 @@ from vaultd.audit.chain import Chain
 from vaultd.audit.checkpoints import Signer, has_signature, key_algorithm, key_der, key_id, write_public_keys
 from vaultd.audit.lines import RecordMac
 from vaultd.audit.recovery import newest_checkpoint
-from vaultd.audit.ties import missing, newest_heads, newest_ties, ties_at, to_record
+from vaultd.audit.ties import chain_ids_in, from_record, missing, name_of, newest_heads, newest_ties, ties_at, to_record
 from vaultd.audit.verify import begin_chain, walk_segments
 from vaultd.audit.walk import ACCEPTED, KEYS, REVISION, BadRecord, Walk
+from vaultd.engine.audit_chains import ACCEPTANCE, belonging_to, known_chains, log_row, to_values
 from vaultd.engine.clock import SECOND_US
 from vaultd.engine.scheduler import JUMP_US
 from vaultd.errors import DataLoss, FailedPrecondition, Unavailable, VaultdError
@@ -48,14 +49,12 @@ if TYPE_CHECKING:
     from vaultd.store.base import Row, Store
 
 KEY_KIND: Final = "audit_key"
-LOG_KIND: Final = "audit_log"
 TOLD_US: Final = 300 * SECOND_US
 """How often the store is told of a checkpoint: each time is a write, which every node on the store takes in."""
 MAX_UNSIGNED: Final = 100_000
 """Records after which a checkpoint is made before its time, so that a start never has many more to read."""
 _ACTIVE: Final = "ACTIVE"
 _ALL: Final = 2**63
-_ACCEPTANCE: Final = RowKey(LOG_KIND, "", "accepted", 0)
 _OWN_RECORDS: Final = 2
 """What a chain that is idle grows by when it takes in that another one grew: else two would have each other go on for ever."""
 
@@ -180,7 +179,8 @@ class AuditWitness:
         """Sign what was written, and forget the keys.  Does not wait and does not raise: the vault is being sealed."""
         if self._signer is not None:
             with suppress(VaultdError):  # what is not signed has MACs
-                self._log.checkpoint(self._signer, self._revision, self._fingerprint, self._recorded)
+                tied = to_record(self._ties) if self._ties else None
+                self._log.checkpoint(self._signer, self._revision, self._fingerprint, self._recorded, tied)
         self._log.seal()
         self._signer = self._newest = self._correlation = None
 
@@ -315,9 +315,9 @@ class AuditWitness:
         self, walk: Walk, newest: TreeHead | None, keys: Sequence[PublicKey]
     ) -> dict[str, object] | None:
         """Compare log and store; return what is to be recorded where the store is served although it was put back."""
-        row = await self._ledger.read(self._log_row())
+        row = await self._ledger.read(log_row(self._log.chain_id))
         self._recorded = int(row.values["size"]) if row is not None else 0
-        await self._compare_siblings(newest)
+        await self._compare_siblings(walk)
         if self._recorded > (newest.size if newest is not None else 0):
             raise DataLoss(
                 "AUDIT_ROLLED_BACK",
@@ -343,7 +343,7 @@ class AuditWitness:
 
     async def _told_beside(self, keys: Sequence[PublicKey]) -> int:
         """The newest revision of the store that a chain beside this one has signed, since a store was last accepted as it was."""
-        row = await self._ledger.read(_ACCEPTANCE)
+        row = await self._ledger.read(ACCEPTANCE)
         since = str(row.values["time"]) if row is not None else ""
         found = await asyncio.to_thread(newest_heads, self._log.directory, keys)
         return max((head.revision for head in found.values() if head.time > since), default=0)
@@ -353,18 +353,23 @@ class AuditWitness:
         now = datetime.fromtimestamp(self._clock.now_us() / SECOND_US, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         async with self._ledger.change() as changes:
             uid = hashlib.sha256(b"vaultd restore accepted").digest()[:16]
-            await changes.put(_ACCEPTANCE, uid, _ACTIVE, None, {"time": now})
+            await changes.put(ACCEPTANCE, uid, _ACTIVE, None, {"time": now})
 
-    async def _compare_siblings(self, newest: TreeHead | None) -> None:
-        """The chains that the newest checkpoint names must be there, and not shorter than it says."""
-        directory = self._log.directory
+    async def _compare_siblings(self, walk: Walk) -> None:
+        """No chain of this audit directory may be gone, or shorter than this log or the store knows, whoever writes it.
+
+        Also who has nothing to say of the others, because its own chain was taken away, learns of them from the store.
+        """
+        directory, chain_id = self._log.directory, self._log.chain_id
+        known = await known_chains(self._ledger)
 
         def look() -> str:
-            kept = heads.read_newest(directory)
-            if newest is None or kept is None:
-                return ""
-            self._ties = ties_at(directory, kept)
-            return missing(directory, self._ties)
+            kept = newest_checkpoint(directory, chain_id)
+            said = {tie.chain_id: tie for tie in (ties_at(directory, kept) if kept is not None else ())}
+            said.update((tie.chain_id, tie) for tie in from_record({"heads": list(walk.ties.values())}))
+            self._ties = list(said.values())
+            told = [tie for tie in belonging_to(chain_ids_in(directory), known) if tie.chain_id != chain_id]
+            return missing(directory, [*self._ties, *told])
 
         problem = await asyncio.to_thread(look)
         if problem:
@@ -372,9 +377,6 @@ class AuditWitness:
                 "AUDIT_ROLLED_BACK",
                 f"{problem}: put it back, or keep the audit directory as evidence and start a new one",
             )
-
-    def _log_row(self) -> RowKey:
-        return RowKey(LOG_KIND, "", self._log.chain_id.hex(), 0)
 
     async def _try_to_tell(self, head: TreeHead) -> None:
         try:
@@ -384,9 +386,9 @@ class AuditWitness:
             self._on_event("checkpoint_not_recorded", "", error.reason)
 
     async def _tell_store(self, head: TreeHead) -> None:
-        values = {"size": head.size, "root": head.root.hex(), "time": head.time}
+        values = to_values(head, name_of(self._log.directory), self._ties)
         async with self._ledger.change() as changes:
-            await changes.put(self._log_row(), self._log.chain_id, _ACTIVE, None, values)
+            await changes.put(log_row(self._log.chain_id), self._log.chain_id, _ACTIVE, None, values)
         self._recorded = head.size
 
 

@@ -15,6 +15,8 @@ class Neighbours(Protocol):
 
     sealed: bool
     """Whether somebody sealed the vault: then a process that starts does not unseal by itself."""
+    seals: int
+    """How many times somebody sealed it, as far as this process knows: what was begun before the last one does not open it."""
 
     def committed(self) -> None:
         """Something was committed: they need not wait for their next poll of the feed."""
@@ -28,8 +30,11 @@ class Neighbours(Protocol):
         """Return when they are sealed, or dead.  Raises Unavailable, reason SEAL_INCOMPLETE, when that cannot be known."""
         ...
 
-    async def open(self, keys: Mapping[str, Secret]) -> None:
-        """Return when they have tried to unseal, with root keys that are nowhere but in memory."""
+    async def open(self, keys: Mapping[str, Secret], seals: int) -> bool:
+        """Return when they have tried to unseal, with root keys that are nowhere but in memory.
+
+        `seals` is what it was when this began.  False where somebody sealed the vault since: then this process is sealed, too.
+        """
         ...
 
     async def share(self, keys: Mapping[str, Secret]) -> None:
@@ -41,6 +46,7 @@ class Alone:
     """No other process."""
 
     sealed = False
+    seals = 0
 
     def committed(self) -> None:
         """See Neighbours."""
@@ -51,8 +57,10 @@ class Alone:
     async def seal(self) -> None:
         """See Neighbours."""
 
-    async def open(self, keys: Mapping[str, Secret]) -> None:
+    async def open(self, keys: Mapping[str, Secret], seals: int) -> bool:
         """See Neighbours."""
+        del keys, seals
+        return True
 
     async def share(self, keys: Mapping[str, Secret]) -> None:
         """See Neighbours."""

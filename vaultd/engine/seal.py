@@ -124,6 +124,7 @@ class Seal:
     async def init(self, policy: Policy, passphrase: Secret | None) -> None:
         """Make the key ring, `vaults/default` and the policy, in one transaction.  Leaves the server unsealed."""
         self._check_passphrase(passphrase, MIN_PASSPHRASE_BYTES)
+        seals = self._neighbours.seals
         async with self._turn:
             if await self._ledger.store.ring() is not None:
                 raise _already_initialized()
@@ -148,13 +149,21 @@ class Seal:
                 self._enter(SealState.SEALED)
                 raise
             self._enter(SealState.UNSEALED)
-        await self._neighbours.open(self.root_keys())
+        await self._neighbours.open(self.root_keys(), seals)  # made all the same, where somebody sealed it meanwhile
 
     async def unseal(self, passphrase: Secret | None) -> None:
-        """Open the key ring, check every row against its digest, load the policy; then have the neighbours do so.  Idempotent."""
+        """Open the key ring, check every row against its digest, load the policy; then have the neighbours do so.  Idempotent.
+
+        Raises Aborted, reason SEALED_MEANWHILE, when a neighbour was sealed meanwhile: then all of them are.
+        """
         self._check_passphrase(passphrase, 1)
+        seals = self._neighbours.seals
         await self._open(passphrase)
-        await self._neighbours.open(self.root_keys())
+        if not await self._neighbours.open(self.root_keys(), seals):
+            raise Aborted(
+                "SEALED_MEANWHILE",
+                "the vault was sealed while it was unsealed, and is sealed; call Unseal again to open it",
+            )
 
     async def unseal_with(self, keys: Mapping[str, Secret]) -> None:
         """Unseal as a neighbour did, with the root keys that it handed over.  Idempotent; raises what `unseal` raises."""

@@ -222,6 +222,8 @@ class Server:
 
     def _on_seal(self, state: SealState) -> None:
         self.board.set("seal", state is SealState.UNSEALED)
+        if self._election is not None and state is not SealState.UNSEALED:
+            self._election.resign()  # what is due waits for keys, and another worker may have them
         _log.info("seal", state=state.value)
 
     async def _on_intent(self, event: str, resource: str) -> None:
@@ -486,8 +488,9 @@ class Server:
                     _log.warning("background_failed", reason=error.reason)
 
     async def follow(self) -> None:
-        """Take in what others wrote, and lead where nobody does any more."""
-        if self._election is not None and self._election.look():
+        """Take in what others wrote, and lead where nobody does any more, with an open vault."""
+        unsealed = self.engine.seal.state is SealState.UNSEALED
+        if self._election is not None and unsealed and self._election.look():
             _log.info("scheduler_elected")
         try:
             await self.engine.feed.poll()

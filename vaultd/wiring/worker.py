@@ -89,7 +89,7 @@ class Worker:
             return None
         siblings = self._siblings
         if siblings is not None and kind in {"seal", "unseal"}:
-            siblings.sealed = kind == "seal"  # one that is starting finds it when it would unseal
+            siblings.heard(kind, body)
         server = await asyncio.shield(self._serving)
         seal = server.engine.seal
         match kind:

@@ -36,8 +36,14 @@ class Election:
         self.leads = True
         return True
 
+    def resign(self) -> None:
+        """Let somebody else lead, and stay a candidate."""
+        if self.leads and self._fd is not None:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self.leads = False
+
     def close(self) -> None:
-        """Let somebody else lead."""
+        """Stand no more."""
         self.leads = False
         if self._fd is not None:
             os.close(self._fd)

@@ -8,7 +8,6 @@ server fail at the start instead of sharing it.
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
 
 
 class HeldPort:
@@ -20,16 +19,17 @@ class HeldPort:
         (family, kind, protocol, _, target), *_ = socket.getaddrinfo(
             host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
+        self._socket = socket.socket(family, kind, protocol)
         try:
             # Without the option first: whoever listens there, with it or not, is in the way.
             with socket.socket(family, kind, protocol) as alone:
                 alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 alone.bind(target)
                 target = alone.getsockname()
-            self._socket = socket.socket(family, kind, protocol)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             self._socket.bind(target)
         except OSError as error:
+            self._socket.close()
             raise OSError(f"cannot listen on {address}; is another process using it?") from error
         self.port: int = self._socket.getsockname()[1]
 
@@ -40,5 +40,4 @@ class HeldPort:
 
     def close(self) -> None:
         """Give the port free."""
-        with suppress(OSError):
-            self._socket.close()
+        self._socket.close()

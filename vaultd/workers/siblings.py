@@ -63,6 +63,8 @@ class Siblings:
         self.count: int = hello["count"]
         self.sealed: bool = hello["sealed"]
         """Whether somebody sealed the vault: a worker that comes back stays sealed then."""
+        self.seals: int = hello["seals"]
+        """How many times somebody did, as the supervisor counts."""
 
     # -- the store ------------------------------------------------------------------------------------------------------
 
@@ -84,6 +86,10 @@ class Siblings:
 
     # -- the seal -------------------------------------------------------------------------------------------------------
 
+    def heard(self, kind: str, body: Body) -> None:
+        """The supervisor says `seal` or `unseal`.  One that is starting finds it when it would unseal."""
+        self.sealed, self.seals = kind == "seal", body["seals"]
+
     async def seal(self) -> None:
         """Seal the others.  Who does not say within seconds that it is sealed is killed, and comes back sealed.
 
@@ -99,10 +105,13 @@ class Siblings:
                 retry_after_s=1,
             ) from error
 
-    async def open(self, keys: Mapping[str, Secret]) -> None:
-        """Unseal the others, which are given the root keys that are only in memory."""
+    async def open(self, keys: Mapping[str, Secret], seals: int) -> bool:
+        """Unseal the others, which are given the root keys that are only in memory.
+
+        False where somebody sealed the vault after `seals` times: then the supervisor has sealed this worker, too.
+        """
         self.sealed = False
-        await self._ask("opened", OPEN_S, keys=exposed(keys))
+        return not (await self._ask("opened", OPEN_S, keys=exposed(keys), seals=seals)).get("sealed")
 
     async def share(self, keys: Mapping[str, Secret]) -> None:
         """Give the others root keys that a ring will need before long."""

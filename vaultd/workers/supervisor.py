@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -52,7 +52,6 @@ class Worker:
     serving: bool = False
     replaced: bool = False
     """Whether it was asked to end so that another takes its place."""
-    began_s: float = field(default_factory=time.monotonic)
     chain_id: bytes = b""
 
 
@@ -100,6 +99,7 @@ class Supervisor:
         self._announced = False
         self._failed = False
         self._sealed = False
+        self._seals = 0
         self._logins: dict[str, _LoginTurns] = {}
         self._audit_keys = b""
 
@@ -194,27 +194,42 @@ class Supervisor:
 
     def _start(self, index: int) -> None:
         self._keepers[index] = asyncio.get_running_loop().create_task(self._keep(index))
+        self._keepers[index].add_done_callback(self._kept)
+
+    def _kept(self, keeper: asyncio.Task[None]) -> None:
+        error = None if keeper.cancelled() else keeper.exception()
+        if error is not None:  # a fault of ours: better no server than one that lost a worker without a word
+            _log.critical("supervisor_failed", exc_info=error)
+            self._fail()
+        self._tell_changed()
 
     async def _keep(self, index: int) -> None:
-        """Have a worker at this place until all ends, or it crashed too often."""
+        """Have a worker at this place until all ends, or it crashed, or could not be started, too often."""
         quick = 0
         while not self._stop.is_set():
-            worker = await self._spawn(index)
-            code = await worker.process.wait()
-            if self._workers.get(index) is worker:
-                del self._workers[index]
-            self._release_logins(worker)
-            if worker.channel is not None:
-                worker.channel.close()
-            self._tell_changed()
-            if self._stop.is_set() or worker.replaced:
-                quick = 0
-                continue
-            _log.error("worker_ended", worker=index, code=code)
+            began_s = time.monotonic()
+            try:
+                worker = await self._spawn(index)
+            except OSError as error:
+                _log.error("worker_not_started", worker=index, why=os.strerror(error.errno or 0))
+                if self._stop.is_set():
+                    return
+            else:
+                code = await worker.process.wait()
+                if self._workers.get(index) is worker:
+                    del self._workers[index]
+                self._release_logins(worker)
+                if worker.channel is not None:
+                    worker.channel.close()
+                self._tell_changed()
+                if self._stop.is_set() or worker.replaced:
+                    quick = 0
+                    continue
+                _log.error("worker_ended", worker=index, code=code)
             if not self._announced:
                 self._fail()
                 return
-            quick = quick + 1 if time.monotonic() - worker.began_s < QUICK_S else 1
+            quick = quick + 1 if time.monotonic() - began_s < QUICK_S else 1
             if quick >= MAX_QUICK:
                 _log.error(
                     "worker_given_up",
@@ -231,27 +246,39 @@ class Supervisor:
             await asyncio.wait_for(self._stop.wait(), seconds)
 
     async def _spawn(self, index: int) -> Worker:
+        """Start a worker and greet it; raises OSError."""
         here, there = socket.socketpair()
-        with there:
-            fd = there.fileno()
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                f"--index={index}",
-                f"--control-fd={fd}",
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(fd, self._counts_fd),
-                start_new_session=True,  # Ctrl-C in a terminal is for the supervisor, which tells them
-            )
+        try:
+            with there:
+                fd = there.fileno()
+                process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    f"--index={index}",
+                    f"--control-fd={fd}",
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(fd, self._counts_fd),
+                    start_new_session=True,  # Ctrl-C in a terminal is for the supervisor, which tells them
+                )
+        except BaseException:
+            here.close()
+            raise
         worker = self._workers[index] = Worker(index, process)
 
         async def handle(kind: str, body: Body) -> Body | None:
             return await self._handle(worker, kind, body)
 
-        worker.channel = await Channel.attach(here, handle)
+        try:
+            worker.channel = await Channel.attach(here, handle)
+        except OSError:
+            del self._workers[index]
+            here.close()
+            process.kill()
+            raise
         worker.channel.tell(
             "hello",
             count=self._count,
             sealed=self._sealed,
+            seals=self._seals,
             counts_fd=self._counts_fd,
             accept_restore=self._accept_restore and not self._announced,
             **self._addresses,
@@ -313,11 +340,10 @@ class Supervisor:
             case "settle":
                 await self._ask_others(worker, "poll", SETTLE_S)
             case "sealed":
-                self._sealed = True
-                await self._seal_others(worker)
+                self._sealed, self._seals = True, self._seals + 1
+                await self._seal_all(worker)
             case "opened":
-                self._sealed = False
-                await self._ask_others(worker, "unseal", OPEN_S, keys=body["keys"])
+                return await self._open_others(worker, body)
             case "keys":
                 await self._ask_others(worker, "keys", SETTLE_S * 2, keys=body["keys"])
             case "want_keys":
@@ -346,17 +372,34 @@ class Supervisor:
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return [answer for answer in answers if isinstance(answer, dict)]
 
-    async def _seal_others(self, worker: Worker) -> None:
-        async def seal(other: Worker) -> None:
-            try:
-                if other.channel is not None:
-                    await other.channel.ask("seal", SEAL_S)
-            except ChannelClosed:
-                _log.error("worker_killed", worker=other.index, why="it did not seal")
-                with suppress(ProcessLookupError):
-                    other.process.kill()
+    # Whether the vault is sealed is decided here.  What is said of it goes to each worker in the order of the decisions, and each
+    # acts in that order: nothing may be awaited between a decision and what is said of it.
 
-        await asyncio.gather(*(seal(other) for other in list(self._workers.values()) if other is not worker))
+    async def _seal_all(self, worker: Worker) -> None:
+        """Seal all: also the one that says it is sealed, which somebody may have been about to open."""
+        await asyncio.gather(*(self._seal(other, other is worker) for other in list(self._workers.values())))
+
+    async def _seal(self, worker: Worker, asked: bool) -> None:
+        if worker.channel is None:
+            return  # it will be told when it has one
+        if asked and not worker.serving:  # it waits for us before it can answer
+            worker.channel.tell("seal", seals=self._seals)
+            return
+        try:
+            await worker.channel.ask("seal", SEAL_S, seals=self._seals)
+        except ChannelClosed:
+            _log.error("worker_killed", worker=worker.index, why="it did not seal")
+            with suppress(ProcessLookupError):
+                worker.process.kill()
+
+    async def _open_others(self, worker: Worker, body: Body) -> Body:
+        """Open the vault everywhere, or where it was sealed after the worker began to open it, close it there as well."""
+        if self._sealed and body["seals"] < self._seals:
+            await self._seal(worker, asked=True)
+        else:
+            self._sealed = False
+            await self._ask_others(worker, "unseal", OPEN_S, keys=body["keys"], seals=self._seals)
+        return {"sealed": self._sealed}
 
     async def _keys_for(self, worker: Worker) -> Body:
         if not self._sealed:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from vaultd_client.aio_transport import AsyncTransport
 from vaultd_client.base import ClientBase
+from vaultd_client.batching import too_late
 from vaultd_client.checksums import check_answer, fill_checksums
 from vaultd_client.errors import ClientClosed, ForkedClient, WrongEventLoop
 from vaultd_client.followers import TaskFollower, watch_async
@@ -111,10 +112,10 @@ class AsyncClient(ClientBase[AsyncTokenProvider], AsyncMethods):
             message.request_id = str(uuid.uuid4())
         if self._checksums:
             fill_checksums(method, message)
-        token = None if self._token is None else await self._fresh_token()
         if timeout_s is None:
             timeout_s = self._settings.timeout_s or transport.pilot.config.timeout_s(method)
         deadline = asyncio.get_running_loop().time() + timeout_s
+        token = None if self._token is None else await self._token_in_time(method, deadline)
         traced = None if self._tracing is None else self._tracing.begin(method, request, info)
         if traced is None:
             answer = await self._send(transport, method, request, deadline, token, self._trace(), info)
@@ -149,6 +150,18 @@ class AsyncClient(ClientBase[AsyncTokenProvider], AsyncMethods):
         lane = Lane(self._connected(), method, batch_method, self._settings.batch, token)
         self._lanes[method, token] = lane
         return lane
+
+    async def _token_in_time(self, method: Method[Any, Any], deadline: float) -> str | None:
+        found = self._token() if self._token is not None else None
+        if not inspect.isawaitable(found):
+            return found
+        try:
+            async with asyncio.timeout_at(deadline) as time_left:
+                return await found
+        except TimeoutError:
+            if time_left.expired():
+                raise too_late(method) from None
+            raise
 
     async def _fresh_token(self) -> str | None:
         # Asked in the caller's task: a provider may look at who asks, and calls of two tokens never travel together.

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from vaultd_client.envelope_format import DATA_KEY_CONTEXT
-from vaultd_client.errors import VaultdError
+from vaultd_client.errors import NotFound, PermissionDenied, VaultdError
 from vaultd_client.flows import SingleFlight
 from vaultd_client.segments import KEY_BYTES, cannot_open
 from vaultd_client.watching import Following, Freshness, resource_of
@@ -160,8 +160,10 @@ class DataKeys:
         asked, shown = changes.clock(), True
         try:
             yield lambda client: client.get_key(self._resource)
-        except VaultdError:
+        except (PermissionDenied, NotFound):
             shown = False
+        except VaultdError:
+            return False  # this time: it says nothing of what we may get
         self._shown = asked, shown
         return shown
 

@@ -169,14 +169,16 @@ class EnvelopeAead:
         )
 
     def open_file(self, source: BinaryIO, associated_data: bytes = b"") -> EnvelopeFile:
-        """A seekable file of the plaintext: only the segments that are read are decrypted.  `source` must be seekable.
+        """A seekable file of the plaintext of what `source` has left: only the segments that are read are decrypted.  `source` must
+        be seekable.
 
         The length is authenticated at once.  Raises DecryptionFailed.
         """
         header = read_header(source)
+        start = source.tell()
         begin = source.read(HEADER_BYTES)
         cipher = run(self._envelopes.read_segments(header, begin, associated_data), self._client)
-        return EnvelopeFile(source, cipher, len(header.encode()))
+        return EnvelopeFile(source, cipher, start)
 
     def encrypt_file(
         self,

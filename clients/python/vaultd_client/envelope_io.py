@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from typing import TYPE_CHECKING
@@ -18,11 +19,15 @@ if TYPE_CHECKING:
 
 
 def write_all(sink: BinaryIO, data: bytes) -> None:
-    """Write to a file that may take less than it is given."""
+    """Write to a file that may take less than it is given.  Raises BlockingIOError when it takes nothing now."""
     view = memoryview(data)
     while view:
         taken = sink.write(view)
-        view = view[len(view) if taken is None else taken :]
+        if taken is None:
+            raise BlockingIOError(
+                errno.EAGAIN, "write to a file that blocks: this one took nothing", len(data) - len(view)
+            )
+        view = view[taken:]
 
 
 def read_exactly(source: BinaryIO, size: int) -> bytes:

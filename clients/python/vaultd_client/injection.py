@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 _BRACES: Final = re.compile(r"\{\{\s*vaultd:(.*?)\}\}", re.DOTALL)
 _OPEN: Final = re.compile(r"\{\{\s*vaultd:")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_UNPRINTABLE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+"""What JSON has as it is, and YAML 1.2 (5.1, 5.4) takes for the end of a line, or for no text."""
 _KEY_URI: Final = re.compile(rf"{SCHEME}(?:[^/]+/)?vaults/[^/]+/keys/[^/]+")
 """What names a key, as for Tink, is no reference to a secret, and stays."""
 
 FILTERS: Final[dict[str, Callable[[bytes], str]]] = {
-    "json": lambda value: json.dumps(_text(value)),
+    "json": lambda value: _quoted(_text(value)),
     "shell": lambda value: shlex.quote(_text(value)),
     "url": lambda value: quote(value, safe=""),
     "base64": lambda value: base64.b64encode(value).decode(),
@@ -186,6 +188,11 @@ def _placeholder(text: str, found: re.Match[str]) -> Placeholder:
 
 def _line(text: str, position: int) -> int:
     return text.count("\n", 0, position) + 1
+
+
+def _quoted(text: str) -> str:
+    # Not json.dumps() as it is: its escapes of what is beyond U+FFFF, two for one character, are two characters for YAML.
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
 
 
 def _text(value: bytes) -> str:

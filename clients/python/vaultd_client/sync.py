@@ -109,10 +109,10 @@ class Client(ClientBase[TokenProvider], SyncMethods):
             message.request_id = str(uuid.uuid4())
         if self._checksums:
             fill_checksums(method, message)
-        token = self._fresh_token()
         if timeout_s is None:
             timeout_s = self._settings.timeout_s or transport.pilot.config.timeout_s(method)
         deadline = time.monotonic() + timeout_s
+        token = self._fresh_token()
         traced = None if self._tracing is None else self._tracing.begin(method, request, info)
         if traced is None:
             answer = self._send(transport, method, request, deadline, token, self._trace(), info)

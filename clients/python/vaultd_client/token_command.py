@@ -20,6 +20,8 @@ EARLY_S: Final = 30.0
 """How long before its end a token is not used any more."""
 UNKNOWN_LIFE_S: Final = 60.0
 """How long one is used that does not say when it ends."""
+REST_S: Final = 1.0
+"""How long a failure is everybody's: those who waited for the command, above all, who would else run it one after another."""
 
 
 class TokenCommand:
@@ -32,12 +34,19 @@ class TokenCommand:
         self._lock = threading.Lock()
         self._token = ""
         self._until = 0.0
+        self._failed: tuple[float, str] | None = None
 
     def __call__(self) -> str:
         """The token of now.  Raises ConfigurationError when the command gives none."""
         with self._lock:
             if self._clock() >= self._until:
-                self._token = self._run()
+                if self._failed is not None and abs(self._clock() - self._failed[0]) < REST_S:
+                    raise ConfigurationError(self._failed[1])
+                try:
+                    self._token = self._run()
+                except ConfigurationError as error:
+                    self._failed = self._clock(), str(error)
+                    raise
                 self._until = self._end_of(self._token)
             return self._token
 

@@ -20,7 +20,7 @@ HEADER_OVERHEAD_BYTES: Final = 32
 """What each header counts beside name and value (RFC 9113, section 6.5.2)."""
 LOOK_S: Final = 0.1
 """How often calls are looked at whose callers may be gone."""
-MOST_BETWEEN_LOOKS_S: Final = 1.0
+MOST_BETWEEN_LOOKS_S: Final = 0.25
 LATE_S: Final = 0.001
 """A deadline has passed when the clock of the loop, which counts milliseconds, is past it for sure."""
 CANCELLED, INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 1, 3, 4, 8, 14

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from vaultd_client.files import Progress
 
 PIPE = "-"
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 KEY = click.argument("key", metavar="KEY")
 SOURCE = click.argument("source", type=click.Path(dir_okay=False, exists=True, allow_dash=True))
 TARGET = click.argument("target", type=click.Path(dir_okay=False, allow_dash=True))
@@ -78,6 +81,7 @@ def _carry(
     name = key if "/" in key else f"vaults/{session.vault}/keys/{key}"
     try:
         with (
+            _ended_by_signals(),
             EnvelopeAead(session.client(), name) as aead,
             _source(source) as file,
             _sink(target, overwrite) as sink,
@@ -91,6 +95,29 @@ def _carry(
         raise
     except OSError as error:
         fail(f"{error.filename or 'standard input or output'}: {error.strerror}")
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """What ends a process at once ends this block as an error does, so that no part of a file is left."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # of a program that runs us: signals are its own affair
+        return
+
+    ours = [each for each in ENDING if signal.getsignal(each) is signal.SIG_DFL]  # what nohup ignores stays ignored
+
+    def end(number: int, _frame: object) -> None:
+        for each in ours:
+            signal.signal(each, signal.SIG_IGN)  # a second one does not end the cleaning up
+        raise SystemExit(128 + number)
+
+    for each in ours:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each in ours:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _source(name: str) -> AbstractContextManager[BinaryIO]:

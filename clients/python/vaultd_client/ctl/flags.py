@@ -240,10 +240,9 @@ def _bytes_of_text(text: str) -> str:
 
 
 def _bytes_of_base64(text: str) -> str:
+    digits = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
     try:
-        return encode(
-            base64.b64decode("".join(text.split()).replace("-", "+").replace("_", "/") + "==", validate=False)
-        )
+        return encode(base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True))
     except (ValueError, binascii.Error):
         raise click.BadParameter("this is no base64") from None
 

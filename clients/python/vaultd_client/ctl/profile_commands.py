@@ -10,7 +10,7 @@ import click
 from vaultd_client.ctl.commands import Group
 from vaultd_client.ctl.failures import fail
 from vaultd_client.ctl.output import Printer
-from vaultd_client.ctl.types import ParameterType
+from vaultd_client.ctl.types import CommandWords, ParameterType
 from vaultd_client.profiles import config_path, read_profiles, write_profiles
 
 if TYPE_CHECKING:
@@ -73,7 +73,10 @@ def _absolute(value: Any) -> str | None:
 @click.option("--key", type=click.Path(), help="Its private key.")
 @click.option("--token-file", type=click.Path(), help="A JWT, in place of a certificate.")
 @click.option(
-    "--token-command", metavar="COMMAND", help="Prints a JWT, in place of a certificate; no shell looks at it."
+    "--token-command",
+    type=CommandWords(),
+    metavar="COMMAND",
+    help="Prints a JWT, in place of a certificate; no shell looks at it.",
 )
 @click.option("--server-name", help="DNS name or SPIFFE id in the server's certificate, if not the host's name.")
 @click.option("--vault", metavar="ID", help="The vault that short names are of.")
@@ -83,8 +86,6 @@ def _absolute(value: Any) -> str | None:
 @click.option("--use", "use_it", is_flag=True, help="Make it the current one; the first one always is.")
 def add(name: str, address: str, replace: bool, use_it: bool, **options: Any) -> None:
     """Keep a profile."""
-    import shlex
-
     document = _document()
     if name in document["profiles"] and not replace:
         fail(f"there is a profile `{name}`: say --replace, or choose another name")
@@ -92,7 +93,7 @@ def add(name: str, address: str, replace: bool, use_it: bool, **options: Any) ->
         "address": address,
         **{key: _absolute(options[key]) for key in ("ca", "key", "token_file")},
         "certificate": _absolute(options["cert"]),
-        "token_command": shlex.split(options["token_command"] or ""),
+        "token_command": options["token_command"],
         "needs": list(options["needs"]),
         **{key: options[key] for key in ("server_name", "vault", "output")},
     }

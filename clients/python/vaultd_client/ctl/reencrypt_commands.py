@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from contextlib import ExitStack
+import sys
+from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
@@ -15,7 +17,9 @@ from vaultd_client.ctl.commands import Command
 from vaultd_client.ctl.failures import FAILED, Refused, fail
 from vaultd_client.ctl.names import ResourceName
 from vaultd_client.ctl.progress import progress
+from vaultd_client.envelope_io import write_all
 from vaultd_client.errors import VaultdError, error_of_status
+from vaultd_client.files import new_file
 from vaultd_client.v1 import crypto_pb2 as pb
 
 if TYPE_CHECKING:
@@ -42,40 +46,47 @@ def reencrypt_all(session: Session, key: str, file: str, destination: str | None
 
     FILE has one ciphertext a line, in base64, and behind it, after a tab, its associated data in base64 if there are any.
     What comes out has as many lines, in the same order. What could not be moved stays as it was, is named on standard error,
-    and makes the exit code 1.
+    and makes the exit code 1. A line that is no base64 ends it, and the file of --out is there as a whole or not at all.
     """
     with ExitStack() as stack:
-        lines = stack.enter_context(click.open_file(file, encoding="ascii"))
+        # What is no ASCII is no base64 either, and is told as that.
+        lines = stack.enter_context(click.open_file(file, encoding="ascii", errors="surrogateescape"))
         size = os.path.getsize(file) if file != "-" else None
         target = stack.enter_context(_opened(out))
+        first = next(lines, None)
+        if first is None:
+            return  # the server refuses a stream without a request
         bar = stack.enter_context(progress("ciphertexts", size, is_bytes=size is not None))
-        job = _Job(lines)
+        job = _Job(chain([first], lines))
         done = 0
         try:
             for response in session.client().re_encrypt_stream(job.requests(key, destination or "")):
                 for result in response.results:
                     job.answered(result)
-                for line in job.ready():
-                    done += len(line) + 1
-                    click.echo(line, file=target)
+                ready = "".join(f"{line}\n" for line in job.ready()).encode()
+                write_all(target, ready)
+                target.flush()
+                done += len(ready)
                 bar.update(done)
                 report = response.report
         except VaultdError as error:
             raise job.trouble or error from None
-    if job.count:
-        told = f"{report.moved} moved, {report.unchanged} on the newest version already, {report.failed} failed"
-        click.echo(told, err=True)
+    told = f"{report.moved} moved, {report.unchanged} on the newest version already, {report.failed} failed"
+    click.echo(told, err=True)
     for number, why in job.failures:
         click.echo(f"{file}:{number}: {why}", err=True)
     if job.failures:
         raise Refused(f"{len(job.failures)} ciphertexts could not be moved", FAILED)
 
 
-def _opened(out: Path | None) -> Any:
+@contextmanager
+def _opened(out: Path | None) -> Iterator[BinaryIO]:
     if out is None:
-        return click.open_file("-", "w")
+        yield sys.stdout.buffer
+        return
     try:
-        return os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w")
+        with new_file(out, overwrite=False) as target:
+            yield target
     except FileExistsError:
         fail(f"{out} exists: choose another name")
 
@@ -88,7 +99,6 @@ class _Job:
         self._sent: dict[int, str] = {}
         self._done: dict[int, str] = {}
         self._next = 1
-        self.count = 0
         self.failures: list[tuple[int, str]] = []
         self.trouble: Exception | None = None
 
@@ -100,7 +110,6 @@ class _Job:
             for number, line in enumerate(self._lines, start=1):
                 item = self._item(number, line)
                 self._sent[number] = line.rstrip("\r\n")
-                self.count = number
                 request.items.append(item)
                 size += item.ByteSize()
                 if len(request.items) >= ITEMS or size >= BYTES:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from vaultd_client.ctl.failures import EXIT_CODES, FAILED, USAGE, fail
 from vaultd_client.ctl.following import TROUBLE, Following
 from vaultd_client.ctl.private_files import on_disk, replace_private
 from vaultd_client.ctl.supervision import Supervised, exit_code_of
+from vaultd_client.ctl.types import CommandWords
 from vaultd_client.injection import (
     InjectionRefused,
     Placeholder,
@@ -136,10 +136,13 @@ def _parse_given(session: Session, text: str) -> tuple[str, Template]:
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="A file, mode 0600, which is replaced as a whole.")
 @click.option("--watch", is_flag=True, help="With --out: go on, and write the file again when a secret changed.")
 @click.option(
-    "--on-change", metavar="COMMAND", help="With --watch: run this, without a shell, whenever the file was written."
+    "--on-change",
+    type=CommandWords(),
+    metavar="COMMAND",
+    help="With --watch: run this, without a shell, whenever the file was written.",
 )
 @click.pass_obj
-def render(session: Session, template: Path, out: Path | None, watch: bool, on_change: str | None) -> None:
+def render(session: Session, template: Path, out: Path | None, watch: bool, on_change: list[str] | None) -> None:
     """Write TEMPLATE (`-`: standard input) with secrets in the place of `{{ vaultd://vaults/VAULT/secrets/SECRET }}`.
 
     `/versions/N` and `#MEMBER` of a JSON object may follow, and a filter: `| json`, `| shell`, `| url` or `| base64`.  All
@@ -160,7 +163,7 @@ def render(session: Session, template: Path, out: Path | None, watch: bool, on_c
             codes = {EXIT_CODES.get(code, FAILED) for code in error.codes}
             fail(f"nothing was written\n{error}", codes.pop() if len(codes) == 1 else FAILED)
         return
-    _render_and_follow(session, template, out, shlex.split(on_change or ""))
+    _render_and_follow(session, template, out, on_change or [])
 
 
 def _render_and_follow(session: Session, template: Path, out: Path | None, on_change: list[str]) -> None:

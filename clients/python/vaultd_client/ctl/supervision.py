@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 OF_TERMINALS: Final = (signal.SIGINT, signal.SIGQUIT)
-"""A terminal sends them to all that run in its foreground, so the command has them already."""
+"""A terminal sends them to all that run in its foreground, so the command has them already.  One that somebody sends to
+vaultctl alone looks the same."""
+ENDING: Final = frozenset({signal.SIGTERM, *OF_TERMINALS})
+"""Who sends one wants no next command; others are for whichever runs, such as SIGHUP for one that reads its settings again."""
 LOOK: Final = object()
 
 Variables = dict[str, str]
@@ -36,23 +39,30 @@ class Running:
         threading.Thread(target=self._wait, daemon=True).start()
 
     @property
-    def exit_code(self) -> int | None:
-        """None while it runs."""
-        return exit_code_of(self._process.returncode) if self._ended.is_set() else None
+    def ended(self) -> bool:
+        """Whether it runs no more."""
+        return self._ended.is_set()
+
+    @property
+    def exit_code(self) -> int:
+        """Once it has ended."""
+        return exit_code_of(self._process.returncode)
 
     def send(self, number: int) -> bool:
         """Send a signal; False when it has ended."""
-        if self._ended.is_set():
+        if self.ended:
             return False
         self._process.send_signal(number)
         return True
 
-    def end(self, grace_s: float) -> None:
-        """SIGTERM, and SIGKILL when it takes too long."""
-        self.send(signal.SIGTERM)
+    def end(self, grace_s: float) -> bool:
+        """SIGTERM, and SIGKILL when it takes too long; False when it had ended by itself."""
+        if not self.send(signal.SIGTERM):
+            return False
         if not self._ended.wait(grace_s):
             self.send(signal.SIGKILL)
             self._ended.wait()
+        return True
 
     def _wait(self) -> None:
         self._process.wait()
@@ -73,6 +83,8 @@ class Supervised:
         self._grace_s = grace_s
         self._news: SimpleQueue[object] = SimpleQueue()
         self._running: Running | None = None
+        self._replacing = False
+        self._is_to_end = False
         self._missed: list[int] = []
 
     def run(self, first: Variables) -> int:
@@ -94,7 +106,7 @@ class Supervised:
         current, running = first, self._start(first)
         while True:
             news = self._news.get()
-            if running.exit_code is not None:
+            if running.ended:
                 return running.exit_code
             if news is not LOOK:
                 continue  # the end of one that was replaced
@@ -104,8 +116,16 @@ class Supervised:
                 self._following.problem(error)
                 continue
             if wanted != current:
-                running.end(self._grace_s)
+                if not self._make_room(running):
+                    return running.exit_code
                 current, running = wanted, self._start(wanted)
+
+    def _make_room(self, running: Running) -> bool:
+        """End it for the next one; False when there is none to be, since it had ended by itself, or we were told to end."""
+        self._replacing = True
+        ended = running.end(self._grace_s)
+        self._replacing = False  # what comes from here on is missed, and goes to the next one
+        return ended and not self._is_to_end
 
     def _start(self, variables: Variables) -> Running:
         self._running = running = Running(self._command, variables, self._news)
@@ -115,10 +135,27 @@ class Supervised:
         return running
 
     def _pass_on(self, number: int) -> None:
-        if number in OF_TERMINALS and os.isatty(0):
+        if self._replacing and number in ENDING:
+            self._is_to_end = True
+        running = self._running
+        if running is not None and not running.ended and number in OF_TERMINALS and is_in_foreground():
             return
-        if self._running is None or not self._running.send(number):
+        if running is None or not running.send(number):
             self._missed.append(number)
+
+
+def is_in_foreground() -> bool:
+    """Whether what a terminal sends comes to us, and so to the command, which is of our process group."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False  # we have none, whatever standard input is
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False  # it was hung up
+    finally:
+        os.close(terminal)
 
 
 def exit_code_of(returncode: int) -> int:

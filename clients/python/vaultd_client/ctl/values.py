@@ -19,6 +19,8 @@ _UNITS_S: Final = {
 _UNITS: Final = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 _PART: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|min|[smhdwy])")
 _DURATION: Final = re.compile(rf"(?:{_PART.pattern})+\s*")
+MAX_DURATION_S: Final = 315_576_000_000
+"""google/protobuf/duration.proto."""
 DURATION_FORMS: Final = "30s, 15m, 12h, 30d, 1h30m"
 TIME_FORMS: Final = "2027-01-31, 2027-01-31T09:00:00Z, +30d, -1h or now"
 
@@ -35,6 +37,8 @@ def parse_duration_s(text: str) -> float:
 def duration_json(text: str) -> str:
     """A duration as proto JSON has it.  Raises ValueError."""
     seconds = parse_duration_s(text)
+    if seconds > MAX_DURATION_S:
+        raise ValueError("no duration: it is longer than 10,000 years")
     return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
@@ -55,8 +59,11 @@ def parse_time(text: str, now: datetime.datetime) -> datetime.datetime:
 
 def time_json(text: str) -> str:
     """A moment as proto JSON has it.  Raises ValueError."""
-    moment = parse_time(text, datetime.datetime.now(datetime.UTC))
-    return moment.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
+    try:
+        moment = parse_time(text, datetime.datetime.now(datetime.UTC)).astimezone(datetime.UTC)
+    except OverflowError:
+        raise ValueError("no time: it is not in the years 1 to 9999") from None
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def show_duration(seconds: float) -> str:

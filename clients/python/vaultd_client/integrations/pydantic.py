@@ -68,7 +68,7 @@ class VaultdSettingsSource(PydanticBaseSettingsSource):
         self._client = client
         self._vault = vault
         left = dict(secrets or {})
-        self._wanted = list(self._find(settings_cls, (), (), left))
+        self._wanted = list(self._find((settings_cls,), (), (), left))
         if left:
             raise ValueError(f"{settings_cls.__name__} has no field {', '.join(left)}")
 
@@ -108,8 +108,12 @@ class VaultdSettingsSource(PydanticBaseSettingsSource):
             labels = ", ".join(one.label for one in missing)
             raise SettingsError(f"no secrets for {labels}: {error}") from error
 
-    def _find(self, model: type[BaseModel], path: Path, names: Path, left: dict[str, str]) -> Iterator[_Wanted]:
-        for name, field in model.model_fields.items():
+    def _find(
+        self, models: tuple[type[BaseModel], ...], path: Path, names: Path, left: dict[str, str]
+    ) -> Iterator[_Wanted]:
+        """What is wanted of the last of the models, which are those on the path: one that is in itself has no end."""
+        models[-1].model_rebuild(raise_errors=False)  # a model that it names may have been defined later
+        for name, field in models[-1].model_fields.items():
             here, dotted = (*path, _key_of(name, field)), (*names, name)
             marks = [mark.secret for mark in field.metadata if isinstance(mark, VaultdSecret)]
             secret = left.pop(".".join(dotted), None) or next(iter(marks), None)
@@ -124,8 +128,8 @@ class VaultdSettingsSource(PydanticBaseSettingsSource):
                 yield _Wanted(here, field, SecretReference.parse(full))
                 continue
             for kind in kinds:
-                if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not model:
-                    yield from self._find(kind, here, dotted, left)
+                if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in models:
+                    yield from self._find((*models, kind), here, dotted, left)
 
     def _typed(self, field: FieldInfo, value: bytes) -> Any:
         kinds = set(_types_in(field.annotation))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vaultd_client.ctl.scan.fingerprints import Hit, Matcher
+    from vaultd_client.ctl.scan.index import Stored
     from vaultd_client.ctl.scan.trees import Source, Troubles
     from vaultd_client.ctl.session import Session
 
@@ -40,6 +41,7 @@ LENGTH = click.option(
     show_default=True,
     help="Shorter secrets are not looked for: ordinary text would be found.",
 )
+GAPS = click.option("--allow-unreadable", is_flag=True, help="Do without secrets that you may not read.")
 
 
 class ScanGroup(Group):
@@ -79,13 +81,14 @@ def scan() -> None:
     "--index",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help=f"Fingerprints; by default {INDEX}, if it is there.",
+    help=f"Fingerprints; by default {INDEX}, if it is here or at the top of the working tree.",
 )
 @click.option("--direct", is_flag=True, help="Read the secrets, also when there is an index.")
 @click.option("--no-git", is_flag=True, help="All files of directories, also those that git ignores.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Not these files, such as '*.lock'; once for each.")
 @SECRETS
 @LENGTH
+@GAPS
 @click.pass_context
 def files(context: click.Context, /, paths: tuple[Path, ...], staged: bool, **options: Any) -> None:
     """Find copies of stored secrets in files and directories: PATH:LINE, and the name of the secret, never the secret.
@@ -107,7 +110,7 @@ def files(context: click.Context, /, paths: tuple[Path, ...], staged: bool, **op
     if not sources and not troubles.told:
         click.echo("no file to look at", err=True)
         return
-    matcher = _matcher(session, options)
+    matcher = _matcher(session, options, troubles)
     _read(sources, matcher, troubles)
     hits = matcher.hits()
     _tell(hits, session.output)
@@ -119,14 +122,14 @@ def files(context: click.Context, /, paths: tuple[Path, ...], staged: bool, **op
     context.exit(FAILED if hits else USAGE if troubles.told else 0)
 
 
-def _matcher(session: Session, options: dict[str, Any]) -> Matcher:
+def _matcher(session: Session, options: dict[str, Any], troubles: Troubles) -> Matcher:
     from vaultd_client.ctl.scan.fingerprints import AtHand, ByVault, Matcher
     from vaultd_client.ctl.scan.index import SALT_BYTES, fingerprints_at_hand, read_index, read_secrets, secret_names
 
     client = session.client()
     path: Path | None = options["index"]
     if path is None and not options["direct"]:
-        path = Path(INDEX) if Path(INDEX).is_file() else None
+        path = _index_here()
     if path is not None and not options["direct"]:
         index = read_index(path, client)
         if datetime.datetime.now(datetime.UTC) - index.create_time > OLD:
@@ -137,10 +140,23 @@ def _matcher(session: Session, options: dict[str, Any]) -> Matcher:
         stored = read_secrets(client, names, bar)
     salt = secrets.token_bytes(SALT_BYTES)
     made, bare = fingerprints_at_hand(stored, salt, options["min_length"])
-    _tell_gaps(bare, stored.unreadable)
+    _tell_bare(bare)
+    if stored.unreadable and options["allow_unreadable"]:
+        click.echo(f"vaultctl: {_not_looked_for(stored)}", err=True)
+    elif stored.unreadable:
+        troubles.told.append(f"{_not_looked_for(stored)}: --allow-unreadable does without them")
     if not made:
         fail("there is nothing to look for: no secret that you may read is long enough")
     return Matcher(made, salt, AtHand(), options["min_length"])
+
+
+def _index_here() -> Path | None:
+    from vaultd_client.ctl.scan import trees
+
+    if Path(INDEX).is_file():
+        return Path(INDEX)
+    top = trees.top_of_tree()
+    return top / INDEX if top is not None and (top / INDEX).is_file() else None
 
 
 def _read(sources: Sequence[Source], matcher: Matcher, troubles: Troubles) -> None:
@@ -178,11 +194,13 @@ def _tell(hits: Sequence[Hit], form: str | None) -> None:
             click.echo(f"{place.path}:{place.line}: {hit.version}{how}")
 
 
-def _tell_gaps(bare: Sequence[str], unreadable: int) -> None:
-    if unreadable:
-        click.echo(f"vaultctl: {unreadable} versions could not be read, and are not looked for", err=True)
-    for version in bare:
+def _tell_bare(versions: Sequence[str]) -> None:
+    for version in versions:
         click.echo(f"vaultctl: {version} is too short or too ordinary to be looked for", err=True)
+
+
+def _not_looked_for(stored: Stored) -> str:
+    return f"{stored.unreadable} versions could not be read, and are not looked for"
 
 
 @scan.command("index")
@@ -205,9 +223,12 @@ def _tell_gaps(bare: Sequence[str], unreadable: int) -> None:
 )
 @SECRETS
 @LENGTH
+@GAPS
 @click.pass_obj
-def make(session: Session, /, out: Path, key: str, names: tuple[str, ...], min_length: int) -> None:
-    """Write fingerprints of all secrets that you may read, for others to scan with.
+def make(
+    session: Session, /, out: Path, key: str, names: tuple[str, ...], min_length: int, allow_unreadable: bool
+) -> None:
+    """Write fingerprints of all secrets, for others to scan with.
 
     Needs `secrets.access` on the secrets and `crypto.generate_mac` on the key (`vaultctl keys create scan --purpose mac`).
     """
@@ -219,9 +240,16 @@ def make(session: Session, /, out: Path, key: str, names: tuple[str, ...], min_l
         stored = read_secrets(client, names or secret_names(client, f"vaults/{session.vault}"), bar)
     if not stored.payloads:
         raise Refused("there is no secret that you may read", FAILED)
+    if stored.unreadable and not allow_unreadable:
+        raise Refused(
+            f"{stored.unreadable} versions could not be read: nothing was written; --allow-unreadable does without them",
+            FAILED,
+        )
     document, bare = make_index(client, key, stored, min_length)
     write_index(out, document)
-    _tell_gaps(bare, stored.unreadable)
+    _tell_bare(bare)
+    if stored.unreadable:
+        click.echo(f"vaultctl: {_not_looked_for(stored)}", err=True)
     count = sum(map(len, document["versions"].values()))
     click.echo(
         f"{out}: {count} fingerprints of {len(document['versions'])} versions, by {document['key_version']}", err=True

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import secrets
+import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +31,8 @@ SALT_BYTES: Final = 16
 BATCH: Final = 1_000
 BATCH_BYTES: Final = 3_000_000
 MAX_PAYLOAD: Final = 64 * 1024
+UNREADABLE: Final = frozenset({"PERMISSION_DENIED", "FAILED_PRECONDITION", "NOT_FOUND"})
+"""What is wrong with one version: not allowed, not in force, gone.  Anything else is wrong with the whole of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class Stored:
 
 def read_secrets(client: Client, names: Iterable[str], bar: Bar) -> Stored:
     """All enabled versions of secrets that the caller may read.  Raises VaultdError."""
+    from vaultd_client.errors import error_of_status
+
     versions: list[str] = []
     for name in names:
         versions += _versions_of(client, name)
@@ -53,8 +58,11 @@ def read_secrets(client: Client, names: Iterable[str], bar: Bar) -> Stored:
         for result in client.batch_access_secret_versions([{"name": name} for name in chunk]).results:
             if result.WhichOneof("outcome") == "result":
                 payloads[result.result.version] = result.result.payload
-            else:
-                unreadable += 1
+                continue
+            error = error_of_status(result.status, "BatchAccessSecretVersions")
+            if error.code not in UNREADABLE:
+                raise error
+            unreadable += 1
         bar.update(begin + len(chunk), len(versions))
     return Stored(payloads, unreadable)
 
@@ -164,10 +172,17 @@ def _digest(document: Mapping[str, Any]) -> bytes:
 
 
 def write_index(path: Path, document: Mapping[str, Any]) -> None:
-    """Put the file in place of the one before; atomic.  Raises OSError."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    fresh.replace(path)
+    """Put the file in place of the one before; atomic.  All may read it.  Raises OSError."""
+    # A name that nobody can guess, since others may write to the directory and put a link there.
+    descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(json.dumps(document, indent=1) + "\n")
+            os.fchmod(descriptor, 0o644)
+        os.replace(fresh, path)
+    except BaseException:
+        os.unlink(fresh)
+        raise
 
 
 def read_index(path: Path, client: Client) -> Index:

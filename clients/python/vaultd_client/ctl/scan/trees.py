@@ -99,12 +99,17 @@ def _is_excluded(name: str, excluded: Sequence[str]) -> bool:
     return any(fnmatch.fnmatch(name, one) or fnmatch.fnmatch(os.path.basename(name), one) for one in excluded)
 
 
+def top_of_tree() -> Path | None:
+    """The working tree that we are in, if any."""
+    root = git("rev-parse", "--show-toplevel")
+    return None if root is None else Path(os.fsdecode(root.rstrip(b"\n")))
+
+
 def staged_files(excluded: Sequence[str]) -> Iterator[Source]:
     """What the next commit would add or change, as it is in git's index.  Raises Refused outside of a working tree."""
-    root = git("rev-parse", "--show-toplevel")
-    if root is None:
+    top = top_of_tree()
+    if top is None:
         fail("this is no working tree of git: name paths in place of --staged")
-    top = Path(os.fsdecode(root.rstrip(b"\n")))
     changed = git("diff", "--cached", "--name-only", "-z", "--diff-filter=ACMRT", cwd=top)
     if changed is None:
         fail("git does not say what is staged: `git diff --cached` says why")
