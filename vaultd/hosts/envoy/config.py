@@ -18,7 +18,8 @@ HANDSHAKE_S: Final = 5
 HEADERS_S: Final = 10
 MAX_HEADER_KIB: Final = 64
 """With the certificates that Envoy adds; what a client sends beside is bounded by the application, which can say so."""
-MAX_HEADERS: Final = 100
+MAX_HEADERS: Final = 1_000
+"""More than the application takes, which answers; beyond it Envoy resets the stream without a word."""
 MAX_STREAMS: Final = 100
 """Of a connection, as on the other host: rapid reset, fairness between connections."""
 STREAM_WINDOW_BYTES: Final = 1024 * 1024
@@ -54,12 +55,20 @@ _READABLE_PATHS: Final[Config] = {
     },
 }
 """pyvoy answers nothing at all for a path that is not UTF-8 when it is decoded.  Methods of gRPC are ASCII."""
-_UNREADABLE_PATH_IS_UNKNOWN: Final[Config] = {
-    "filter": {
-        "status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": 403, "runtime_key": "none"}}}
-    },
-    "status_code": 404,  # for gRPC that is UNIMPLEMENTED
-}
+_NO_METHOD: Final = "this server has no such method; reflection or the protos list them"
+
+
+def _is_unknown(status: int) -> Config:
+    # What Envoy says itself to a gRPC client: 400 would be INTERNAL, and its texts name it.
+    return {
+        "filter": {
+            "status_code_filter": {
+                "comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": "none"}}
+            }
+        },
+        "status_code": 404,  # for gRPC that is UNIMPLEMENTED
+        "body": {"inline_string": _NO_METHOD},
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +248,7 @@ def _connection_manager(app: App, *, lifespan: bool, mutual: bool) -> Config:
             "merge_slashes": False,
             "route_config": {"virtual_hosts": []},
             **forwarded,
-            "local_reply_config": {"mappers": [_UNREADABLE_PATH_IS_UNKNOWN]},
+            "local_reply_config": {"mappers": [_is_unknown(400), _is_unknown(403)]},
             "http_filters": [
                 _READABLE_PATHS,
                 {
