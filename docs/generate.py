@@ -56,7 +56,17 @@ from vaultd.engine.clock import DAY_US, SECOND_US  # noqa: E402
 from vaultd.engine.ledger import REPLAY_WINDOW_US  # noqa: E402
 from vaultd.engine.model import VersionState  # noqa: E402
 from vaultd.hosts import grpcio, plain  # noqa: E402
-from vaultd.interceptors import batches, crl, item_stream, jose, streams, throttle, tokens, validate  # noqa: E402
+from vaultd.interceptors import (  # noqa: E402
+    batches,
+    crl,
+    item_stream,
+    jose,
+    streams,
+    throttle,
+    tokens,
+    unread_answers,
+    validate,
+)
 from vaultd.interceptors.errors import Internal  # noqa: E402
 from vaultd.interceptors.rules import RULES, Access  # noqa: E402
 from vaultd.services import crypto_stream, health  # noqa: E402
@@ -331,6 +341,11 @@ def fixed_limits() -> str:
         (
             "operations of such a stream without answer; their bytes, and those of answers not taken",
             f"{item_stream.MAX_UNANSWERED:,}; {size(item_stream.MAX_UNANSWERED_BYTES)}: then no more is read or begun",
+        ),
+        (
+            "answers of calls that their callers have not read",
+            "`limits.stream_mib_per_principal`, `limits.stream_mib`; "
+            f"those below {size(unread_answers.COUNTED_BYTES)} do not count",
         ),
         ("how far a Watch may fall behind", f"{watch.RING_EVENTS:,} changes"),
         ("how far back the feed reaches", f"{scheduler.FEED_REVISIONS:,} revisions"),

@@ -21,7 +21,7 @@ from vaultd.hosts.envoy import config as envoy_config
 from vaultd.hosts.envoy.listeners import Listeners
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
 
     from vaultd.config import EnvoySection, Settings
 
@@ -153,7 +153,9 @@ async def serve_in_envoy(
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: envoy.tell(do="reload"))
         envoy.tell(config=str(config), accept_restore=accept_restore, overrides={})
-        heard = await envoy.hear()
+        heard = await _unless(stop, envoy.hear())
+        if heard is None:  # it has answered nobody yet: there is nothing to drain
+            return
         if "failed" in heard:
             raise ConfigError(heard["failed"])
         ready = heard["ready"]
@@ -173,6 +175,17 @@ async def serve_in_envoy(
         raise SystemExit(error.code) from None
     finally:
         await envoy.close()
+
+
+async def _unless(stop: asyncio.Event, heard: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any] | None:
+    """What is heard, or None when it is told to stop before."""
+    hearing, stopping = asyncio.ensure_future(heard), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({hearing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return hearing.result() if hearing.done() else None
+    finally:
+        hearing.cancel()
+        stopping.cancel()
 
 
 async def _until(envoy: EnvoyProcess, ended: asyncio.Event) -> None:

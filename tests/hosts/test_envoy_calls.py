@@ -151,14 +151,29 @@ async def test_what_is_not_grpc_is_refused(server, fields, expected):
 
 
 async def test_a_path_that_is_not_utf_8_is_refused(server):
-    def call(path: bytes) -> int | None:
+    def call(path: bytes) -> dict[bytes, bytes]:
         with Connection(server.port, client_context(server.tls, "app")) as connection:
             connection.start()
-            return connection.call(1, path, SEAL_IT.SerializeToString()).status
+            connection.open(1, path)
+            connection.send(frame(DATA, END_STREAM, 1, BODY))
+            return read_block(next(got for got in connection.frames(5) if got.kind == HEADERS).payload)
 
-    for path in (b"/vaultd.v1.CryptoService/Encr\xffypt", b"/vaultd.v1.CryptoService/Encr%ffypt"):
-        assert await asyncio.to_thread(call, path) == grpc.StatusCode.UNIMPLEMENTED.value[0]
+    for end in (b"Encr\xffypt", b"Encr%ffypt", b"Encrypt#part"):
+        answer = await asyncio.to_thread(call, b"/vaultd.v1.CryptoService/" + end)
+        assert int(answer[b"grpc-status"]) == grpc.StatusCode.UNIMPLEMENTED.value[0]
+        assert answer[b"grpc-message"].startswith(b"this server has no such method")
     assert "Traceback" not in server.process.stderr()
+
+
+async def test_many_headers_are_refused_with_a_status(server):
+    def call(count: int) -> int | None:
+        with Connection(server.port, client_context(server.tls, "app")) as connection:
+            connection.start()
+            headers = [(b"a%d" % number, b"b") for number in range(count)]
+            return connection.call(1, ENCRYPT, SEAL_IT.SerializeToString(), *headers).status
+
+    assert await asyncio.to_thread(call, 150) == 0
+    assert await asyncio.to_thread(call, 600) == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 
 
 async def test_a_bidirectional_stream_answers_before_the_caller_is_done(server):

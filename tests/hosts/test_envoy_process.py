@@ -6,11 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from network.process import ENVIRONMENT, ROOT, SEAL_IT, Process, Remote, create_key, eventually
+from network.process import ENVIRONMENT, POLL_S, ROOT, SEAL_IT, Process, Remote, create_key, eventually
 
 
 def directory_of(process: Process) -> Path:
@@ -24,6 +25,11 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def catches(pid: int, number: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(re.search(r"SigCgt:\s+(\w+)", status)[1], 16) >> (number - 1) & 1)
 
 
 @pytest.fixture
@@ -60,6 +66,38 @@ def test_its_parent_says_why_it_does_not_start(tmp_path):
     assert done.returncode == 1
     assert f"cannot listen on {address}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_sigterm_ends_a_start_that_hangs(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "vaultd",
+        "dev",
+        "--dir",
+        str(tmp_path / "d"),
+        "--listen",
+        "127.0.0.1:0",
+        "--host",
+        "envoy",
+    ]
+    with subprocess.Popen(command, env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE) as parent:
+        until = time.monotonic() + 20
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        while not (pids := children.read_text().split()):
+            assert time.monotonic() < until
+            time.sleep(POLL_S)
+        # Once it has become Envoy the parent listens to signals, or is about to.
+        while b"envoy" not in Path(f"/proc/{pids[0]}/cmdline").read_bytes():
+            time.sleep(POLL_S)
+        os.kill(int(pids[0]), signal.SIGSTOP)
+        while not catches(parent.pid, signal.SIGTERM):
+            assert time.monotonic() < until
+            time.sleep(POLL_S)
+        parent.send_signal(signal.SIGTERM)
+        assert parent.wait(10) == 0
+        assert parent.stdout.read() == b""
+        assert not alive(int(pids[0]))
 
 
 async def test_sigterm_drains_and_leaves_nothing_behind(own):

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, CONTINUATION = 0, 1, 3, 4, 6, 7, 9
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
 CANCEL, ENHANCE_YOUR_CALM = 0x8, 0xB
-HEADER_TABLE_SIZE = 1
+HEADER_TABLE_SIZE, INITIAL_WINDOW_SIZE = 1, 4
 STATUS_200, STATUS_400, STATUS_LAST = 8, 12, 14  # in the static table of RFC 7541
 
 
@@ -182,9 +182,11 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self.socket.close()
 
-    def start(self) -> None:
-        """Preface and settings."""
-        self.send(PREFACE + frame(SETTINGS, 0, 0, HEADER_TABLE_SIZE.to_bytes(2, "big") + bytes(4)))
+    def start(self, window: int = 65_535) -> None:
+        """Preface and settings: of each stream so many bytes may come before the peer is told that there is room again."""
+        settings = {HEADER_TABLE_SIZE: 0, INITIAL_WINDOW_SIZE: window}
+        pairs = (name.to_bytes(2, "big") + value.to_bytes(4, "big") for name, value in settings.items())
+        self.send(PREFACE + frame(SETTINGS, 0, 0, b"".join(pairs)))
 
     def send(self, data: bytes) -> None:
         """Write all."""

@@ -7,6 +7,7 @@ its place for ever.  Errors leave through `abort` only, so no exception text of 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
@@ -89,7 +90,10 @@ def _stream(chain: Chain, method: str) -> Any:
 def _unary(chain: Chain, method: str) -> Any:
     async def unary(requests: Any, context: Any) -> bytes:
         del requests
-        body, code, text, trailing = await chain.unary(_call(method, context))
+        call = _call(method, context)
+        body, code, text, trailing = await chain.unary(call)
+        if call.sent is not None:
+            _when_sent(call.sent)
         if code:
             await context.abort(_CODES[code], text, trailing)
         context.set_trailing_metadata(trailing)
@@ -98,11 +102,19 @@ def _unary(chain: Chain, method: str) -> Any:
     return grpc.stream_unary_rpc_method_handler(unary)
 
 
+def _when_sent(sent: Callable[[], None]) -> None:
+    # The task that runs now is grpc's: it is over once Core has written the answer, or dropped it with the call.
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  # a coroutine that runs is in a task
+    task.add_done_callback(lambda _: sent())
+
+
 def _call(method: str, context: Any) -> Call:
     remaining = context.time_remaining()
     deadline = None if remaining is None else time.monotonic() + remaining
 
-    async def receive() -> bytes | None:
+    async def receive(on_part: Callable[[int], None] | None = None) -> bytes | None:
+        del on_part  # Core keeps what is not whole, and does not tell
         message = await context.read()
         return None if message is EOF else message
 

@@ -25,7 +25,7 @@ class ReaderGone(Exception):
 class Call:
     """One call, on its way through the chain."""
 
-    __slots__ = ("deadline", "metadata", "method", "peer", "receive", "send")
+    __slots__ = ("deadline", "metadata", "method", "peer", "receive", "send", "sent")
 
     def __init__(
         self,
@@ -33,10 +33,11 @@ class Call:
         peer: Peer,
         metadata: Sequence[tuple[str, str | bytes]],
         deadline: float | None,
-        receive: Callable[[], Awaitable[bytes | None]],
+        receive: Callable[..., Awaitable[bytes | None]],
         send: Callable[[bytes], Awaitable[None]],
     ) -> None:
-        """`deadline` is the client's, in `time.monotonic()` seconds; `receive` gives the next raw message, None at the end.
+        """`deadline` is the client's, in `time.monotonic()` seconds; `receive` gives the next raw message, None at the end; it may
+        be given what is told, while more is waited for, how much there is of a message that is not whole, where the host knows.
 
         `send` is for streams: it takes as long as the reader does, and raises ReaderGone.
         """
@@ -46,6 +47,8 @@ class Call:
         self.deadline = deadline
         self.receive = receive
         self.send = send
+        self.sent: Callable[[], None] | None = None
+        """Set with a large answer: the host calls it once, when the answer is on the wire or will never be."""
 
 
 class Reply(NamedTuple):

@@ -35,6 +35,7 @@ from vaultd.interceptors.routes import parse
 from vaultd.interceptors.streams import OpenStream, OpenStreams
 from vaultd.interceptors.throttle import spend
 from vaultd.interceptors.trace import REQUEST_ID_KEY, RequestIds
+from vaultd.interceptors.unread_answers import COUNTED_BYTES, UnreadAnswers
 from vaultd.services.context import Context, StreamContext
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class Chain:
             self._limits.receive_s,
             self._limits.unary_s,
         )
+        self.unread = UnreadAnswers(self._limits.stream_bytes_per_principal, self._limits.stream_bytes)
         self._finishing: set[asyncio.Task[Reply]] = set()
         self._synced = frozenset(route.path for route in routes.values() if audit.waits(route.rule))
 
@@ -151,6 +153,8 @@ class Chain:
             entry.credential = self._identity.credential(call)
             caller = self._identity.at_once(call) or await self._identity.identify(call)
             principal = entry.principal = caller.principal
+            if self.unread.held:
+                self.unread.require_room(principal)
             throttle.unary.enter(principal)
             try:
                 now = task.get_loop().time()
@@ -270,7 +274,10 @@ class Chain:
         self._finishing.add(task)
         task.add_done_callback(settle)
         entry.handed_over = True
-        return await asyncio.shield(task)
+        reply = await asyncio.shield(task)
+        if len(reply.body) >= COUNTED_BYTES:
+            entry.call.sent = self.unread.hold(entry.principal, len(reply.body))
+        return reply
 
     async def finish(self) -> None:
         """Wait for mutations whose callers are gone."""
@@ -293,10 +300,15 @@ class Chain:
 
     def _finish(self, entry: Entry, route: Route, body: bytes) -> Reply | None:
         """Release the reply, once it is recorded.  None, and nothing done, where the record has to be waited for."""
+        size = len(body)
+        if size >= COUNTED_BYTES:
+            self.unread.require_room(entry.principal, size)
         if self._audit.holds_calls or route.path in self._synced:
             return None
-        receipt = self._audit.outcome(entry, "OK", "", len(body))
-        entry.outcome = ("OK", "", len(body))
+        receipt = self._audit.outcome(entry, "OK", "", size)
+        entry.outcome = ("OK", "", size)
+        if size >= COUNTED_BYTES:
+            entry.call.sent = self.unread.hold(entry.principal, size)
         return Reply(body, 0, "", _trailing(entry, receipt))
 
     async def _finish_later(self, entry: Entry, route: Route, body: bytes) -> Reply:
@@ -308,6 +320,8 @@ class Chain:
         if self._audit.holds_calls:
             await self._audit.delivered(entry)
         entry.outcome = ("OK", "", len(body))
+        if len(body) >= COUNTED_BYTES:
+            entry.call.sent = self.unread.hold(entry.principal, len(body))
         return Reply(body, 0, "", _trailing(entry, receipt))
 
     def _refuse(self, entry: Entry, error: VaultdError) -> Reply:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from vaultd.engine.caller import Caller
 from vaultd.errors import Unauthenticated
 from vaultd.interceptors.certificates import crl_stale, examine
+from vaultd.interceptors.memo import Memo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from vaultd.interceptors.tokens import Tokens, Verified
 
 MAX_CACHED: Final = 10_000
+MAX_CACHED_BYTES: Final = 64 * 1024 * 1024
 AUTHORIZATION: Final = "authorization"
 CERTIFICATE: Final = "certificate"
 TOKEN: Final = "token"  # noqa: S105  # a kind of credential, no credential
@@ -65,14 +67,16 @@ class Identity:
         self._bundles = tuple(bundles)
         self._tokens = tokens
         self._pairs = dict(pairs or {})
-        self._known: dict[bytes, _Known] = {}
-        self._paired: dict[tuple[bytes, str], _Paired] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self._known: Memo[bytes, _Known] = Memo(MAX_CACHED, MAX_CACHED_BYTES)
+        self._paired: Memo[tuple[bytes, str], _Paired] = Memo(MAX_CACHED, MAX_CACHED_BYTES)
 
     def replace(self, bundles: Sequence[TrustBundle]) -> None:
         """Put other trust bundles in force, on open connections too."""
         self._bundles = tuple(bundles)
-        self._known = {}
-        self._paired = {}
+        self._forget()
 
     def credential(self, call: Call) -> str:
         """Which kind of credential came with a call, for its record."""
@@ -121,9 +125,7 @@ class Identity:
             vouched = examine(self._bundles, certificates, now_us)
             caller = Caller(vouched.principal)
             known = _Known(caller, vouched.bundle, vouched.not_after_us, vouched.fresh_until_us)
-            if len(self._known) >= MAX_CACHED:
-                self._known.clear()
-            self._known[certificates] = known
+            self._known.keep(certificates, known, len(certificates))
         if now_us >= known.not_after_us:
             raise Unauthenticated("CERTIFICATE_EXPIRED", "the client certificate has expired; connect with a fresh one")
         if known.fresh_until_us is not None and now_us >= known.fresh_until_us:
@@ -141,10 +143,8 @@ class Identity:
         at = (certificates, verified.caller.principal)
         paired = self._paired.get(at)
         if paired is None or paired.known is not known or paired.verified is not verified:
-            if len(self._paired) >= MAX_CACHED:
-                self._paired.clear()
             caller = Caller(known.caller.principal, verified.caller.claims)
-            paired = self._paired[at] = _Paired(known, verified, caller)
+            paired = self._paired.keep(at, _Paired(known, verified, caller), len(certificates))
         return paired.caller
 
 

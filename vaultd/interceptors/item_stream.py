@@ -103,12 +103,17 @@ class ItemStream(OpenStream):
             if self.reading:
                 self.task.cancel()
 
-    async def receive(self) -> bytes | None:
+    async def receive(self, on_part: Callable[[int], None] | None = None) -> bytes | None:
         """The next message, or None at the end.  It counts until more is asked for."""
-        body = await super().receive()
+        body = await super().receive(on_part)
         if body is not None:
             self._count_message(len(body))
         return body
+
+    def hold_part(self, length: int) -> None:
+        """So much of the next message has come.  Raises ResourceExhausted when all streams together hold far too much."""
+        self._count_message(length)
+        self.share.check()
 
     def begin(self, operations: int, reserved: int) -> None:
         """Operations are served from now on: they, and what their answers may have, count for so many bytes."""

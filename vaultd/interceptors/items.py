@@ -135,11 +135,23 @@ class ItemSteps:
         """Read messages and start their groups.  Returns why it stopped, None at the caller's end."""
         task, now = stream.task, asyncio.get_running_loop().time
         self._deadlines.watch(task, now() + self._receive_s)
+        part_begun = True
+
+        def on_part(length: int) -> None:
+            nonlocal part_begun
+            stream.hold_part(length)
+            if not part_begun:  # what has begun must become whole; between messages a stream may be silent for long
+                part_begun = True
+                self._deadlines.watch(task, now() + self._receive_s)
+
         while stream.stopping is None:
             stream.reading = True
             try:
                 await stream.has_room()
-                body = await stream.receive()
+                body = await stream.receive(on_part)
+                if part_begun:
+                    part_begun = False
+                    self._deadlines.leave(task)
                 if stream.pause_s:
                     pause_s, stream.pause_s = stream.pause_s, 0.0
                     await asyncio.sleep(pause_s)
@@ -148,13 +160,13 @@ class ItemSteps:
                     raise
                 task.uncancel()
                 return stream.stopping
+            except VaultdError as error:  # of what has come of a message
+                return error
             finally:
                 stream.reading = False
             try:
-                if stream.received <= 1:
-                    self._deadlines.leave(task)
-                    if body is not None:
-                        await self._open(stream)
+                if stream.received <= 1 and body is not None:
+                    await self._open(stream)
                 if body is None and stream.received:
                     return None
                 stream.caller = await self._identity.identify(stream.call)

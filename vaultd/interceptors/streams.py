@@ -14,7 +14,7 @@ from vaultd.errors import Aborted, Unauthenticated, Unavailable, VaultdError
 from vaultd.interceptors.identity import CERTIFICATE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from vaultd.engine.caller import Caller
     from vaultd.interceptors.audit import Entry
@@ -64,9 +64,9 @@ class OpenStream:
         self.sending_since: float | None = None
         self.received = self.sent = self.bytes_in = self.bytes_out = 0
 
-    async def receive(self) -> bytes | None:
+    async def receive(self, on_part: Callable[[int], None] | None = None) -> bytes | None:
         """The next message, or None at the end."""
-        body = await self.call.receive()
+        body = await self.call.receive(on_part)
         if body is not None:
             self.received += 1
             self.bytes_in += len(body)

@@ -34,7 +34,7 @@ def make_host(settings: Settings, chain: Chain, tls: TlsFiles, *, share_port: bo
     if settings.host == "envoy":
         from vaultd.hosts.envoy.host import EnvoyHost
 
-        return EnvoyHost(chain, tls.read, tls.differ)
+        return EnvoyHost(chain, tls.read, tls.differ, tls.refused)
     from vaultd.hosts.grpcio import GrpcHost
 
     return GrpcHost(chain, tls.read, tls.changed, share_port=share_port)

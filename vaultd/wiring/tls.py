@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from vaultd.config import ConfigError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from vaultd.hosts.grpcio import TlsConfig
 
 
+LEAST_RSA_BITS: Final = 2048
 _log = structlog.get_logger("vaultd")
 
 
@@ -48,12 +50,18 @@ class TlsFiles:
         except (OSError, ValueError) as error:
             self._stale = False  # looked at again when the files change again
             if self._served is None:
-                raise ConfigError("tls: certificate and key must be readable PEM files that belong together") from error
-            _log.error("tls_files_refused", advice="the certificate in force stays; mend the files")
+                raise ConfigError(
+                    "tls: certificate and key must be readable PEM files that belong together, of 2,048 bits or more with RSA"
+                ) from error
+            self.refused()
             return self._served
         self._served, self._stale = (key, certificate, authorities), False
         self.ends_s = leaf.not_valid_after_utc.timestamp()
         return self._served
+
+    def refused(self) -> None:
+        """Say that what was read is not served."""
+        _log.error("tls_files_refused", advice="the certificate in force stays; mend the files")
 
     def reload(self) -> None:
         """Read again at the next handshake."""
@@ -73,8 +81,11 @@ class TlsFiles:
 
 
 def check_key_pair(key: bytes, certificate: bytes) -> None:
-    """Raise ValueError unless the private key is that of the certificate."""
+    """Raise ValueError unless the private key is that of the certificate, and none that everybody refuses."""
     leaf = x509.load_pem_x509_certificates(certificate)[0]
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if load_pem_private_key(key, None).public_key().public_bytes(*form) != leaf.public_key().public_bytes(*form):
         raise ValueError("the key does not belong to the certificate")
+    public = leaf.public_key()
+    if isinstance(public, RSAPublicKey) and public.key_size < LEAST_RSA_BITS:
+        raise ValueError("the RSA key is too short")

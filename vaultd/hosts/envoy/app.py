@@ -54,6 +54,7 @@ class Calls:
 
     def __init__(self) -> None:
         self._open: dict[Exchange, float] = {}
+        self._unsent: dict[Exchange, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.closing = False
 
@@ -70,18 +71,28 @@ class Calls:
     def leave(self, exchange: Exchange) -> None:
         """A call is over."""
         del self._open[exchange]
+        if exchange.sent is not None:  # its answer is on its way, and its reader may be slow
+            self._unsent[exchange] = 0.0
 
     def _sweep(self) -> None:
         # One timer for all: most calls are over before it sees them.  The longer one lasts, the less often it is looked at.
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for exchange, due in self._open.items():
-            if exchange.deadline is not None and now > exchange.deadline + LATE_S:
-                exchange.task.cancel()
-            elif now >= due:
-                self._open[exchange] = now + min(MOST_BETWEEN_LOOKS_S, now - exchange.since)
-                exchange.look()
-        self._timer = loop.call_later(LOOK_S, self._sweep) if self._open else None
+        try:
+            for exchange, due in self._open.items():
+                if exchange.deadline is not None and now > exchange.deadline + LATE_S:
+                    exchange.end_late()
+                elif now >= due:
+                    self._open[exchange] = now + min(MOST_BETWEEN_LOOKS_S, now - exchange.since)
+                    exchange.look()
+            for exchange in [one for one, due in self._unsent.items() if now >= due]:
+                if exchange.sent is None:
+                    del self._unsent[exchange]
+                else:
+                    self._unsent[exchange] = now + min(MOST_BETWEEN_LOOKS_S, now - exchange.since)
+                    exchange.look_whether_sent()
+        finally:
+            self._timer = loop.call_later(LOOK_S, self._sweep) if self._open or self._unsent else None
 
     async def drain(self, grace_s: float) -> None:
         """Take no more; let those under way finish within the grace, then end them, and wait until they have."""
@@ -131,7 +142,9 @@ class GrpcApp:
                     await exchange.hear_out()
                 exchange.end(reply.code, reply.text, reply.trailing)
             else:
-                exchange.finish(await self._chain.unary(call))
+                reply = await self._chain.unary(call)
+                exchange.sent = call.sent
+                exchange.finish(reply)
         except asyncio.CancelledError:
             if not exchange.gone:
                 late = exchange.deadline is not None and time.monotonic() >= exchange.deadline

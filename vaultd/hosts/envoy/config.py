@@ -18,13 +18,15 @@ HANDSHAKE_S: Final = 5
 HEADERS_S: Final = 10
 MAX_HEADER_KIB: Final = 64
 """With the certificates that Envoy adds; what a client sends beside is bounded by the application, which can say so."""
-MAX_HEADERS: Final = 100
+MAX_HEADERS: Final = 1_000
+"""More than the application takes, which answers; beyond it Envoy resets the stream without a word."""
 MAX_STREAMS: Final = 100
 """Of a connection, as on the other host: rapid reset, fairness between connections."""
 STREAM_WINDOW_BYTES: Final = 1024 * 1024
 CONNECTION_WINDOW_BYTES: Final = 8 * 1024 * 1024
 BUFFER_BYTES: Final = 1024 * 1024
 """Of a stream, each way: with more that nobody has read, Envoy holds the sender back."""
+FLUSH_S: Final = 10
 CONNECTION_AGE_S: Final = 300
 CONNECTION_GRACE_S: Final = 30
 CONNECTION_IDLE_S: Final = 300
@@ -53,12 +55,20 @@ _READABLE_PATHS: Final[Config] = {
     },
 }
 """pyvoy answers nothing at all for a path that is not UTF-8 when it is decoded.  Methods of gRPC are ASCII."""
-_UNREADABLE_PATH_IS_UNKNOWN: Final[Config] = {
-    "filter": {
-        "status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": 403, "runtime_key": "none"}}}
-    },
-    "status_code": 404,  # for gRPC that is UNIMPLEMENTED
-}
+_NO_METHOD: Final = "this server has no such method; reflection or the protos list them"
+
+
+def _is_unknown(status: int) -> Config:
+    # What Envoy says itself to a gRPC client: 400 would be INTERNAL, and its texts name it.
+    return {
+        "filter": {
+            "status_code_filter": {
+                "comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": "none"}}
+            }
+        },
+        "status_code": 404,  # for gRPC that is UNIMPLEMENTED
+        "body": {"inline_string": _NO_METHOD},
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +237,7 @@ def _connection_manager(app: App, *, lifespan: bool, mutual: bool) -> Config:
             "request_headers_timeout": f"{HEADERS_S}s",
             # The chain bounds how long a message may be on its way and how long a call may last; a watcher may be still for hours.
             "stream_idle_timeout": "0s",
+            "stream_flush_timeout": f"{FLUSH_S}s",  # what is answered as a whole, and its reader takes nothing of it
             "request_timeout": "0s",
             "use_remote_address": True,  # of the connection, and not what a header says
             "skip_xff_append": True,
@@ -237,7 +248,7 @@ def _connection_manager(app: App, *, lifespan: bool, mutual: bool) -> Config:
             "merge_slashes": False,
             "route_config": {"virtual_hosts": []},
             **forwarded,
-            "local_reply_config": {"mappers": [_UNREADABLE_PATH_IS_UNKNOWN]},
+            "local_reply_config": {"mappers": [_is_unknown(400), _is_unknown(403)]},
             "http_filters": [
                 _READABLE_PATHS,
                 {

@@ -29,12 +29,15 @@ class Exchange:
     __slots__ = (
         "_asgi_receive",
         "_asgi_send",
+        "_asked",
         "_heard",
         "_messages",
         "_over",
         "_started",
         "deadline",
         "gone",
+        "late",
+        "sent",
         "since",
         "task",
     )
@@ -50,13 +53,15 @@ class Exchange:
         self._asgi_send = send
         self._messages = Messages()
         self._over = self._heard = False
-        self._started = False
+        self._started = self._asked = False
         self.task = task
         self.since = since
         self.deadline: float | None = None
-        self.gone = False
+        self.gone = self.late = False
+        self.sent: Callable[[], None] | None = None
+        """What to call once the answer is on the wire; None where nobody counts it."""
 
-    async def receive(self) -> bytes | None:
+    async def receive(self, on_part: Callable[[int], None] | None = None) -> bytes | None:
         """The next message, None at the end of the request.  Raises VaultdError for what is no message of ours."""
         messages = self._messages
         while True:
@@ -66,6 +71,8 @@ class Exchange:
             if self._over:
                 messages.require_whole()
                 return None
+            if on_part is not None and messages.held:
+                on_part(messages.held)
             event = await self._asgi_receive()
             if event["type"] != "http.request":
                 self._lost()
@@ -142,6 +149,35 @@ class Exchange:
             answered, asyncio.Future
         ):  # else the request ended with its headers, and pyvoy has nothing to tell
             answered.add_done_callback(self._looked)
+
+    def end_late(self) -> None:
+        """Its deadline has passed.  Once: what cleans up behind it is not to be disturbed again."""
+        if not self.late:
+            self.late = True
+            self.task.cancel()
+
+    def look_whether_sent(self) -> None:
+        """Find out whether the answer is on the wire, or was dropped: `sent` is called and forgotten then.
+
+        A request is at its end for pyvoy when Envoy has nothing of its answer any more.
+        """
+        if not self._asked:
+            answered = self._asgi_receive()
+            self._asked = isinstance(answered, asyncio.Future)
+            if self._asked:
+                answered.add_done_callback(self._told)
+            else:
+                self._is_sent()
+
+    def _told(self, answered: asyncio.Future[Event]) -> None:
+        self._asked = False
+        if answered.cancelled() or answered.result()["type"] == "http.disconnect":
+            self._is_sent()
+
+    def _is_sent(self) -> None:
+        sent, self.sent = self.sent, None
+        if sent is not None:
+            sent()
 
     def _looked(self, answered: asyncio.Future[Event]) -> None:
         if not answered.cancelled() and answered.result()["type"] == "http.disconnect" and not self.gone:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import socket
+import ssl
 from typing import TYPE_CHECKING, Any, Final
 
 from vaultd.hosts.envoy import admin, config, embedding
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 POLL_S: Final = 0.005
 START_S: Final = 20.0
+SHOWN_S: Final = 2.0
+"""How long it may take until handshakes show a certificate that Envoy says it has."""
 _numbers: Final = itertools.count(1)
 
 
@@ -26,9 +30,16 @@ class EnvoyHost:
     """One mTLS listener, and perhaps one that asks for no client certificate, in the Envoy around this process."""
 
     def __init__(
-        self, chain: Chain, read_tls: Callable[[], tuple[bytes, bytes, bytes]], tls_changed: Callable[[], bool]
+        self,
+        chain: Chain,
+        read_tls: Callable[[], tuple[bytes, bytes, bytes]],
+        tls_changed: Callable[[], bool],
+        on_refused: Callable[[], None],
     ) -> None:
-        """`read_tls` gives private key, certificate chain and client authorities; `tls_changed` says when to read again."""
+        """`read_tls` gives private key, certificate chain and client authorities; `tls_changed` says when to read again.
+
+        on_refused: what was read last is not what handshakes show.
+        """
         process = embedding.around()
         if process is None:
             raise RuntimeError("this process is no Envoy: start the server with --host envoy")
@@ -41,12 +52,17 @@ class EnvoyHost:
         self._certificates = Certificates()
         self._read_tls = read_tls
         self._tls_changed = tls_changed
+        self._on_refused = on_refused
+        self._leaf = b""
+        self._at: tuple[str, int] = ("", 0)
         self._authorities = b""
         self._versions = itertools.count(1)
         self._key_fd = -1
 
     async def start(self, listen: str, listen_tls: str) -> tuple[int, int]:
         """Bind and serve; returns the ports, 0 for what is not configured.  Raises OSError when one cannot be bound."""
+        listen = await _numeric(listen)
+        listen_tls = listen_tls and await _numeric(listen_tls)
         self._directory.mkdir(mode=0o700)
         self._write_secrets()
         wanted = {
@@ -66,6 +82,11 @@ class EnvoyHost:
         self._process.listeners.put(resources)
         try:
             ports = await self._bound(wanted)
+            self._at = listen.rpartition(":")[0].strip("[]"), ports[self._name("mtls")]
+            if not await self._is_shown():
+                raise OSError(
+                    "tls: Envoy does not take the certificate; RSA of 2,048 to 4,096 bits or ECDSA of P-256 will do"
+                )
         except BaseException:
             self._process.listeners.take(wanted)
             raise
@@ -95,6 +116,18 @@ class EnvoyHost:
         if self._tls_changed():
             written = self._write_secrets()
             await _until(lambda: self._in_force(written))
+            if not await self._is_shown():
+                self._on_refused()
+
+    async def _is_shown(self) -> bool:
+        """Whether handshakes show the certificate.  Envoy says that it has one also where it could not use it."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + SHOWN_S
+        while await _shown_at(*self._at) != self._leaf:
+            if loop.time() > until:
+                return False
+            await asyncio.sleep(POLL_S)
+        return True
 
     async def _in_force(self, secrets: set[tuple[str, str]]) -> bool:
         return secrets <= await admin.secrets_in_force(self._admin)
@@ -104,6 +137,7 @@ class EnvoyHost:
 
     def _write_secrets(self) -> set[tuple[str, str]]:
         key, certificate, authorities = self._read_tls()
+        self._leaf = ssl.PEM_cert_to_DER_cert(_first(certificate))
         version = f"{self._number}.{next(self._versions)}"
         # The key reaches Envoy, which is this process, by a descriptor: it is in no file.
         fd = os.memfd_create("vaultd-tls-key", os.MFD_CLOEXEC)
@@ -127,6 +161,40 @@ class EnvoyHost:
         await self._calls.drain(grace_s)
         await _until(lambda: self._gone(names))
         os.close(self._key_fd)
+
+
+def _first(certificates: bytes) -> str:
+    text = certificates.decode("ascii", "replace")
+    return text[text.index(ssl.PEM_HEADER) : text.index(ssl.PEM_FOOTER) + len(ssl.PEM_FOOTER)]
+
+
+async def _shown_at(host: str, port: int) -> bytes | None:
+    """The certificate that a handshake shows; None where there is none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    try:
+        async with asyncio.timeout(SHOWN_S):
+            _, writer = await asyncio.open_connection(host, port, ssl=context)
+    except (OSError, TimeoutError):
+        return None
+    shown: bytes | None = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.transport.abort()
+    return shown
+
+
+async def _numeric(address: str) -> str:
+    """HOST:PORT with an address for a name, which Envoy does not take.  Raises OSError."""
+    host, _, port = address.rpartition(":")
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise OSError(f"cannot listen on {address}: nothing has that address or name") from error
+    number = found[0][4][0]
+    return f"[{number}]:{port}" if ":" in str(number) else f"{number}:{port}"
 
 
 async def _until(holds: Callable[[], Awaitable[bool]]) -> None:

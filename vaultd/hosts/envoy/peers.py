@@ -10,7 +10,11 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from vaultd.interceptors.memo import Memo
+
 MAX_CACHED: Final = 10_000
+MAX_CACHED_BYTES: Final = 64 * 1024 * 1024
+"""A client may show tens of kilobytes that lead up to nothing."""
 _MARK: Final = b"-----BEGIN CERTIFICATE-----"
 
 
@@ -18,7 +22,7 @@ class Certificates:
     """Header values and the certificates in them.  A connection's value is the same for all of its calls, and parsed once."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, bytes] = {}
+        self._known: Memo[bytes, bytes] = Memo(MAX_CACHED, MAX_CACHED_BYTES)
 
     def __len__(self) -> int:
         """Return how many values are kept."""
@@ -28,9 +32,8 @@ class Certificates:
         """The client's chain in PEM, leaf first; b"" for a value that is not Envoy's, which identifies nobody."""
         known = self._known.get(header)
         if known is None:
-            if len(self._known) >= MAX_CACHED:
-                self._known.clear()
-            known = self._known[header] = parse_client_certificates(header)
+            known = parse_client_certificates(header)
+            self._known.keep(header, known, len(header) + len(known))
         return known
 
 

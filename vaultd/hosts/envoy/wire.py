@@ -61,6 +61,11 @@ class Messages:
         self._at = end
         return bytes(body[begin:end])
 
+    @property
+    def held(self) -> int:
+        """How much is kept, of messages that were not taken."""
+        return len(self._body) - self._at
+
     def require_whole(self) -> None:
         """The body is over: raise InvalidArgument when it ended within a message."""
         if self._at < len(self._body):
