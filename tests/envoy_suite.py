@@ -1,6 +1,6 @@
 """Runs tests inside Envoy: `python tests/envoy_suite.py [-n PROCESSES] [PYTEST ARGUMENT ...] FILE|DIRECTORY ...`.
 
-The files are dealt out to so many Envoys, by their length.  What pytest says of each is printed when it is over.
+The files are dealt out by their length, and so many Envoys run at once.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from vaultd.envoy_process import EnvoyProcess
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_TESTS = 5
+HANDS_PER_PROCESS = 4
+"""Each hand of files has a fresh Envoy: none of them has hundreds of servers behind it, and none waits long for the others."""
 
 
-def deal(files: list[Path], processes: int) -> list[list[Path]]:
-    """Files for each process, about as long."""
-    hands: list[list[Path]] = [[] for _ in range(processes)]
-    lengths = [0] * processes
+def deal(files: list[Path], count: int) -> list[list[Path]]:
+    """Hands of files, about as long."""
+    hands: list[list[Path]] = [[] for _ in range(count)]
+    lengths = [0] * count
     for length, file in sorted(
         ((Path(str(file).partition("::")[0]).stat().st_size, file) for file in files), reverse=True
     ):
@@ -53,7 +55,13 @@ def parse() -> tuple[int, list[Path], list[str]]:
 
 async def main(processes: int, files: list[Path], options: list[str]) -> int:
     """The worst exit code of all of them."""
-    codes = await asyncio.gather(*(run(hand, options) for hand in deal(files, processes)))
+    turns = asyncio.Semaphore(processes)
+
+    async def play(hand: list[Path]) -> int:
+        async with turns:
+            return await run(hand, options)
+
+    codes = await asyncio.gather(*map(play, deal(files, processes * HANDS_PER_PROCESS)))
     return max((code for code in codes if code != NO_TESTS), default=NO_TESTS)
 
 
