@@ -30,8 +30,9 @@ _CHUNK_CALLS: Final = 16
 _VISIT_S: Final = 0.002
 # Calls that are quick are counted in and out together, as many as take about so long: the lock costs them a tenth each.
 _RUN_S: Final = 0.0005
-GENERATOR_NICE: Final = 10
-"""How much less urgent threads are that make keys, as nice(1) counts: each gets a tenth of a processor where all are busy."""
+GENERATOR_NICE: Final = 5
+"""How much less urgent threads are that make keys, as nice(1) counts: each gets a third of what another thread gets where all
+processors are busy.  With 10, a tenth, keys of a busy machine were not ready within their deadlines."""
 
 
 ResultT = TypeVar("ResultT")
