@@ -259,7 +259,7 @@ WRONG = {
     "claim twice": (lambda i: by_hand({"alg": "ES256", "kid": "k1"}, b'{"sub":"a","sub":"b"}'), "TOKEN_MALFORMED"),
     "NaN": (lambda i: by_hand({"alg": "ES256", "kid": "k1"}, b'{"exp":NaN}'), "TOKEN_MALFORMED"),
     "no signature": (lambda i: i.token().rpartition(".")[0] + ".", "TOKEN_SIGNATURE"),
-    "empty": (lambda i: "", "TOKEN_MALFORMED"),
+    "empty": (lambda i: "", "AUTHORIZATION_MALFORMED"),
 }
 """What is wrong, how it is made, and the reason that it gets."""
 

@@ -110,13 +110,8 @@ def _no_key(issuer: Issuer) -> VaultdError:
 
 def _bearer(authorization: Sequence[str | bytes]) -> str:
     value = authorization[0]
-    if len(authorization) != 1 or not isinstance(value, str) or value[: len(_SCHEME)].lower() != _SCHEME:
-        raise Unauthenticated(
-            "AUTHORIZATION_MALFORMED", "send the metadata `authorization` once, as `Bearer` and a token"
-        )
-    token = value[len(_SCHEME) :]
-    if not token.isascii():
-        raise Unauthenticated(
-            "AUTHORIZATION_MALFORMED", "send the metadata `authorization` once, as `Bearer` and a token"
-        )
-    return token
+    if len(authorization) == 1 and isinstance(value, str) and value[: len(_SCHEME)].lower() == _SCHEME:
+        token = value[len(_SCHEME) :]
+        if token and token.isascii():  # an empty one is no scheme at all where spaces at the end are cut off on the way
+            return token
+    raise Unauthenticated("AUTHORIZATION_MALFORMED", "send the metadata `authorization` once, as `Bearer` and a token")
