@@ -305,6 +305,10 @@ async def test_what_another_process_commits_is_shown(server, tmp_path):
     assert watcher.names().count("vaults/default/keys/foreign") == 1
 
 
+MORE_THAN_HELD = 60
+"""Rounds of 500 changes, about 30 KB each: more than any host and the sockets hold of a stream."""
+
+
 @pytest_asyncio.fixture(loop_scope="module")
 async def lazy(server):
     """A client whose connection takes little that nobody reads."""
@@ -327,22 +331,23 @@ async def ended_record(server, id: str) -> dict[str, object]:
 
 
 async def test_a_reader_that_is_too_slow_is_closed_with_its_token_and_goes_on(server, lazy):
+    rounds = MORE_THAN_HELD
     hub = server.server.engine.watch
     hub.ring_events, kept = 1_000, hub.ring_events
     try:
         slow = await Watcher(lazy).begin()
         start = slow.revision
-        for number in range(40):
+        for number in range(rounds):
             await note_changes(server, 500, f"slow-{number}")
         ended = await slow.end()
         assert (ended.code(), reason_of(ended)) == (grpc.StatusCode.ABORTED, "WATCHER_TOO_SLOW")
         assert error_info(ended).metadata["resume_token"] == slow.token
         again = Watcher(server.admin, resume_token=slow.token)
-        while again.revision < start + 40:
+        while again.revision < start + rounds:
             await again.response()
         again.call.cancel()
         revisions = [event.revision for event in slow.events + again.events]
-        assert revisions == [start + 1 + at // 500 for at in range(20_000)]
+        assert revisions == [start + 1 + at // 500 for at in range(rounds * 500)]
     finally:
         hub.ring_events = kept
 
@@ -352,7 +357,7 @@ async def test_a_reader_that_never_reads_is_ended(server, lazy):
     streams.stalled_s, kept = 0.2, streams.stalled_s
     try:
         stalled = await Watcher(lazy).begin()
-        for number in range(20):
+        for number in range(MORE_THAN_HELD):
             await note_changes(server, 500, f"stalled-{number}")
         opened = [record for record in server.audit_records() if record["event"] == "open"][-1]["id"]
         ended = await ended_record(server, opened)
