@@ -54,7 +54,7 @@ async def test_each_item_gets_what_the_single_call_says(server):
     print("seed", seed)
     chosen = random.Random(seed)
     names = [*map(name_of, [*KEYS, "missing"]), f"{name_of('gcm')}/versions/1", f"{name_of('gcm')}/versions/7", "gcm"]
-    requests = []
+    requests = [crypto_pb2.EncryptRequest(name=name, plaintext=b"x") for name in names]
     while len(requests) < 400:
         name = chosen.choice(names)
         for _ in range(chosen.choice([1, 1, 2, 70])):  # runs, and items that stand alone
