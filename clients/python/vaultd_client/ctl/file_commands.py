@@ -13,17 +13,18 @@ import click
 
 from vaultd_client.ctl.commands import Group
 from vaultd_client.ctl.failures import fail
+from vaultd_client.ctl.names import ResourceName
+from vaultd_client.ctl.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from vaultd_client.ctl.session import Session
-    from vaultd_client.files import Progress
 
 PIPE = "-"
 ENDING = (signal.SIGTERM, signal.SIGHUP)
-KEY = click.argument("key", metavar="KEY")
+KEY = click.argument("key", type=ResourceName("key"), metavar="KEY")
 SOURCE = click.argument("source", type=click.Path(dir_okay=False, exists=True, allow_dash=True))
 TARGET = click.argument("target", type=click.Path(dir_okay=False, allow_dash=True))
 CONTEXT = click.option(
@@ -78,17 +79,16 @@ def _carry(
 ) -> None:
     from vaultd_client import EnvelopeAead
 
-    name = key if "/" in key else f"vaults/{session.vault}/keys/{key}"
     try:
         with (
             _ended_by_signals(),
-            EnvelopeAead(session.client(), name) as aead,
+            EnvelopeAead(session.client(), key) as aead,
             _source(source) as file,
             _sink(target, overwrite) as sink,
-            _progress(file, work) as progress,
+            progress(work, _size_of(file), is_bytes=True) as bar,
         ):
             act = aead.encrypt_stream if work == "encrypting" else aead.decrypt_stream
-            act(file, sink, associated_data.encode(), progress=progress)
+            act(file, sink, associated_data.encode(), progress=bar.update)
     except FileExistsError:
         fail(f"{target} exists: choose another name, or say --overwrite if it is a file")
     except BrokenPipeError:
@@ -136,17 +136,9 @@ def _sink(name: str, overwrite: bool) -> Iterator[BinaryIO]:
         yield sink
 
 
-@contextmanager
-def _progress(file: BinaryIO, work: str) -> Iterator[Progress | None]:
-    """A bar on a terminal, for what is longer than a moment; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    size = os.fstat(file.fileno()).st_size or None
-    columns = (TextColumn(work), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(work, total=size)
-        yield lambda done: bar.update(task, completed=done)
+def _size_of(source: BinaryIO) -> int | None:
+    """How many bytes there will be; None where nobody knows before the end."""
+    try:
+        return os.fstat(source.fileno()).st_size or None
+    except OSError:  # nothing of the operating system's, such as a program's own standard input
+        return None
