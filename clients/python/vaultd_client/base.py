@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from vaultd_client.checksums import FAST
@@ -20,7 +21,7 @@ Token = TypeVar("Token")
 """What gives the token of a call."""
 
 
-class ClientBase(Generic[Token]):
+class ClientBase(ABC, Generic[Token]):
     """A client that has not made a call yet."""
 
     def __init__(
@@ -94,11 +95,11 @@ class ClientBase(Generic[Token]):
             trace=trace,
         )
 
+    @abstractmethod
     def _prepare(self) -> None:
         """Make what the kind of client needs besides."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def _token_of(found: Environment) -> Token | None:
         """What the environment says of tokens."""
-        raise NotImplementedError
