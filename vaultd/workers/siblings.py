@@ -105,7 +105,8 @@ class Siblings:
         except ChannelClosed as error:
             raise Unavailable(
                 "SEAL_INCOMPLETE",
-                "this worker is sealed, and it is not known whether the others are: call Seal again, or stop the server",
+                "this worker is sealed, and it is not known whether the others are: call Seal on new connections until each"
+                " says SEALED, or stop the server",
                 retry_after_s=1,
             ) from error
 
