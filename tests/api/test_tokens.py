@@ -17,10 +17,11 @@ from wire import ADMIN, CRYPTO, OK, PERMISSION_DENIED, UNAUTHENTICATED, UNAVAILA
 from harness import APP, FakeClock, reason_of, running_server
 from pki import write_whole
 from tokens import AUDIENCE, ISSUER, TokenIssuer, segment
-from vaultd_client.v1 import crypto_pb2, identity_pb2
+from vaultd_client.v1 import admin_pb2, crypto_pb2, identity_pb2
 
 PATH = f"{CRYPTO}GenerateRandomBytes"
 RANDOM = crypto_pb2.GenerateRandomBytesRequest(parent="vaults/default", length_bytes=8)
+STATUS = admin_pb2.GetStatusRequest()
 POLICY = {
     "bindings": [
         {"members": [APP, "jwt:ci:app", "jwt:ci:repo:acme/shop"], "role": "crypto-user", "resource": "vaults/default"}
@@ -144,6 +145,21 @@ async def test_a_caller_without_any_credential_is_told_what_to_send(setting):
         assert (outcome.code, outcome.reason) == (UNAUTHENTICATED, "NO_TOKEN")
         record = next(r for r in server.audit_records() if r.get("reason") == "NO_TOKEN")
         assert record["credential"] == "none"
+
+
+async def test_a_header_of_a_certificate_is_nobody_where_tokens_get_in(setting):
+    async with setting.serving() as server:
+        certificate = (setting.directory / "tls" / "admin.crt").read_text().replace("\n", "%0A")
+        forged = [("x-forwarded-client-cert", f'Cert="{certificate}";Chain="{certificate}"')]
+        for metadata, (code, reason) in (
+            (forged, (UNAUTHENTICATED, "NO_TOKEN")),
+            ([*forged, *bearer(setting.issuer.token())], (OK, "")),
+        ):
+            outcome = await call(server.without_certificate, PATH, RANDOM, metadata=metadata)
+            assert (outcome.code, outcome.reason if outcome.code is not OK else "") == (code, reason)
+            assert (
+                await call(server.without_certificate, f"{ADMIN}GetStatus", STATUS, metadata=metadata)
+            ).code is not OK
 
 
 async def test_a_certificate_is_never_asked_for_where_tokens_get_in(setting):
