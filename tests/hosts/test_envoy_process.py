@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,15 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def envoy_of(pid: int) -> int:
+    """The Envoy that a process has started; 0 while there is none.  Before it, others come and go: they make the vault."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if b"--config-path" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
+    return 0
 
 
 def catches(pid: int, number: int) -> bool:
@@ -82,22 +92,19 @@ def test_sigterm_ends_a_start_that_hangs(tmp_path):
         "envoy",
     ]
     with subprocess.Popen(command, env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE) as parent:
-        until = time.monotonic() + 20
-        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
-        while not (pids := children.read_text().split()):
+        until = time.monotonic() + 60
+        # Once it has become Envoy the parent listens to signals, or is about to.
+        while not (envoy := envoy_of(parent.pid)):
             assert time.monotonic() < until
             time.sleep(POLL_S)
-        # Once it has become Envoy the parent listens to signals, or is about to.
-        while b"envoy" not in Path(f"/proc/{pids[0]}/cmdline").read_bytes():
-            time.sleep(POLL_S)
-        os.kill(int(pids[0]), signal.SIGSTOP)
+        os.kill(envoy, signal.SIGSTOP)
         while not catches(parent.pid, signal.SIGTERM):
             assert time.monotonic() < until
             time.sleep(POLL_S)
         parent.send_signal(signal.SIGTERM)
         assert parent.wait(10) == 0
         assert parent.stdout.read() == b""
-        assert not alive(int(pids[0]))
+        assert not alive(envoy)
 
 
 async def test_sigterm_drains_and_leaves_nothing_behind(own):
