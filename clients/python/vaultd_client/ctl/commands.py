@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import click
 
 from vaultd_client.ctl.failures import FAILED, INTERRUPTED, USAGE, Refused, RefusedCall, describe, lines_of
+from vaultd_client.ctl.interrupts import ended_by_interrupt
 from vaultd_client.ctl.session import Session
 
 if TYPE_CHECKING:
@@ -201,12 +202,14 @@ class Root(Group):
         **extra: Any,
     ) -> Any:
         del standalone_mode
-        try:
-            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-        except Exception as error:
-            if os.environ.get("VAULTD_DEBUG"):
-                traceback.print_exception(error)
-            code = tell(error, as_json=_wants_json(sys.argv[1:] if args is None else args))
+        with ended_by_interrupt() as interrupt:
+            try:
+                code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            except Exception as error:
+                if os.environ.get("VAULTD_DEBUG"):
+                    traceback.print_exception(error)
+                as_json = _wants_json(sys.argv[1:] if args is None else args)
+                code = INTERRUPTED if interrupt.came else tell(error, as_json=as_json)
         sys.exit(code if isinstance(code, int) else 0)
 
 
