@@ -1,4 +1,4 @@
-"""A worker that crashes again and again is given up; the others serve, and it comes back when what was wrong is mended.  A
+"""A worker that does not come to serve is given up; the others serve, and it comes back when what was wrong is mended.  A
 supervisor that stands still holds up no call, and Seal does not say that it was done.
 
 python -m pytest tests/reliability/workers_given_up.py

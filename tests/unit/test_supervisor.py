@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from network.process import eventually
-from vaultd.workers.supervisor import Supervisor, shared_file
+from vaultd.workers.supervisor import MAX_FAILED, Supervisor, shared_file
 
 SERVES = f"""#!{sys.executable}
 import asyncio, socket, sys
@@ -68,6 +68,21 @@ async def test_a_worker_that_cannot_be_started_for_a_while_comes_back(tmp_path):
             away.rename(program)
             assert await eventually(lambda: supervisor._serves(1), 20)
         assert said("worker_given_up") == 0
+
+
+async def test_a_worker_that_served_is_not_given_up_however_often_it_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr("vaultd.workers.supervisor.BACKOFF_S", (0.0,))
+    program = tmp_path / "worker"
+    program.write_text(SERVES)
+    program.chmod(0o700)
+    supervisor = supervisor_of([str(program)])
+    async with running(supervisor):
+        assert await eventually(lambda: supervisor._announced, 20)
+        for _ in range(MAX_FAILED + 1):
+            before = supervisor._workers[1]
+            before.process.kill()
+            assert await eventually(lambda: supervisor._workers.get(1) not in {None, before}, 20)  # noqa: B023  # at once
+            assert await eventually(lambda: supervisor._serves(1), 20)
 
 
 async def test_a_fault_of_a_keeper_ends_the_server_and_not_one_worker_only(tmp_path, monkeypatch):

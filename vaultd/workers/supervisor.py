@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from vaultd.workers.channel import Body
 
 QUICK_S: Final = 10.0
-"""A worker that ends sooner after its start than this has crashed quickly."""
-MAX_QUICK: Final = 5
+"""A worker that ends sooner after its start than this has crashed quickly: the next one is started later and later."""
+MAX_FAILED: Final = 5
+"""Starts one after the other that never came to serve.  A worker that did is started again, however often it dies."""
 BACKOFF_S: Final = (0.0, 0.2, 0.5, 1.0, 2.0)
 SEAL_S: Final = 3.0
 """A worker that does not say within this that it is sealed is killed."""
@@ -223,10 +224,10 @@ class Supervisor:
         self._tell_changed()
 
     async def _keep(self, index: int) -> None:
-        """Have a worker at this place until all ends, or it crashed, or could not be started, too often."""
-        quick = 0
+        """Have a worker at this place until all ends, or too many in a row did not come to serve."""
+        quick = failed = 0
         while not self._stop.is_set():
-            began_s = time.monotonic()
+            began_s, served = time.monotonic(), False
             try:
                 worker = await self._spawn(index)
             except OSError as error:
@@ -235,6 +236,7 @@ class Supervisor:
                     return
             else:
                 code = await worker.process.wait()
+                served = worker.serving
                 if self._workers.get(index) is worker:
                     del self._workers[index]
                 self._release_logins(worker)
@@ -242,18 +244,19 @@ class Supervisor:
                     worker.channel.close()
                 self._tell_changed()
                 if self._stop.is_set() or worker.replaced:
-                    quick = 0
+                    quick = failed = 0
                     continue
                 _log.error("worker_ended", worker=index, code=code)
             if not self._announced:
                 self._fail()
                 return
             quick = quick + 1 if time.monotonic() - began_s < QUICK_S else 1
-            if quick >= MAX_QUICK:
+            failed = 0 if served else failed + 1
+            if failed >= MAX_FAILED:
                 _log.error(
                     "worker_given_up",
                     worker=index,
-                    advice="it ended again and again; the others go on; mend what its log says, then send SIGUSR2",
+                    advice="it does not come to serve; the others go on; mend what its log says, then send SIGUSR2",
                 )
                 if not self._workers:
                     self._fail()
