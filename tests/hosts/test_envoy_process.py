@@ -59,6 +59,12 @@ def test_it_has_no_grpc_and_its_memory_is_its_own(process):
     assert Path(f"/proc/{process.server_pid}/mem").stat().st_uid == 0  # of nobody's: not dumpable
 
 
+def test_its_threads_do_not_interrupt_each_other(process):
+    threads = [int(thread) for thread in os.listdir(f"/proc/{process.server_pid}/task")]
+    assert len(threads) > 4
+    assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
+
+
 def test_its_directory_is_private_and_has_no_key(process):
     directory = directory_of(process)
     paths = [directory, *directory.rglob("*")]

@@ -40,6 +40,7 @@ from vaultd.audit.lines import RESERVED
 from vaultd.audit.recovery import resume
 from vaultd.audit.syncing import OpenSegment, SyncThread, unavailable
 from vaultd.audit.walk import CHECKPOINT, SEALED
+from vaultd.brief_calls import pwrite
 from vaultd.durable import sync_directory
 from vaultd.errors import FailedPrecondition, Unavailable
 
@@ -188,7 +189,7 @@ class AuditLog:
             segment = self._roll(segment)
         try:
             # At its own place: what others append is overwritten, and never between two records.
-            written = os.pwrite(segment.fd, line + b"\n", segment.size)
+            written = pwrite(segment.fd, line + b"\n", segment.size)
         except OSError as e:
             raise self._abandon(segment, "write_failed") from e
         if written != len(line) + 1:

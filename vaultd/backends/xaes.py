@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from vaultd.brief_calls import random_nonce
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -53,7 +55,7 @@ class XAES256GCM:
 
     def encrypt(self, plaintext: bytes, aad: bytes) -> bytes:
         """Return nonce || ciphertext || tag under a fresh random nonce."""
-        nonce = urandom(24)
+        nonce = random_nonce(NONCE_BYTES)
         blocks = (int.from_bytes(nonce[:12], "big") * _TWICE ^ self._mask).to_bytes(32, "big")
         return nonce + AESGCM(self._encrypt_blocks(blocks)).encrypt(nonce[12:], plaintext, aad)
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESGCMSIV, AESSI
 from vaultd.backends.base import OpKind
 from vaultd.backends.primitives.scheme import wrong_purpose
 from vaultd.backends.xaes import XAES256GCM
+from vaultd.brief_calls import random_nonce
 from vaultd.errors import DecryptionFailed
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class NonceCipher:
         if kind is _ENCRYPT:
             # Drawn for this message and never kept: a machine that is cloned or put back from a snapshot would use what
             # waits in memory twice.
-            nonce = urandom(_NONCE_BYTES)
+            nonce = random_nonce(_NONCE_BYTES)
             return nonce + self._encrypt(nonce, data, context)
         if kind is _DECRYPT:
             if len(data) < _SHORTEST:
