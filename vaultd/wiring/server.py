@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 
 
 AUDIT_CHECK_S: Final = 0.5
+GC_OBJECTS: Final = 10_000
+"""Objects more than there were, until the collector looks for cycles among them."""
 AUDIT_UPKEEP_S: Final = 30.0
 FILES_CHECK_S: Final = 0.5
 STREAMS_CHECK_S: Final = 0.4
@@ -339,6 +341,8 @@ class Server:
             # What start-up made lives as long as the process: the collector need not look at it again and again.
             gc.collect()
             gc.freeze()
+            # Nor at each few of the thousands of objects that a batch makes, and gives back without its help.
+            gc.set_threshold(GC_OBJECTS)
             yield self
 
     @asynccontextmanager
