@@ -172,6 +172,24 @@ async def test_batch_gives_way_to_an_online_call_between_two_items(make_pool):
     assert performed == [0, 1, 2, "online", 4, 5, 6, 7]
 
 
+async def test_calls_that_are_begun_together_give_way_too_and_wait_again(make_pool, clock):
+    pool = make_pool(threads=1)
+    await measure(pool, clock, "note", 0.001)
+    gate, performed = Gate(), []
+    calls = [Call("note", performed.append, (number,)) for number in range(8)]
+    calls[3] = Call("note", gate.pass_through, ())
+    batch = pool.submit(calls, None, Lane.BATCH)
+    await gate.wait_until_begun()
+    assert pool.depths()[Lane.BATCH] == 3  # five of a millisecond have begun
+    seen = []
+    online = pool.submit([Call("look", lambda: seen.append(pool.depths()[Lane.BATCH]), ())], None, Lane.ONLINE)
+    gate.open()
+    await asyncio.gather(batch, online)
+    assert seen == [4]
+    assert performed == [0, 1, 2, 4, 5, 6, 7]
+    assert pool.queue_depth == 0
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 async def test_key_generation_takes_no_thread_from_others(make_pool, threads):
     pool = make_pool(threads=threads)
