@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from google.rpc.status_pb2 import Status
@@ -41,6 +42,7 @@ RESULT: Final = 1
 STATUS: Final = 2
 """Fields of an item's outcome."""
 _UNDECIDED: Final = object()
+_VERSION_OF: Final = itemgetter(1)
 _TOO_LARGE: Final = ResourceExhausted("ANSWER_TOO_LARGE", "ANSWER_TOO_LARGE")
 
 
@@ -98,17 +100,22 @@ class BatchSteps:
         """Policy and validation, for a piece of the list."""
         route, verdicts, errors = batch.route, batch.verdicts, batch.errors
         requests, places = batch.requests, batch.places
+        named = list(map(batch.name_of, piece))
+        if named.count(named[0]) == len(named):
+            if named[0] not in verdicts:
+                verdicts[named[0]] = await self._decide(batch, caller, piece[0], named[0])
+            if verdicts[named[0]] is None and route.validate.plain(piece):
+                requests += piece
+                places.extend(range(start, start + len(piece)))
+                batch.names[named[0]] += len(named)
+                return
         names: list[Any] = []
-        name_of, validate = batch.name_of, route.validate.rest
-        for at, item in enumerate(piece, start):
-            name = name_of(item)
+        validate = route.validate.rest
+        for at, (item, name) in enumerate(zip(piece, named, strict=True), start):
             verdict = verdicts.get(name, _UNDECIDED)
             if verdict is not None:
                 if verdict is _UNDECIDED:
-                    verdict = self._verdict_now(batch, caller, item, name)
-                    if verdict is _UNDECIDED:
-                        verdict = await self._verdict(batch, caller, item, name)
-                    verdicts[name] = verdict
+                    verdict = verdicts[name] = await self._decide(batch, caller, item, name)
                 if verdict is not None and type(verdict) is not Granted:
                     errors[at] = verdict
                     continue
@@ -124,6 +131,11 @@ class BatchSteps:
                 requests.append(item)
                 places.append(at)
         batch.names.update(names)
+
+    async def _decide(self, batch: _Batch, caller: Caller, item: Any, name: Any) -> Any:
+        """A verdict, as `_Batch.verdicts` has them."""
+        verdict = self._verdict_now(batch, caller, item, name)
+        return await self._verdict(batch, caller, item, name) if verdict is _UNDECIDED else verdict
 
     def _verdict_now(self, batch: _Batch, caller: Caller, item: Any, name: Any) -> Any:
         """What `_verdict` says where nothing has to be waited for, else _UNDECIDED: a batch may name thousands of resources."""
@@ -183,7 +195,14 @@ class BatchSteps:
                 await self._lane.next_turn()
             stop = start + ITEMS_PER_LOOK
             used: list[str] = []
-            for at, outcome in zip(places[start:stop], outcomes[start:stop], strict=True):
+            piece, where = outcomes[start:stop], places[start:stop]
+            if where[-1] - where[0] == len(where) - 1 and {tuple}.issuperset(map(type, piece)):
+                answers[where[0] : where[-1] + 1] = [
+                    (openings.get(len(answer)) or opening(len(answer))) + answer for answer, _ in piece
+                ]
+                batch.versions.update(map(_VERSION_OF, piece))
+                continue
+            for at, outcome in zip(where, piece, strict=True):
                 if type(outcome) is tuple:
                     answer, version = outcome
                     size = len(answer)
