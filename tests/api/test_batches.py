@@ -23,6 +23,12 @@ KEYS = {
     "off": ("ENCRYPT_DECRYPT", "AES_256_GCM"),
     "mac": ("MAC", "HMAC_SHA256"),
 }
+SIGNERS = {
+    "p256": ("SIGN", "EC_P256_SHA256"),
+    "ed25519": ("SIGN", "ED25519"),
+    "pss": ("SIGN", "RSA_PSS_2048_SHA256"),
+    "signs-no-more": ("SIGN", "EC_P256_SHA256"),
+}
 
 
 def name_of(key: str) -> str:
@@ -32,18 +38,20 @@ def name_of(key: str) -> str:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(tmp_path_factory):
     async with running_server(tmp_path_factory.mktemp("batches")) as running:
-        for key, (purpose, algorithm) in KEYS.items():
+        for key, (purpose, algorithm) in {**KEYS, **SIGNERS}.items():
             made = resources_pb2.Key(purpose=f"KEY_PURPOSE_{purpose}", algorithm=f"ALGORITHM_{algorithm}")
             await running.admin.keys.CreateKey(keys_pb2.CreateKeyRequest(parent="vaults/default", key_id=key, key=made))
-        await running.admin.keys.DisableKeyVersion(
-            keys_pb2.DisableKeyVersionRequest(name=f"{name_of('off')}/versions/1")
-        )
+        for key in ("off", "signs-no-more"):
+            await running.admin.keys.DisableKeyVersion(
+                keys_pb2.DisableKeyVersionRequest(name=f"{name_of(key)}/versions/1")
+            )
         yield running
 
 
 async def single(server, request) -> str:
+    method = server.app.crypto.Sign if isinstance(request, crypto_pb2.SignRequest) else server.app.crypto.Encrypt
     try:
-        await server.app.crypto.Encrypt(request)
+        await method(request)
     except grpc.aio.AioRpcError as error:
         return reason_of(error)
     return ""
@@ -110,4 +118,73 @@ async def test_single_calls_are_answered_while_long_batches_are_under_way(server
     for batch in batches:
         answer = await batch
         assert len({result.result.ciphertext for result in answer.results}) == 10_000
+    assert answered >= 3
+
+
+def a_signature(chosen, name) -> crypto_pb2.SignRequest:
+    request = crypto_pb2.SignRequest(name=name)
+    what = chosen.choice(["message"] * 6 + ["digest", "short digest", "nothing", "p1363", "no encoding", "wrong sum"])
+    if what == "digest":
+        request.digest = bytes(32)
+    elif what == "short digest":
+        request.digest = bytes(8)
+    elif what != "nothing":
+        request.message = bytes(chosen.choice([0, 64, 300]))
+    if what == "p1363":
+        request.signature_encoding = resources_pb2.SIGNATURE_ENCODING_P1363
+    elif what == "no encoding":
+        request.signature_encoding = 77
+    elif what == "wrong sum":
+        request.input_crc32c = 1  # of nothing that is sent here
+    return request
+
+
+async def test_each_signature_is_what_the_single_call_gives(server):
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    chosen = random.Random(seed)
+    names = [*map(name_of, [*SIGNERS, "gcm", "missing"]), f"{name_of('p256')}/versions/7"]
+    requests = [crypto_pb2.SignRequest(name=name, message=b"x") for name in names]
+    requests += [crypto_pb2.SignRequest(name=name_of("p256"), message=b"x", input_crc32c=1)]
+    while len(requests) < 300:
+        name, alone = chosen.choice(names), chosen.random() < 0.5
+        requests += [a_signature(chosen, name)] if alone else [crypto_pb2.SignRequest(name=name, message=b"y")] * 20
+    alike: dict[bytes, str] = {}
+    for request in requests:
+        kind = request.SerializeToString(deterministic=True)
+        if kind not in alike:
+            alike[kind] = await single(server, request)
+    answer = await server.app.crypto.BatchSign(crypto_pb2.BatchSignRequest(items=requests))
+    got = [reason_in(result.status) if result.HasField("status") else "" for result in answer.results]
+    assert got == [alike[request.SerializeToString(deterministic=True)] for request in requests]
+    assert {"", "PERMISSION_DENIED", "KEY_VERSION_DISABLED", "WRONG_PURPOSE", "CHECKSUM_MISMATCH"} <= set(got)
+    checks, signed = [], 0
+    for request, result in zip(requests, answer.results, strict=True):
+        if result.HasField("result"):
+            signed += 1
+            check = crypto_pb2.VerifyRequest(name=request.name, signature=result.result.signature)
+            check.signature_encoding = request.signature_encoding
+            if request.HasField("digest"):
+                check.digest = request.digest
+            else:
+                check.message = request.message
+            checks.append(check)
+    verdicts = await server.app.crypto.BatchVerify(crypto_pb2.BatchVerifyRequest(items=checks))
+    assert all(result.result.valid for result in verdicts.results)
+    record = next(record for record in reversed(server.audit_records()) if record["method"].endswith("/BatchSign"))
+    assert (record["items"], sum(record["key_version"].values())) == (len(requests), signed)
+
+
+@pytest.mark.parametrize(("key", "count"), [("p256", 2_000), ("pss", 300)])
+async def test_single_calls_are_answered_while_long_batches_of_signatures_are_under_way(server, key, count):
+    item = crypto_pb2.SignRequest(name=name_of(key), message=bytes(64))
+    long = crypto_pb2.BatchSignRequest(items=[item] * count)
+    batches = [asyncio.ensure_future(server.admin.crypto.BatchSign(long)) for _ in range(3)]
+    answered = 0
+    while not any(batch.done() for batch in batches):
+        await server.app.crypto.Encrypt(crypto_pb2.EncryptRequest(name=name_of("gcm"), plaintext=bytes(64)))
+        answered += 1
+    for batch in batches:
+        answer = await batch
+        assert all(result.HasField("result") for result in answer.results)
     assert answered >= 3

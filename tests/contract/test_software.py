@@ -49,6 +49,7 @@ async def test_symmetric_handles_alone_are_for_the_event_loop(backend, algorithm
     assert handle.inline is (algorithm in SYMMETRIC_KEY_BYTES)
     if material.public_key:
         assert backend.load_public(algorithm, material.public_key).inline is False
+    assert handle.in_turns is (handle.inline or algorithm in {"EC_P256_SHA256", "ED25519"})
 
 
 async def test_symmetric_material_is_stored_as_it_came(backend):

@@ -96,6 +96,9 @@ class Handle(Protocol):
 
     inline: bool
     """True when `perform` takes microseconds and may run on the event loop."""
+    in_turns: bool
+    """True when batches may run there too, in turns: what `perform` takes is more than microseconds, and less than what threads
+    that pass the interpreter's lock back and forth lose over it."""
 
     def perform(self, operation: Operation) -> bytes:
         """Do it now, on this thread.  Raises VaultdError; InvalidArgument when the kind does not fit the algorithm."""

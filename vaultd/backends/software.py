@@ -15,7 +15,7 @@ from vaultd.backends.primitives.scheme import Encoded, SymmetricScheme, material
 from vaultd.errors import FailedPrecondition, InvalidArgument, VaultdError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from vaultd.backends.base import Handle, Operation, TokenKey
     from vaultd.backends.primitives.catalogue import Scheme
@@ -43,23 +43,26 @@ _SWIFT = frozenset(
 )
 """Operations of 25 to 110 us.  A lone one costs 250 us more CPU through a thread than on the event loop (`make bench`)."""
 
+_IN_TURNS = frozenset({"EC_P256_SHA256/private", "ED25519/private"})
+"""Operations of 20 to 35 us, of which two threads do fewer in a second than the event loop alone: after each of them a thread
+waits for the interpreter's lock, and is woken for it (docs/performance/hot-path.md)."""
+
 
 @final
 class PooledHandle:
     """One part of a key pair, whose operations are for the pool's threads; `cryptography`'s keys are safe on any."""
 
-    __slots__ = ("_key", "cost_class", "swift")
+    __slots__ = ("cost_class", "in_turns", "perform", "swift")
     inline: bool = False
+    perform: Callable[[Operation], bytes]
+    """Do it now, on this thread."""
 
     def __init__(self, key: Key, cost_class: str) -> None:
-        self._key = key
+        self.perform = key.perform
         self.cost_class = cost_class
+        self.in_turns = cost_class in _IN_TURNS
         self.swift = cost_class in _SWIFT
         """Whether a lone operation is cheaper here and now than through a thread."""
-
-    def perform(self, operation: Operation) -> bytes:
-        """Do it now, on this thread."""
-        return self._key.perform(operation)
 
 
 class SoftwareBackend:

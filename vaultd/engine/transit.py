@@ -39,6 +39,8 @@ _ENCRYPT: Final = OpKind.ENCRYPT  # a member looked up on its enum costs as much
 _new_operation: Final = tuple.__new__  # half the price of Operation(...), of which a batch makes thousands
 BYTES_PER_LOOK: Final = 256 * 1024
 """Input of a batch between two looks at the clock, if that comes before `ITEMS_PER_LOOK` items."""
+LONG_PER_LOOK: Final = 8
+"""Operations that are done in turns and take tens of microseconds, between two looks."""
 
 
 class EncryptItem(NamedTuple):
@@ -149,7 +151,8 @@ def _valid(item: Any, version: LoadedVersion, outcome: bytes) -> bool:
 
 
 def _encoded_signature(item: SignItem, version: LoadedVersion, outcome: bytes) -> bytes:
-    if not item.p1363:
+    _, _, _, p1363 = item
+    if not p1363:
         return outcome
     size = version.version.algorithm.ec_coordinate_bytes
     r, s = decode_dss_signature(outcome)
@@ -240,7 +243,9 @@ class Transit:
                 size += len(data)
                 version.usage.note(1, len(data), now_us)
                 operation = _new_operation(Operation, (kind, data, context))
-                if handle.inline:
+                if handle.in_turns:
+                    if not handle.inline:
+                        size += BYTES_PER_LOOK // LONG_PER_LOOK
                     outcome = handle.perform(operation)
                     answers[at] = (outcome if finish is None else finish(item, version, outcome)), version
                 else:
@@ -272,11 +277,76 @@ class Transit:
             absent[ref] = error
             raise
 
-    async def _encrypt_many(self, items: Sequence[EncryptItem], deadline: float | None) -> list[Answer | VaultdError]:
-        """Like `_many`, for the use of which most is asked: runs of items under one symmetric key that is in memory.
+    def encrypt_now(self, items: Sequence[EncryptItem]) -> list[Answer] | None:
+        """Encrypt all, or none: they are under one symmetric key that is in memory, and no more than goes between two looks.
 
-        What a plan would say of each holds for the run, since nothing is awaited in it.  All others go the common way.
+        What a plan would say of each holds for all of them, since nothing is awaited.  Raises Unavailable when sealed.
         """
+        ref = items[0][0]
+        version = self._at_hand(ref)
+        if version is None or version.bulk is None or not version.version.algorithm.self_describing:
+            return None
+        size = 0
+        for other, plaintext, _ in items:
+            if other is not ref:
+                return None
+            size += len(plaintext)
+        self._ledger.require_unsealed()
+        budget = version.budget
+        if size >= BYTES_PER_LOOK or (budget is not None and not budget.spend_many(len(items))):
+            return None
+        version.usage.note(len(items), size, self._clock.now_us())
+        header, prefix = version.header, version.prefix
+        messages = [(plaintext, header + more if more else header) for _, plaintext, more in items]
+        return [(prefix + sealed, version) for sealed in version.bulk.encrypt_many(messages)]
+
+    def sign_now(self, items: Sequence[SignItem]) -> list[Answer] | None:
+        """Sign all, or none: they are messages under one key that is in memory, and whose batches are done in turns.
+
+        As `encrypt_now`.
+        """
+        version, size = self._plain_signer(items)
+        if version is None or version.handle is None or not version.handle.in_turns or size >= BYTES_PER_LOOK:
+            return None
+        self._ledger.require_unsealed()
+        version.usage.note(len(items), size, self._clock.now_us())
+        perform = version.handle.perform
+        return [(perform(_new_operation(Operation, (_SIGN_MESSAGE, data, b""))), version) for _, data, _, _ in items]
+
+    async def _sign_many(self, items: Sequence[SignItem], deadline: float | None) -> list[Answer | VaultdError]:
+        """Like `_many`; one plan for all, where they are messages under one key that is in memory and its backend queues."""
+        version, size = self._plain_signer(items)
+        if version is None or version.handle is None or version.handle.in_turns:
+            return await self._many(_SIGN_USE, items, deadline)
+        handle, lane = version.handle, self._lane
+        work: list[tuple[Handle, Operation]] = []
+        for start in range(0, len(items), ITEMS_PER_LOOK):
+            if start and lane.over():
+                await lane.next_turn()
+            for _, data, _, _ in items[start : start + ITEMS_PER_LOOK]:
+                work.append((handle, _new_operation(Operation, (_SIGN_MESSAGE, data, b""))))
+        self._ledger.require_unsealed()
+        version.usage.note(len(items), size, self._clock.now_us())
+        try:
+            outcomes = await version.backend.use_many(work, deadline)
+        except VaultdError as error:
+            return [error] * len(items)
+        return [outcome if isinstance(outcome, VaultdError) else (outcome, version) for outcome in outcomes]
+
+    def _plain_signer(self, items: Sequence[SignItem]) -> tuple[LoadedVersion | None, int]:
+        """The one version that signs all of these messages as they are, if it is in memory, and the bytes of them."""
+        ref, size = items[0][0], 0
+        version = self._at_hand(ref)
+        if version is None or version.version.algorithm.purpose is not Purpose.SIGN:
+            return None, 0
+        for other, data, is_digest, p1363 in items:
+            if other is not ref or is_digest or p1363:
+                return None, 0
+            size += len(data)
+        return version, size
+
+    async def _encrypt_many(self, items: Sequence[EncryptItem], deadline: float | None) -> list[Answer | VaultdError]:
+        """Like `_many`, for the use of which most is asked: what can be encrypted at once is, in runs."""
         answers: list[Any] = [None] * len(items)
         others: list[int] = []
         lane, count, start = self._lane, len(items), 0
@@ -287,18 +357,16 @@ class Transit:
                 self._ledger.require_unsealed()
             ref, stop, size = items[start][0], start, 0
             last = min(start + ITEMS_PER_LOOK, count)
-            while stop < last and size < BYTES_PER_LOOK and items[stop][0] is ref:
+            while stop < last and items[stop][0] is ref:
                 size += len(items[stop][1])
+                if size >= BYTES_PER_LOOK and stop > start:
+                    break
                 stop += 1
-            version = self._at_hand(ref)
-            bulk, budget = (None, None) if version is None else (version.bulk, version.budget)
-            if version is None or bulk is None or (budget is not None and not budget.spend_many(stop - start)):
+            done = self.encrypt_now(items[start:stop])
+            if done is None:
                 others.extend(range(start, stop))
             else:
-                version.usage.note(stop - start, size, self._clock.now_us())
-                header, prefix = version.header, version.prefix
-                messages = [(plaintext, header + more if more else header) for _, plaintext, more in items[start:stop]]
-                answers[start:stop] = [(prefix + sealed, version) for sealed in bulk.encrypt_many(messages)]
+                answers[start:stop] = done
             start = stop
         if others:
             for at, answer in zip(
@@ -308,9 +376,9 @@ class Transit:
         return answers
 
     def _at_hand(self, ref: KeyRef) -> LoadedVersion | None:
-        """The version that encrypts for this name, if that can be done at once, in memory and on the event loop."""
+        """The version that protects something new for this name, if its key is in memory and may do so."""
         loaded = self._catalog.cached(ref)
-        if loaded is None or loaded.key.delete_us is not None or not loaded.key.algorithm.self_describing:
+        if loaded is None or loaded.key.delete_us is not None:
             return None
         if loaded.expire_us is not None and self._clock.now_us() >= loaded.expire_us:
             return None
@@ -481,7 +549,7 @@ class Transit:
         return self._one(_SIGN_USE, item, deadline)
 
     def sign_many(self, items: Sequence[SignItem], deadline: float | None) -> Awaitable[list[Any]]:
-        return self._many(_SIGN_USE, items, deadline)
+        return self._sign_many(items, deadline)
 
     def verify(self, item: VerifyItem, deadline: float | None) -> Awaitable[Answer]:
         """Verify; the answer's value is the verdict."""

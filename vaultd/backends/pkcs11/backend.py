@@ -45,6 +45,7 @@ class TokenHandle:
 
     __slots__ = ("_algorithm", "_cost", "_object_id", "_use", "slot")
     inline: bool = False
+    in_turns: bool = False
 
     def __init__(self, slot: TokenSlot, object_id: bytes, algorithm: str, use: TokenUse) -> None:
         self.slot = slot

@@ -36,6 +36,7 @@ class NonceCipher:
 
     __slots__ = ("_decrypt", "_encrypt")
     inline: bool = True
+    in_turns: bool = True
 
     def __init__(self, cipher: AESGCM | AESGCMSIV | ChaCha20Poly1305) -> None:
         self._encrypt = cipher.encrypt
@@ -72,6 +73,7 @@ class ExtendedNonceCipher:
 
     __slots__ = ("_decrypt", "_encrypt", "encrypt_many")
     inline: bool = True
+    in_turns: bool = True
 
     def __init__(self, key: bytes) -> None:
         cipher = XAES256GCM(key)
@@ -101,6 +103,7 @@ class DeterministicCipher:
 
     __slots__ = ("_decrypt", "_encrypt")
     inline: bool = True
+    in_turns: bool = True
 
     def __init__(self, key: bytes) -> None:
         cipher = AESSIV(key)

@@ -26,6 +26,7 @@ class MacKey:
 
     __slots__ = ("_keyed",)
     inline: bool = True
+    in_turns: bool = True
 
     def __init__(self, keyed: HMAC | CMAC) -> None:
         self._keyed = keyed

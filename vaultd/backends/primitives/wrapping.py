@@ -27,6 +27,7 @@ class PaddedKeyWrap:
 
     __slots__ = ("_key",)
     inline: bool = True
+    in_turns: bool = True
 
     def __init__(self, key: bytes) -> None:
         self._key = Secret(key)
