@@ -50,14 +50,21 @@ class KeyMaker:
 
 
 @contextmanager
-def others_at_work(rig: Rig, client: Client, request: Request, seconds: float) -> Iterator[None]:
+def batches_at_work(rig: Rig, client: Client, request: Request, seconds: float) -> Iterator[None]:
     """For so many seconds, as another identity than the measured one.  Raises LoadFailed when one of their calls failed."""
-    what = order(rig.endpoint(rig.vaultd, "admin"), request, Pressure(1), seconds, 1)
+    client.begin(order(rig.endpoint(rig.vaultd, "admin"), request, Pressure(1), seconds, 1))
+    try:
+        yield
+    finally:
+        client.end()
+
+
+@contextmanager
+def keys_at_work(rig: Rig) -> Iterator[None]:
+    """Until the block ends.  Raises what failed."""
     keys = KeyMaker(rig.api)
-    client.begin(what)
     keys.start()
     try:
         yield
     finally:
         keys.stop()
-        client.end()

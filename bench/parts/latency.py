@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
-from bench.background import MOST, others_at_work
+from bench.background import MOST, batches_at_work, keys_at_work
 from bench.clients import LoadFailed, Pressure
 from bench.contenders import summarize
 from bench.figures import Figure, Findings
@@ -14,7 +15,7 @@ from bench.slices import Slice, Spread
 from bench.stand import UNAVAILABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bench.pace import Pace
     from bench.rig import Rig
@@ -27,6 +28,8 @@ LEAST: Final = 0.2
 KEEPS_UP_MS: Final = 50.0
 """With a p99 above it, calls pile up."""
 ALONE: Final = "alone"
+BESIDE_BATCHES: Final = "beside batches of 10,000"
+BESIDE_KEYS: Final = "beside RSA-4096 keys"
 BESIDE: Final = "beside batches of 10,000 and RSA-4096 keys"
 
 
@@ -47,25 +50,31 @@ def _measure(stand: Stand, rig: Rig, host: str, pace: Pace, findings: Findings) 
     request = rig.api.requests([large])[large.name]
     other = stand.loadgen(f"others on {host}")
     alone: list[Slice] = []
-    beside: list[Slice] = []
+    beside: dict[str, list[Slice]] = {BESIDE_BATCHES: [], BESIDE_KEYS: [], BESIDE: []}
+    refused: dict[str, str] = {}
     rig.load(rig.vaultd, ENCRYPT, SATURATING, pace.latency.warm_up_s)
     most = rig.load(rig.vaultd, ENCRYPT, SATURATING, max(0.5, pace.latency.slice_s / 3)).items_per_s
     rate, fastest = saturation(rig, most, pace.latency.slice_s)
     half = Pressure(rate=rate * SHARE)
-    refused = ""
     for _ in range(pace.latency.rounds):
         alone.append(rig.load(rig.vaultd, ENCRYPT, half, pace.latency.slice_s))
-        if not refused:
+        for name, slices in beside.items():
+            if name in refused:
+                continue
             try:
-                with others_at_work(rig, other, request, pace.latency.slice_s):
-                    beside.append(rig.load(rig.vaultd, ENCRYPT, half, pace.latency.slice_s))
+                with ExitStack() as others:
+                    if name != BESIDE_KEYS:
+                        others.enter_context(batches_at_work(rig, other, request, pace.latency.slice_s))
+                    if name != BESIDE_BATCHES:
+                        others.enter_context(keys_at_work(rig))
+                    slices.append(rig.load(rig.vaultd, ENCRYPT, half, pace.latency.slice_s))
             except LoadFailed as error:
-                refused = str(error).splitlines()[0]
-    if refused:
+                refused[name] = str(error).splitlines()[0]
+    for name, why in refused.items():
         # A server that refuses calls at half of what it can do has no latency to speak of: nor has the line a figure.
-        beside.clear()
-        findings.absent[_key(host, BESIDE)] = refused
-    for name, slices in (("as fast as it keeps up", [fastest]), (ALONE, alone), (BESIDE, beside)):
+        beside[name].clear()
+        findings.absent[_key(host, name)] = why
+    for name, slices in {"as fast as it keeps up": [fastest], ALONE: alone, **beside}.items():
         if slices:
             rows = findings.rows.setdefault("Open loop at half of saturation, unary Encrypt", [])
             rows.append(summarize(f"{host}, {name}", slices))
@@ -94,19 +103,18 @@ def saturation(rig: Rig, most: float, seconds: float) -> tuple[float, Slice]:
         rig.load(rig.vaultd, ENCRYPT, Pressure(1), seconds / 6)  # until what was queued is gone
 
 
-def compare(host: str, alone: Sequence[Slice], beside: Sequence[Slice], findings: Findings) -> None:
+def compare(host: str, alone: Sequence[Slice], beside: Mapping[str, Sequence[Slice]], findings: Findings) -> None:
     """What became of the p99, to the undisturbed p50."""
-    ratios = {
-        ALONE: [quiet.percentile_ms(99.0) / quiet.percentile_ms(50.0) for quiet in alone],
+    ratios = {ALONE: [quiet.percentile_ms(99.0) / quiet.percentile_ms(50.0) for quiet in alone]}
+    for name, slices in beside.items():
         # Against the undisturbed p50: were every call slow, their own p50 would excuse their p99.
-        BESIDE: [
-            busy.percentile_ms(99.0) / quiet.percentile_ms(50.0) for quiet, busy in zip(alone, beside, strict=False)
-        ],
-        f"{BESIDE}, to their own p50": [busy.percentile_ms(99.0) / busy.percentile_ms(50.0) for busy in beside],
-    }
+        ratios[name] = [
+            busy.percentile_ms(99.0) / quiet.percentile_ms(50.0) for quiet, busy in zip(alone, slices, strict=False)
+        ]
+        ratios[f"{name}, to their own p50"] = [busy.percentile_ms(99.0) / busy.percentile_ms(50.0) for busy in slices]
     findings.figures += [Figure(_key(host, name), Spread.of(values)) for name, values in ratios.items() if values]
     if alone:
-        lateness = max(each.latest_ms for each in (*alone, *beside))
+        lateness = max(each.latest_ms for each in (*alone, *(busy for slices in beside.values() for busy in slices)))
         findings.notes.append(
             f"{host}: the latest call began {lateness:.1f} ms after its time, which is in its latency."
         )

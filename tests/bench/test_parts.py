@@ -48,7 +48,7 @@ def test_calls_that_are_all_slow_beside_others_do_not_excuse_their_own_p99():
         return Slice(1_000, 1.0, 1.0, 0.0, 0.0, [p50_ms * 1_000] * 900 + [p99_ms * 1_000] * 100)
 
     findings = Findings()
-    latency.compare("grpc.aio", [slice_of(1, 3)], [slice_of(50, 100)], findings)
+    latency.compare("grpc.aio", [slice_of(1, 3)], {latency.BESIDE: [slice_of(50, 100)]}, findings)
     figures = {
         figure.key.removeprefix("p99 / p50 at half of saturation on grpc.aio, "): figure for figure in findings.figures
     }

@@ -8,8 +8,9 @@ import threading
 
 import pytest
 
+from vaultd.backends.background import NICE
 from vaultd.backends.base import Lane
-from vaultd.backends.pool import GENERATOR_NICE, Call, WorkPool
+from vaultd.backends.pool import Call, WorkPool
 from vaultd.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable
 
 PATIENCE_S = 20
@@ -205,6 +206,16 @@ async def test_key_generation_takes_no_thread_from_others(make_pool, threads):
     assert await passing == await waiting == ["passed"]
 
 
+async def test_keys_are_generated_where_the_system_lets_no_thread_stand_back(make_pool, monkeypatch):
+    def refuse(*_):
+        raise PermissionError
+
+    for call in ("setpriority", "sched_getscheduler"):
+        monkeypatch.setattr(os, call, refuse)
+    pool = make_pool(threads=2)
+    assert await pool.run(Call("add", int.__add__, (1, 1)), None, Lane.KEY_GENERATION) == 2
+
+
 async def test_keys_are_generated_while_all_other_threads_are_busy(make_pool):
     pool = make_pool(threads=1)
     gate, passing = await occupy(pool)
@@ -219,7 +230,7 @@ async def test_the_kernel_gives_key_generation_what_others_leave(make_pool):
 
     pool, ours = make_pool(threads=2), nice()
     assert await pool.run(Call("nice", nice, ()), None) == ours
-    assert await pool.run(Call("nice", nice, ()), None, Lane.KEY_GENERATION) == min(19, ours + GENERATOR_NICE)
+    assert await pool.run(Call("nice", nice, ()), None, Lane.KEY_GENERATION) == min(19, ours + NICE)
 
 
 async def test_batch_is_spread_over_the_threads(make_pool):

@@ -11,10 +11,10 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from contextlib import suppress
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, cast
 
+from vaultd.backends.background import stand_back
 from vaultd.backends.backlog import Backlog, too_late
 from vaultd.backends.base import Lane
 from vaultd.errors import Unavailable, VaultdError
@@ -32,9 +32,6 @@ _VISIT_S: Final = 0.002
 # Calls of a chunk are counted in and out together, as many as take about so long: the lock, in a processor whose caches a
 # signature has used up, costs each of them 8 us.  Admission does not see what is left of a run, nor do the depths.
 _RUN_S: Final = 0.005
-GENERATOR_NICE: Final = 5
-"""How much less urgent threads are that make keys, as nice(1) counts: each gets a third of what another thread gets where all
-processors are busy.  With 10, a tenth, keys of a busy machine were not ready within their deadlines."""
 
 
 _CLASS_OF: Final = itemgetter(0)
@@ -228,10 +225,7 @@ class WorkPool:
                 self._do_chunk(chunk)
 
     def _generate(self) -> None:
-        with suppress(OSError):  # then it is as urgent as the others
-            thread = threading.get_native_id()
-            nice = os.getpriority(os.PRIO_PROCESS, thread)
-            os.setpriority(os.PRIO_PROCESS, thread, nice + GENERATOR_NICE)
+        stand_back()
         waiting = self._lanes[Lane.KEY_GENERATION]
         while True:
             with self._lock:

@@ -36,6 +36,8 @@ MAX_ITEMS: Final = 10_000
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 LEAST_RESULT_BYTES: Final = 64
 """Kept for each item of a batch, so that at least its code and reason fit."""
+BYTES_PER_TURN: Final = 256 * 1024
+"""A longer answer is put together, and handed to the transport, in a turn of its own."""
 MAX_NAMED: Final = 1000
 """Items whose names a refusal is remembered with."""
 RESULT: Final = 1
@@ -94,6 +96,7 @@ class BatchSteps:
         entry.name_items(batch.names, batch.versions, count, batch.errors, batch.decided)
         batch.by_grants.record(entry)
         self._remember(entry, batch)
+        await lane.let_go(batch.answers, outcomes, batch.requests, batch.places)
         return body
 
     async def _pass(self, batch: _Batch, caller: Caller, piece: Sequence[Any], start: int) -> None:
@@ -306,7 +309,8 @@ async def _encode(batch: _Batch, lane: BulkLane) -> bytes:
         if status is None:
             status = built[alike] = _framed_status(status_of(error))
         answers[at] = status
-    if sum(map(len, answers)) > MAX_MESSAGE_BYTES:
+    size = sum(map(len, answers))
+    if size > MAX_MESSAGE_BYTES:
         room = MAX_MESSAGE_BYTES - LEAST_RESULT_BYTES * (len(answers) + 1)
         for at, answer in enumerate(answers):
             if at % ITEMS_PER_LOOK == 0 and lane.over():
@@ -317,4 +321,6 @@ async def _encode(batch: _Batch, lane: BulkLane) -> bytes:
                 error = errors.setdefault(at, _TOO_LARGE)
                 # As small as can be, within what is kept for each: there may be thousands of them.
                 answers[at] = _framed_status(Status(code=CODES[error.code], message=error.reason))
+    if size > BYTES_PER_TURN:
+        await lane.next_turn()
     return b"".join(answers)

@@ -108,7 +108,8 @@ class Chain:
         self._request_ids = RequestIds()
         self._deadlines = Deadlines()
         self._open_streams = OpenStreams(identity, policy)
-        self._batches = BatchSteps(throttle, policy, grants, audit, refusals, on_data_loss, lane or BulkLane())
+        self._lane = lane or BulkLane()
+        self._batches = BatchSteps(throttle, policy, grants, audit, refusals, on_data_loss, self._lane)
         self._items = ItemSteps(
             routes,
             identity,
@@ -158,6 +159,8 @@ class Chain:
             throttle.unary.enter(principal)
             try:
                 now = task.get_loop().time()
+                if not route.batch:
+                    self._lane.single(now)
                 deadline = self._deadline(call, now)
                 # Who sends nothing holds a place only so long.
                 deadlines.watch(task, now + self._limits.receive_s)

@@ -311,6 +311,7 @@ class CryptoService:
             encoded = encode([requests[at] for at in pieces], answers[start:stop])
             for at, outcome in zip(pieces, encoded, strict=True):
                 outcomes[at] = outcome
+        await lane.let_go(answers, items, places)
         return outcomes
 
     async def Encrypt(self, request: pb.EncryptRequest, context: Context) -> Encoded:
