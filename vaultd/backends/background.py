@@ -23,13 +23,14 @@ _ATTRIBUTES: Final = struct.Struct("=IIQiIQQQ")
 
 
 def stand_back() -> None:
-    """Let the calling thread be one of them, as far as the system permits; of a policy of its own it keeps that."""
+    """Let the calling thread be one of them, as far as the system permits; a real-time or idle policy it keeps as it is."""
     thread = threading.get_native_id()
     with suppress(OSError):  # then it is as urgent as the others
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)
     number = _SCHED_SETATTR.get(platform.machine())
     with suppress(OSError, AttributeError):
-        if number is not None and os.sched_getscheduler(thread) == os.SCHED_OTHER:
+        policy = os.sched_getscheduler(thread)
+        if number is not None and policy in (os.SCHED_OTHER, os.SCHED_BATCH):
             nice = os.getpriority(os.PRIO_PROCESS, thread)
-            attributes = _ATTRIBUTES.pack(_ATTRIBUTES.size, os.SCHED_OTHER, 0, nice, 0, SLICE_NS, 0, 0)
+            attributes = _ATTRIBUTES.pack(_ATTRIBUTES.size, policy, 0, nice, 0, SLICE_NS, 0, 0)
             ctypes.CDLL(None).syscall(number, thread, attributes, 0)
