@@ -13,6 +13,7 @@ import pytest
 
 from vaultd.engine.turns import (
     CALL_S,
+    FREED_PER_LOOK,
     LEAST_PART,
     LONGEST_PAUSE_S,
     RECENT_S,
@@ -210,8 +211,8 @@ async def test_who_is_cancelled_in_a_pause_leaves_the_lane_as_it_was(work):
 
 
 async def test_long_lists_are_let_go_in_turns(work):
-    lists = [list(range(1000)), list(range(300)), [1]]
+    lists = [list(range(10_000)), list(range(1_300)), [1]]
     counting = asyncio.create_task(work.count_rounds())
     await work.lane.let_go(*lists)
     counting.cancel()
-    assert max(map(len, lists)) <= 256
+    assert max(map(len, lists)) <= FREED_PER_LOOK
