@@ -107,18 +107,31 @@ async def test_a_key_that_is_not_there_is_looked_for_once_a_batch(server):
     assert catalog.misses - before == 1
 
 
+async def beside_three_who_never_pause(send, call, calls=5):
+    """Make single calls while three callers send one batch after the other; returns the answers to the batches."""
+    answered = asyncio.Event()
+
+    async def keep_sending():
+        answers = [await send()]
+        while not answered.is_set():
+            answers.append(await send())
+        return answers
+
+    callers = [asyncio.ensure_future(keep_sending()) for _ in range(3)]
+    for _ in range(calls):  # for ever, where batches go first: then the test takes too long
+        await call()
+    answered.set()
+    return [answer for answers in await asyncio.gather(*callers) for answer in answers]
+
+
 async def test_single_calls_are_answered_while_long_batches_are_under_way(server):
     item = crypto_pb2.EncryptRequest(name=name_of("gcm"), plaintext=bytes(64))
     long = crypto_pb2.BatchEncryptRequest(items=[item] * 10_000)
-    batches = [asyncio.ensure_future(server.admin.crypto.BatchEncrypt(long)) for _ in range(3)]
-    answered = 0
-    while not any(batch.done() for batch in batches):
-        await server.app.crypto.Encrypt(item)
-        answered += 1
-    for batch in batches:
-        answer = await batch
+    answers = await beside_three_who_never_pause(
+        lambda: server.admin.crypto.BatchEncrypt(long), lambda: server.app.crypto.Encrypt(item)
+    )
+    for answer in answers:
         assert len({result.result.ciphertext for result in answer.results}) == 10_000
-    assert answered >= 3
 
 
 def a_signature(chosen, name) -> crypto_pb2.SignRequest:
@@ -179,12 +192,9 @@ async def test_each_signature_is_what_the_single_call_gives(server):
 async def test_single_calls_are_answered_while_long_batches_of_signatures_are_under_way(server, key, count):
     item = crypto_pb2.SignRequest(name=name_of(key), message=bytes(64))
     long = crypto_pb2.BatchSignRequest(items=[item] * count)
-    batches = [asyncio.ensure_future(server.admin.crypto.BatchSign(long)) for _ in range(3)]
-    answered = 0
-    while not any(batch.done() for batch in batches):
-        await server.app.crypto.Encrypt(crypto_pb2.EncryptRequest(name=name_of("gcm"), plaintext=bytes(64)))
-        answered += 1
-    for batch in batches:
-        answer = await batch
+    single_call = crypto_pb2.EncryptRequest(name=name_of("gcm"), plaintext=bytes(64))
+    answers = await beside_three_who_never_pause(
+        lambda: server.admin.crypto.BatchSign(long), lambda: server.app.crypto.Encrypt(single_call)
+    )
+    for answer in answers:
         assert all(result.HasField("result") for result in answer.results)
-    assert answered >= 3
