@@ -11,6 +11,9 @@ import pytest_asyncio
 from wire import reason_in
 
 from harness import reason_of, running_server
+from vaultd.engine.transit import SignItem
+from vaultd.errors import VaultdError
+from vaultd.names import parse_key_or_version_name
 from vaultd_client.v1 import crypto_pb2, keys_pb2, resources_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -186,6 +189,29 @@ async def test_each_signature_is_what_the_single_call_gives(server):
     assert all(result.result.valid for result in verdicts.results)
     record = next(record for record in reversed(server.audit_records()) if record["method"].endswith("/BatchSign"))
     assert (record["items"], sum(record["key_version"].values())) == (len(requests), signed)
+
+
+@pytest.mark.parametrize("algorithm", ["RSA_PSS_2048_SHA256", "EC_P256_SHA256"])
+async def test_a_key_that_is_disabled_between_two_turns_signs_no_more(server, monkeypatch, algorithm):
+    made = resources_pb2.Key(purpose="KEY_PURPOSE_SIGN", algorithm=f"ALGORITHM_{algorithm}")
+    key_id = f"until-{algorithm.lower().replace('_', '-')}"
+    await server.admin.keys.CreateKey(keys_pb2.CreateKeyRequest(parent="vaults/default", key_id=key_id, key=made))
+    message = crypto_pb2.SignRequest(name=name_of(key_id), message=b"x")
+    await server.app.crypto.Sign(message)  # its key is in memory from now on
+    engine = server.server.engine
+    item = SignItem(parse_key_or_version_name(name_of(key_id)), b"x", is_digest=False, p1363=False)
+
+    async def disable_it():
+        monkeypatch.undo()
+        version = keys_pb2.DisableKeyVersionRequest(name=f"{name_of(key_id)}/versions/1")
+        await server.admin.keys.DisableKeyVersion(version)
+
+    monkeypatch.setattr(engine.lane, "over", lambda: True)
+    monkeypatch.setattr(engine.lane, "next_turn", disable_it)
+    answers = await engine.transit.sign_many([item] * 200, None)
+    refused = [answer.reason for answer in answers if isinstance(answer, VaultdError)]
+    assert set(refused) == {"KEY_VERSION_DISABLED"}
+    assert len(refused) >= 100  # what was begun before may end
 
 
 @pytest.mark.parametrize(("key", "count"), [("p256", 2_000), ("pss", 300)])

@@ -325,6 +325,8 @@ class Transit:
                 await lane.next_turn()
             for _, data, _, _ in items[start : start + ITEMS_PER_LOOK]:
                 work.append((handle, _new_operation(Operation, (_SIGN_MESSAGE, data, b""))))
+        if self._at_hand(items[0][0]) is not version:  # disabled, destroyed or rotated between two turns
+            return await self._many(_SIGN_USE, items, deadline)
         self._ledger.require_unsealed()
         version.usage.note(len(items), size, self._clock.now_us())
         try:
