@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from bench.background import MOST, batches_at_work, keys_at_work
@@ -15,7 +16,7 @@ from bench.slices import Slice, Spread
 from bench.stand import UNAVAILABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from bench.pace import Pace
     from bench.rig import Rig
@@ -54,7 +55,7 @@ def _measure(stand: Stand, rig: Rig, host: str, pace: Pace, findings: Findings) 
     refused: dict[str, str] = {}
     rig.load(rig.vaultd, ENCRYPT, SATURATING, pace.latency.warm_up_s)
     most = rig.load(rig.vaultd, ENCRYPT, SATURATING, max(0.5, pace.latency.slice_s / 3)).items_per_s
-    rate, fastest = saturation(rig, most, pace.latency.slice_s)
+    rate, fastest = saturation(partial(rig.load, rig.vaultd, ENCRYPT), most, pace.latency.slice_s)
     half = Pressure(rate=rate * SHARE)
     for _ in range(pace.latency.rounds):
         alone.append(rig.load(rig.vaultd, ENCRYPT, half, pace.latency.slice_s))
@@ -85,22 +86,21 @@ def _measure(stand: Stand, rig: Rig, host: str, pace: Pace, findings: Findings) 
     compare(host, alone, beside, findings)
 
 
-def saturation(rig: Rig, most: float, seconds: float) -> tuple[float, Slice]:
+def saturation(load: Callable[[Pressure, float], Slice], most: float, seconds: float) -> tuple[float, Slice]:
     """The highest rate of calls that begin at fixed times which the server keeps up with, and a slice of it.
 
-    `most`, what callers get who wait, is tried first, then each time a tenth less.  Raises LoadFailed where it keeps up with none.
+    `most`, what callers get who wait, is tried first, then each time a tenth less.  Raises LoadFailed where it keeps up with no
+    rate down to a fifth of that.
     """
     rate = most
-    while True:
-        try:
-            found = rig.load(rig.vaultd, ENCRYPT, Pressure(rate=rate), seconds)
+    while rate >= most * LEAST:
+        with suppress(LoadFailed):
+            found = load(Pressure(rate=rate), seconds)
             if found.percentile_ms(99.0) <= KEEPS_UP_MS:
                 return rate, found
-        except LoadFailed:
-            if rate < most * LEAST:
-                raise
+        load(Pressure(1), seconds / 6)  # until what was queued is gone
         rate *= STEP
-        rig.load(rig.vaultd, ENCRYPT, Pressure(1), seconds / 6)  # until what was queued is gone
+    raise LoadFailed(f"it keeps up with no rate from {most:,.0f} to {most * LEAST:,.0f} calls a second")
 
 
 def compare(host: str, alone: Sequence[Slice], beside: Mapping[str, Sequence[Slice]], findings: Findings) -> None:

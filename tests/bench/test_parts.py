@@ -7,6 +7,7 @@ import yaml
 from click.testing import CliRunner
 
 from bench.__main__ import main
+from bench.clients import LoadFailed, Pressure
 from bench.contenders import Turns
 from bench.figures import Findings
 from bench.measure import Plan
@@ -43,10 +44,31 @@ def test_a_run_measures_what_is_there_and_names_what_is_not(capsys):
     assert "calls a second, closed loop" in to_html(document)
 
 
-def test_calls_that_are_all_slow_beside_others_do_not_excuse_their_own_p99():
-    def slice_of(p50_ms: int, p99_ms: int) -> Slice:
-        return Slice(1_000, 1.0, 1.0, 0.0, 0.0, [p50_ms * 1_000] * 900 + [p99_ms * 1_000] * 100)
+def slice_of(p50_ms: int, p99_ms: int) -> Slice:
+    return Slice(1_000, 1.0, 1.0, 0.0, 0.0, [p50_ms * 1_000] * 900 + [p99_ms * 1_000] * 100)
 
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_saturation_is_the_highest_rate_that_is_kept_up_with(refuses):
+    asked = []
+
+    def load(pressure: Pressure, seconds: float) -> Slice:
+        asked.append((pressure.rate, seconds))
+        if pressure.rate > limit and refuses:
+            raise LoadFailed("calls failed")
+        return slice_of(1, 10 if pressure.rate <= limit else 51)
+
+    limit = 850.0
+    rate, found = latency.saturation(load, 1_000.0, 3.0)
+    assert rate == pytest.approx(810)
+    assert found.percentile_ms(99.0) == 10
+    assert asked == [(1_000.0, 3.0), (0.0, 0.5), (pytest.approx(900), 3.0), (0.0, 0.5), (pytest.approx(810), 3.0)]
+    limit = 100.0
+    with pytest.raises(LoadFailed, match="no rate from 1,000 to 200"):
+        latency.saturation(load, 1_000.0, 3.0)
+
+
+def test_calls_that_are_all_slow_beside_others_do_not_excuse_their_own_p99():
     findings = Findings()
     latency.compare("grpc.aio", [slice_of(1, 3)], {latency.BESIDE: [slice_of(50, 100)]}, findings)
     figures = {
