@@ -4,7 +4,8 @@
 back a moment later, is put to sleep and woken: for calls so brief, several times what they cost themselves.  Where Python runs
 inside Envoy, whose threads wait for the interpreter with every request, that was a fifth of a request.
 
-What is called here must not be able to take long: while it does, no thread runs Python.
+While such a call lasts no thread runs Python, so it must be one that the event loop has to wait for anyway: a disk that takes long
+to accept a record holds up every call, here as through `os`.
 """
 
 from __future__ import annotations

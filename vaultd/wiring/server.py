@@ -56,11 +56,11 @@ if TYPE_CHECKING:
 
 
 AUDIT_CHECK_S: Final = 0.5
-GC_OBJECTS: Final = 10_000
-"""Objects more than there were, until the collector looks for cycles among them."""
 AUDIT_UPKEEP_S: Final = 30.0
 FILES_CHECK_S: Final = 0.5
 STREAMS_CHECK_S: Final = 0.4
+GC_OBJECTS: Final = 10_000
+"""Objects more than there were, until the collector looks for cycles among them."""
 """How often open streams are looked at again: what ended the caller's right to one ends it within a second."""
 HEALTH_NOTICE_S: Final = 0.1
 CENSUS_CHECK_S: Final = 1.0
@@ -341,7 +341,7 @@ class Server:
             # What start-up made lives as long as the process: the collector need not look at it again and again.
             gc.collect()
             gc.freeze()
-            # Nor at each few of the thousands of objects that a batch makes, and gives back without its help.
+            # A batch makes thousands of objects, which go without the collector's help.
             gc.set_threshold(GC_OBJECTS)
             yield self
 
