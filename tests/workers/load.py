@@ -25,8 +25,9 @@ RETRIABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 class Load:
     """Callers on connections of their own, each bound to the worker that it found first."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, clients: dict[int, Client]) -> None:
         self._fleet = fleet
+        self.clients = clients
         self._over = asyncio.Event()
         self.answered = {at: 0 for at in range(fleet.workers)}
         self.failed: dict[int, list[grpc.StatusCode]] = {at: [] for at in range(fleet.workers)}
@@ -83,8 +84,8 @@ class Load:
 @asynccontextmanager
 async def load(fleet: Fleet, *, retrying: bool, callers: int = 3) -> AsyncIterator[Load]:
     """Callers at work; all their connections are of one worker each."""
-    running = Load(fleet)
     clients = await fleet.reach_each("admin")
+    running = Load(fleet, clients)
     if retrying:
         work = [running.retrying(clients[caller % fleet.workers], caller) for caller in range(callers * fleet.workers)]
     else:
