@@ -8,9 +8,8 @@ import pytest
 
 from vaultd.errors import ResourceExhausted
 from vaultd.hosts.envoy.app import Calls
-from vaultd.hosts.envoy.exchange import BODY, TRAILERS, Exchange
+from vaultd.hosts.envoy.exchange import Exchange
 from vaultd.hosts.envoy.wire import frame
-from vaultd.interceptors.call import Reply
 from vaultd.interceptors.unread_answers import UnreadAnswers
 
 
@@ -63,21 +62,6 @@ async def test_messages_that_come_one_by_one_and_in_parts_are_all_taken():
     while (message := await exchange.receive()) is not None:
         taken.append(message)
     assert taken == [b"1", b"2", b"3", b"4", b"5"]
-
-
-async def test_answers_of_one_round_are_sent_together_when_it_is_over():
-    calls = Calls()
-    requests = [Request() for _ in range(3)]
-    sent: list[tuple[int, str]] = []
-    for at, request in enumerate(requests):
-        request.send = lambda event, at=at: sent.append((at, event["type"]))  # as pyvoy's: it acts when it is called
-        exchange_of(request).finish(Reply(b"%d" % at, 0, "", ()), calls.outbox)
-    assert sent == []
-    await asyncio.sleep(0)
-    assert sent == [(at, what) for at in range(3) for what in ("http.response.start", BODY, TRAILERS)]
-    exchange_of(requests[0]).finish(Reply(b"next", 0, "", ()), calls.outbox)
-    await asyncio.sleep(0)
-    assert len(sent) == 12
 
 
 async def test_whoever_is_told_may_refuse_the_rest():

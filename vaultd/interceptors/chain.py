@@ -31,6 +31,7 @@ from vaultd.interceptors.errors import CODES, DETAILS_KEY, audit_unavailable, kn
 from vaultd.interceptors.held_bytes import HeldBytes
 from vaultd.interceptors.item_stream import ItemStream
 from vaultd.interceptors.items import ItemSteps
+from vaultd.interceptors.rounds import Round
 from vaultd.interceptors.routes import parse
 from vaultd.interceptors.streams import OpenStream, OpenStreams
 from vaultd.interceptors.throttle import spend
@@ -128,6 +129,9 @@ class Chain:
         )
         self.unread = UnreadAnswers(self._limits.stream_bytes_per_principal, self._limits.stream_bytes)
         self._finishing: set[asyncio.Task[Reply]] = set()
+        self._round = Round(
+            audit, self._over, lambda entry, error: self._refuse(entry, known_error(error, on_incident))
+        )
         self._synced = frozenset(route.path for route in routes.values() if audit.waits(route.rule))
 
     def serves(self, method: str) -> bool:
@@ -140,7 +144,7 @@ class Chain:
         return route is not None and route.streaming
 
     async def unary(self, call: Call) -> Reply:
-        """Serve one unary call."""
+        """Serve one unary call.  HELD, where the host can wait and the answer comes when the round is over."""
         entry = self._open(call)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a coroutine that runs is in a task
@@ -283,7 +287,8 @@ class Chain:
         return reply
 
     async def finish(self) -> None:
-        """Wait for mutations whose callers are gone."""
+        """Wait for mutations whose callers are gone, and answer what is held."""
+        self._round.end()
         while self._finishing:
             await asyncio.wait(self._finishing)
 
@@ -308,11 +313,18 @@ class Chain:
             self.unread.require_room(entry.principal, size)
         if self._audit.holds_calls or route.path in self._synced:
             return None
+        if entry.call.answer is not None and size < COUNTED_BYTES:
+            return self._round.add(asyncio.get_running_loop(), entry, body)
         receipt = self._audit.outcome(entry, "OK", "", size)
         entry.outcome = ("OK", "", size)
         if size >= COUNTED_BYTES:
             entry.call.sent = self.unread.hold(entry.principal, size)
         return Reply(body, 0, "", _trailing(entry, receipt))
+
+    def _over(self, entry: Entry) -> None:
+        """A call that was handed over has its outcome."""
+        self._throttle.unary.leave(entry.principal)
+        self._telemetry.ended(entry)
 
     async def _finish_later(self, entry: Entry, route: Route, body: bytes) -> Reply:
         """Release the reply, once its record is durable, or has reached the sinks that every call needs, or both."""

@@ -6,9 +6,10 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from vaultd.hosts.envoy.exchange import Exchange, Outbox
+from vaultd.hosts.envoy.exchange import Exchange
 from vaultd.hosts.envoy.wire import CONTENT_TYPE, decode_binary, is_grpc, parse_timeout
 from vaultd.interceptors.call import Call, Peer
+from vaultd.interceptors.rounds import HELD
 
 if TYPE_CHECKING:
     from vaultd.hosts.envoy.peers import Certificates
@@ -55,7 +56,6 @@ class Calls:
         self._unsent: dict[Exchange, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.closing = False
-        self.outbox = Outbox()
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -143,9 +143,11 @@ class GrpcApp:
                     await exchange.hear_out()
                 exchange.end(reply.code, reply.text, reply.trailing)
             else:
+                call.answer = exchange.finish
                 reply = await self._chain.unary(call)
-                exchange.sent = call.sent
-                exchange.finish(reply, calls.outbox)
+                if reply is not HELD:
+                    exchange.sent = call.sent
+                    exchange.finish(reply)
         except asyncio.CancelledError:
             if not exchange.gone:
                 late = exchange.deadline is not None and time.monotonic() >= exchange.deadline

@@ -20,31 +20,6 @@ TRAILERS: Final = "http.response.trailers"
 HEAR_OUT_S: Final = 0.05
 
 
-class Outbox:
-    """Answers of one round of the event loop, which go out together at its end: Envoy's thread finds and writes them at once.
-
-    With 64 calls in flight that is a fifth less CPU a call than each by itself.
-    """
-
-    def __init__(self) -> None:
-        self._answers: list[tuple[Callable[[Event], object], Event, Event]] = []
-
-    def add(
-        self, loop: asyncio.AbstractEventLoop, send: Callable[[Event], object], body: Event, trailers: Event
-    ) -> None:
-        """Have the answer of one call sent."""
-        if not self._answers:
-            loop.call_soon(self._send)
-        self._answers.append((send, body, trailers))
-
-    def _send(self) -> None:
-        answers, self._answers = self._answers, []
-        for send, body, trailers in answers:
-            send(_START)
-            send(body)
-            send(trailers)
-
-
 class Exchange:
     """What `Call.receive` and `Call.send` do on this host.
 
@@ -117,17 +92,18 @@ class Exchange:
             self.gone = True
             raise ReaderGone from error
 
-    def finish(self, reply: Reply, outbox: Outbox) -> None:
-        """Have it sent how a unary call ended: one message, or a status alone."""
+    def finish(self, reply: Reply) -> None:
+        """Send how a unary call ended: one message, or a status alone."""
         if reply.code:
             self.end(reply.code, reply.text, reply.trailing)
             return
-        outbox.add(
-            self.task.get_loop(),
-            self._asgi_send,
-            {"type": BODY, "body": frame(reply.body)},
-            {"type": TRAILERS, "headers": status_headers(0, "", reply.trailing)},
-        )
+        # All is made before anything is sent: Envoy's thread then finds it together, and writes it at once.
+        body = {"type": BODY, "body": frame(reply.body)}
+        trailers = {"type": TRAILERS, "headers": status_headers(0, "", reply.trailing)}
+        send = self._asgi_send
+        send(_START)
+        send(body)
+        send(trailers)
 
     def end(self, code: int, text: str, trailing: Iterable[tuple[str, str | bytes]] = ()) -> None:
         """Send a status: behind the messages that were sent, or alone."""
