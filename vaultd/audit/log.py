@@ -125,8 +125,8 @@ class AuditLog:
         self._sync_timeout_s = sync_timeout_s
         self._on_proved = on_proved
         self._last_line = b""
-        self._formatted_second = -1
-        self._formatted = b""
+        self._second = -1
+        self._time = b""
 
     @property
     def serving(self) -> bool:
@@ -270,7 +270,9 @@ class AuditLog:
         tree = chain.tree()
         if not tree.size:
             return None
-        time = self._time().decode()
+        second, microsecond = divmod(self._now(), 1_000_000)
+        self._begin_second(second)
+        time = f"{self._time.decode()}.{microsecond:06}Z"
         head = TreeHead(
             chain.chain_id, tree.size, tree.root(), chain.first, chain.head, time, revision, store, recorded
         )
@@ -418,15 +420,15 @@ class AuditLog:
         """A record without its closing brace: what the chain hash is over."""
         if not RESERVED.isdisjoint(record):
             raise ValueError("a record does not set seq, time, chain or mac itself")
-        head = b'{"seq":%d,"time":"%b"' % (sequence, self._time())
-        return head + b"," + orjson.dumps(record)[1:-1] if record else head
-
-    def _time(self) -> bytes:
         second, microsecond = divmod(self._now(), 1_000_000)
-        if second != self._formatted_second:
-            self._formatted = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
-            self._formatted_second = second
-        return b"%b.%06dZ" % (self._formatted, microsecond)
+        if second != self._second:
+            self._begin_second(second)
+        own = orjson.dumps(record)[1:-1]
+        return b'{"seq":%d,"time":"%b.%06dZ"%b%b' % (sequence, self._time, microsecond, own and b",", own)
+
+    def _begin_second(self, second: int) -> None:
+        self._second = second
+        self._time = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
 
     # Segments that end
 
