@@ -11,7 +11,7 @@ from vaultd.audit.folding import RefusalFolder
 from vaultd.audit.log import AuditLog
 from vaultd.engine.clock import SystemClock
 from vaultd.errors import Unavailable
-from vaultd.interceptors.audit import AuditStep
+from vaultd.interceptors.audit import AuditStep, Entry
 from vaultd.interceptors.call import Call, Peer, Reply
 from vaultd.interceptors.errors import known_error
 from vaultd.interceptors.rounds import HELD, MOST, Round
@@ -39,7 +39,7 @@ class Served:
     def serve(self, body: bytes, **fields) -> None:
         call = Call("/method", Peer("ipv4:127.0.0.1:1", b""), (), None, None, None)
         call.answer = self._answered
-        entry = self.audit.open(call, f"id-{body.decode()}", "")
+        entry = Entry(call, f"id-{body.decode()}", "", self.audit.now_s())
         entry.fields.update(fields)
         assert self.round.add(asyncio.get_running_loop(), entry, body) is HELD
         assert entry.handed_over
