@@ -92,10 +92,11 @@ class UsageBook:
 class Budget:
     """Messages that one version may still encrypt, in this process's lease."""
 
-    __slots__ = ("_book", "_refill", "exhausted", "key", "leased", "left", "limit", "uid")
+    __slots__ = ("_book", "_low", "_refill", "exhausted", "key", "leased", "left", "limit", "uid")
 
     def __init__(self, book: BudgetBook, key: RowKey, uid: bytes, limit: int) -> None:
         self._book = book
+        self._low = book.block // 2
         self._refill: asyncio.Task[None] | None = None
         self.key = key
         self.uid = uid
@@ -106,18 +107,18 @@ class Budget:
 
     def spend(self) -> None:
         """Take one message.  Raises FailedPrecondition when the version may encrypt no more."""
-        if self.left <= 0:
+        if not self.spend_many(1):
             raise budget_exhausted()
-        self.left -= 1
-        if self.left < self._book.block // 2 and not self.exhausted and self._refill is None:
-            self._start()
 
     def spend_many(self, messages: int) -> bool:
         """Take so many messages, or none of them when they are not all left here: False."""
-        if self.left < messages:
-            return False
-        self.left -= messages - 1
-        self.spend()
+        left = self.left - messages
+        if left < self._low:
+            if left < 0:
+                return False
+            if not self.exhausted and self._refill is None:
+                self._start()
+        self.left = left
         return True
 
     def _start(self) -> None:
