@@ -167,7 +167,8 @@ class SoftwareBackend:
         """
         if handle.inline or (isinstance(handle, PooledHandle) and handle.swift):
             self._pool.require_open()
-            _check_deadline(deadline)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise too_late()
             return handle.perform(operation)
         return await self._pool.run(_to_call(handle, operation), deadline, lane)
 

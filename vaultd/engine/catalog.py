@@ -65,10 +65,8 @@ class LoadedVersion:
     """A version with everything that its use needs, computed once per revision."""
 
     __slots__ = (
-        "_backend",
-        "_loading",
         "_row",
-        "_software",
+        "backend",
         "below_minimum",
         "budget",
         "bulk",
@@ -77,6 +75,7 @@ class LoadedVersion:
         "name",
         "prefix",
         "public_handle",
+        "software",
         "unusable",
         "usage",
         "version",
@@ -106,20 +105,11 @@ class LoadedVersion:
         self.public_handle: Handle | None = None
         self.below_minimum = below_minimum
         self.unusable = version.state is not VersionState.ENABLED or below_minimum
-        self._row = row
-        self._backend = backend
-        self._software = software
-        self._loading: asyncio.Future[None] | None = None
-
-    @property
-    def backend(self) -> Backend:
+        self.backend = backend
         """Where the private or symmetric part is used."""
-        return self._backend
-
-    @property
-    def software(self) -> Backend:
+        self.software = software
         """Where the public part is used."""
-        return self._software
+        self._row = row
 
     def refusal(self) -> VaultdError:
         """Why this version may not be used."""
@@ -139,7 +129,7 @@ class LoadedVersion:
             version = self.version
             secret = ledger.sealer.open_secret(self._row) if self._row.secret is not None else None
             material = Material(secret, version.reference, version.public_key)
-            handle = await self._backend.load(version.algorithm.name, material)
+            handle = await self.backend.load(version.algorithm.name, material)
             if self.handle is None:
                 self.handle = handle
                 self.bulk = handle if handle.inline and isinstance(handle, BulkEncryption) else None
@@ -148,34 +138,50 @@ class LoadedVersion:
     def load_public(self) -> Handle:
         """A handle for the public part."""
         if self.public_handle is None:
-            self.public_handle = self._software.load_public(self.version.algorithm.name, self.version.public_key)
+            self.public_handle = self.software.load_public(self.version.algorithm.name, self.version.public_key)
         return self.public_handle
+
+
+class _Usable(dict[int, LoadedVersion]):
+    """Versions that may be used, by number; the primary one is 0 as well.  Raises what says why another one may not be."""
+
+    __slots__ = ("_all", "_primary")
+
+    def __init__(self, versions: Mapping[int, LoadedVersion], primary: LoadedVersion | None) -> None:
+        super().__init__((number, version) for number, version in versions.items() if not version.unusable)
+        if primary is not None and not primary.unusable:
+            self[0] = primary
+        self._all = versions
+        self._primary = primary
+
+    def __missing__(self, number: int) -> LoadedVersion:
+        version = self._all.get(number) if number else self._primary
+        if version is not None:
+            raise version.refusal()
+        if number:
+            raise version_not_found()
+        raise FailedPrecondition(
+            "NO_PRIMARY_VERSION", "the key has no primary version; call RotateKey or SetPrimaryVersion"
+        )
 
 
 class LoadedKey:
     """A key and its versions."""
 
-    __slots__ = ("expire_us", "key", "primary", "purpose", "versions")
+    __slots__ = ("by_header", "expire_us", "key", "primary", "purpose", "self_describing", "usable", "versions")
 
     def __init__(self, key: Key, versions: Mapping[int, LoadedVersion]) -> None:
         self.key = key
         self.versions = versions
         self.primary = versions.get(key.primary)
+        self.usable = _Usable(versions, self.primary)
+        """The version of a number, the primary one for 0.  Raises NotFound, or FailedPrecondition unless it may be used."""
         self.purpose = key.algorithm.purpose
+        self.self_describing = key.algorithm.self_describing
+        described = versions.items() if self.self_describing else ()
+        self.by_header = {ciphertext_header(key.uid, number): version for number, version in described}
+        """Versions by the header of their ciphertexts, where these have one."""
         self.expire_us = key.expire_us
-
-    def select(self, number: int) -> LoadedVersion:
-        """The version of that number, the primary one for 0; raises NotFound, or FailedPrecondition unless it is ENABLED."""
-        version = self.versions.get(number) if number else self.primary
-        if version is None:
-            if number:
-                raise version_not_found()
-            raise FailedPrecondition(
-                "NO_PRIMARY_VERSION", "the key has no primary version; call RotateKey or SetPrimaryVersion"
-            )
-        if version.unusable:
-            raise version.refusal()
-        return version
 
 
 class KeyCatalog:

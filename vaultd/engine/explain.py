@@ -197,7 +197,7 @@ class Explainer:
             return ""
         try:
             loaded = await self._catalog.load(ref)
-            version = loaded.select(ref.version)
+            version = loaded.usable[ref.version]
         except VaultdError as error:
             return f"{error.reason}: {error.text}"
         if loaded.expire_us is not None and loaded.expire_us <= self._clock.now_us():

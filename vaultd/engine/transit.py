@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 _SIGN_MESSAGE: Final = OpKind.SIGN_MESSAGE
 _SIGN_DIGEST: Final = OpKind.SIGN_DIGEST
+_DECRYPT: Final = OpKind.DECRYPT
+_MAC: Final = OpKind.MAC
+_VERIFY_MAC: Final = OpKind.VERIFY_MAC
+_FOR_SIGNING: Final = Purpose.SIGN
+_FOR_MACS: Final = Purpose.MAC
 _ENCRYPT: Final = OpKind.ENCRYPT  # a member looked up on its enum costs as much as a tenth of an encryption
 _new_operation: Final = tuple.__new__  # half the price of Operation(...), of which a batch makes thousands
 BYTES_PER_LOOK: Final = 256 * 1024
@@ -151,8 +156,7 @@ def _valid(item: Any, version: LoadedVersion, outcome: bytes) -> bool:
 
 
 def _encoded_signature(item: SignItem, version: LoadedVersion, outcome: bytes) -> bytes:
-    _, _, _, p1363 = item
-    if not p1363:
+    if not item[3]:  # p1363
         return outcome
     size = version.version.algorithm.ec_coordinate_bytes
     r, s = decode_dss_signature(outcome)
@@ -172,31 +176,33 @@ class Transit:
 
     async def _one(self, use: _Use, item: Any, deadline: float | None) -> Answer:
         """Plan, do and finish one item.  Inline work never leaves the event loop."""
+        plan, finish, verdict = use
         ref = item[0]
         loaded = self._catalog.cached(ref)
         if loaded is None or loaded.key.delete_us is not None:
             loaded = await self._catalog.load(ref)
-        version, private, kind, data, context = use.plan(self, loaded, item)
+        version, private, kind, data, context = plan(self, loaded, item)
         budget = version.budget
-        if budget is not None and kind is _ENCRYPT:
-            if budget.left <= 0:
-                await budget.ready(1)
+        if budget is not None and kind is _ENCRYPT and not budget.spend_many(1):
+            await budget.ready(1)
             budget.spend()
-        handle, backend = version.handle, version.backend
-        if not private:
-            handle, backend = version.load_public(), version.software
-        elif handle is None:
+        handle = version.handle if private else version.load_public()
+        if handle is None:
             handle = await version.load(self._ledger)
         self._ledger.require_unsealed()  # after the last await: once sealed, no use of a key begins
         version.usage.note(1, len(data), self._clock.now_us())
-        operation = Operation(kind, data, context)
+        operation = _new_operation(Operation, (kind, data, context))
         try:
-            outcome = handle.perform(operation) if handle.inline else await backend.use(handle, operation, deadline)
+            if handle.inline:
+                outcome = handle.perform(operation)
+            else:
+                backend = version.backend if private else version.software
+                outcome = await backend.use(handle, operation, deadline)
         except InvalidSignature:
-            if use.verdict:
+            if verdict:
                 return False, version
             raise
-        return (outcome if use.finish is None else use.finish(item, version, outcome)), version
+        return (outcome if finish is None else finish(item, version, outcome)), version
 
     async def _many(self, use: _Use, items: Sequence[Any], deadline: float | None) -> list[Answer | VaultdError]:
         """Like _one for each item; an item's error takes its place in the answer.  Queued work goes out in one go.
@@ -229,10 +235,9 @@ class Transit:
                     loaded, ref = await self._load(item[0], absent), None
                 version, private, kind, data, context = plan_of(self, loaded, item)
                 budget = version.budget
-                if budget is not None and kind is _ENCRYPT:
-                    if budget.left <= 0:
-                        ref = None
-                        await budget.ready(1)
+                if budget is not None and kind is _ENCRYPT and not budget.spend_many(1):
+                    ref = None
+                    await budget.ready(1)
                     budget.spend()
                 handle = version.handle if private else version.load_public()
                 if handle is None:
@@ -400,15 +405,13 @@ class Transit:
         ref, plaintext, associated_data = item
         if loaded.expire_us is not None:
             self._refuse_expired(loaded)
-        algorithm = loaded.key.algorithm
-        version = loaded.primary if not ref.version else None
-        if version is None or version.unusable:
-            version = loaded.select(ref.version)
-        if algorithm.self_describing:
+        version = loaded.usable[ref.version]
+        if loaded.self_describing:
             context = version.header + associated_data if associated_data else version.header
             return version, True, _ENCRYPT, plaintext, context
         if loaded.purpose not in {Purpose.ASYMMETRIC_DECRYPT, Purpose.HPKE}:
             raise _wrong_purpose(loaded, "Encrypt")
+        algorithm = loaded.key.algorithm
         if len(plaintext) > algorithm.max_input_bytes:
             raise InvalidArgument(
                 "PLAINTEXT_TOO_LONG",
@@ -419,27 +422,22 @@ class Transit:
 
     def _plan_decrypt(self, loaded: LoadedKey, item: DecryptItem) -> Plan:
         ref, ciphertext, associated_data = item
-        if loaded.key.algorithm.self_describing:
-            header = ciphertext[:HEADER_BYTES]
-            number = int.from_bytes(header[17:], "big")
-            if (
-                len(header) < HEADER_BYTES
-                or header[:1] != FORMAT
-                or header[1:17] != loaded.key.uid
-                or number not in loaded.versions
-                or (ref.version and ref.version != number)
-            ):
+        if loaded.self_describing:
+            version = loaded.by_header.get(ciphertext[:HEADER_BYTES])
+            if version is None or (ref.version and ref.version != version.version.number):
                 raise DecryptionFailed
-            version = loaded.select(number)
-            return version, True, OpKind.DECRYPT, ciphertext[HEADER_BYTES:], version.header + associated_data
+            if version.unusable:
+                raise version.refusal()
+            context = version.header + associated_data if associated_data else version.header
+            return version, True, _DECRYPT, ciphertext[HEADER_BYTES:], context
         if loaded.purpose not in {Purpose.ASYMMETRIC_DECRYPT, Purpose.HPKE}:
             raise _wrong_purpose(loaded, "Decrypt")
-        version = loaded.select(ref.version)
-        return version, True, OpKind.DECRYPT, ciphertext, associated_data
+        version = loaded.usable[ref.version]
+        return version, True, _DECRYPT, ciphertext, associated_data
 
     def _plan_sign(self, loaded: LoadedKey, item: SignItem) -> Plan:
         ref, data, is_digest, p1363 = item
-        if loaded.purpose is not Purpose.SIGN:
+        if loaded.purpose is not _FOR_SIGNING:
             raise _wrong_purpose(loaded, "Sign")
         if loaded.expire_us is not None:
             self._refuse_expired(loaded)
@@ -447,61 +445,64 @@ class Transit:
             _check_digest(loaded.key.algorithm, data, is_digest)
         if p1363:
             _check_encoding(loaded.key.algorithm, p1363)
-        return loaded.select(ref.version), True, _SIGN_DIGEST if is_digest else _SIGN_MESSAGE, data, b""
+        return loaded.usable[ref.version], True, _SIGN_DIGEST if is_digest else _SIGN_MESSAGE, data, b""
 
     def _plan_verify(self, loaded: LoadedKey, item: VerifyItem) -> Plan:
-        if loaded.purpose is not Purpose.SIGN:
+        ref, data, signature, is_digest, p1363 = item
+        if loaded.purpose is not _FOR_SIGNING:
             raise _wrong_purpose(loaded, "Verify")
         algorithm = loaded.key.algorithm
-        _check_digest(algorithm, item.data, item.is_digest)
-        signature = item.signature
-        _check_encoding(algorithm, item.p1363)
-        if item.p1363:
+        _check_digest(algorithm, data, is_digest)
+        _check_encoding(algorithm, p1363)
+        if p1363:
             size = algorithm.ec_coordinate_bytes
             r, s = int.from_bytes(signature[:size], "big"), int.from_bytes(signature[size:], "big")
             # A length that is not exactly two coordinates is no signature; b"" never verifies.
             signature = encode_dss_signature(r, s) if len(signature) == 2 * size else b""
-        kind = OpKind.VERIFY_DIGEST if item.is_digest else OpKind.VERIFY_MESSAGE
-        return loaded.select(item.ref.version), False, kind, item.data, signature
+        kind = OpKind.VERIFY_DIGEST if is_digest else OpKind.VERIFY_MESSAGE
+        return loaded.usable[ref.version], False, kind, data, signature
 
     def _plan_mac(self, loaded: LoadedKey, item: MacItem) -> Plan:
-        if loaded.purpose is not Purpose.MAC:
+        ref, data = item
+        if loaded.purpose is not _FOR_MACS:
             raise _wrong_purpose(loaded, "GenerateMac")
-        self._refuse_expired(loaded)
-        return loaded.select(item.ref.version), True, OpKind.MAC, item.data, b""
+        if loaded.expire_us is not None:
+            self._refuse_expired(loaded)
+        return loaded.usable[ref.version], True, _MAC, data, b""
 
     def _plan_verify_mac(self, loaded: LoadedKey, item: VerifyMacItem) -> Plan:
-        if loaded.purpose is not Purpose.MAC:
+        ref, data, mac = item
+        if loaded.purpose is not _FOR_MACS:
             raise _wrong_purpose(loaded, "VerifyMac")
-        return loaded.select(item.ref.version), True, OpKind.VERIFY_MAC, item.data, item.mac
+        return loaded.usable[ref.version], True, _VERIFY_MAC, data, mac
 
     def _plan_wrap(self, loaded: LoadedKey, item: WrapItem) -> Plan:
         if loaded.purpose is not Purpose.WRAP:
             raise _wrong_purpose(loaded, "WrapKey")
         self._refuse_expired(loaded)
-        return loaded.select(item.ref.version), True, OpKind.WRAP, item.data, b""
+        return loaded.usable[item.ref.version], True, OpKind.WRAP, item.data, b""
 
     def _plan_unwrap(self, loaded: LoadedKey, item: WrapItem) -> Plan:
         if loaded.purpose is not Purpose.WRAP:
             raise _wrong_purpose(loaded, "UnwrapKey")
-        return loaded.select(item.ref.version), True, OpKind.UNWRAP, item.data, b""
+        return loaded.usable[item.ref.version], True, OpKind.UNWRAP, item.data, b""
 
     def _plan_encapsulate(self, loaded: LoadedKey, item: KemItem) -> Plan:
         if loaded.purpose is not Purpose.KEM:
             raise _wrong_purpose(loaded, "Encapsulate")
         self._refuse_expired(loaded)
-        return loaded.select(item.ref.version), False, OpKind.ENCAPSULATE, b"", b""
+        return loaded.usable[item.ref.version], False, OpKind.ENCAPSULATE, b"", b""
 
     def _plan_decapsulate(self, loaded: LoadedKey, item: KemItem) -> Plan:
         if loaded.purpose is not Purpose.KEM:
             raise _wrong_purpose(loaded, "Decapsulate")
-        return loaded.select(item.ref.version), True, OpKind.DECAPSULATE, item.data, b""
+        return loaded.usable[item.ref.version], True, OpKind.DECAPSULATE, item.data, b""
 
     def _plan_derive(self, loaded: LoadedKey, item: KemItem) -> Plan:
         if loaded.purpose is not Purpose.KEY_AGREEMENT:
             raise _wrong_purpose(loaded, "DeriveSharedSecret")
         self._refuse_expired(loaded)
-        return loaded.select(item.ref.version), True, OpKind.DERIVE, item.data, b""
+        return loaded.usable[item.ref.version], True, OpKind.DERIVE, item.data, b""
 
     # -- what services call ---------------------------------------------------------------------------------------------
 
@@ -596,7 +597,7 @@ class Transit:
         if loaded.purpose is not Purpose.ENCRYPT_DECRYPT:
             raise _wrong_purpose(loaded, "GenerateDataKey")
         # One version for all of them, even when a rotation comes in between.
-        fixed = KeyRef(ref.vault, ref.key, loaded.select(ref.version).version.number)
+        fixed = KeyRef(ref.vault, ref.key, loaded.usable[ref.version].version.number)
         plaintexts = [os.urandom(length) for _ in range(count)]
         answers = await self.encrypt_many([EncryptItem(fixed, key, associated_data) for key in plaintexts], deadline)
         keys = []
@@ -626,7 +627,7 @@ class Transit:
         """
         try:
             loaded = await self._catalog.load(ref)
-            version = loaded.select(ref.version)
+            version = loaded.usable[ref.version]
         except VaultdError:
             return ""
         own = loaded.key.algorithm.self_describing and len(ciphertext) > HEADER_BYTES
