@@ -124,8 +124,12 @@ def _key_ref(value: str) -> KeyRef | None:
     return _parsed_key(value) if len(value) <= MAX_NAME_CHARS else None
 
 
+@lru_cache(maxsize=65_536)
 def parse_key_or_version_name(value: str, field: str = "name") -> KeyRef:
-    """Parse a key or version name, or raise InvalidArgument.  Cached: the same string gives the same object."""
+    """Parse a key or version name, or raise InvalidArgument.  Cached: the same string gives the same object.
+
+    What raises is not kept.
+    """
     ref = _key_ref(value)
     if ref is None:
         raise InvalidArgument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import repeat
 from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import google_crc32c
 
@@ -47,9 +47,10 @@ if TYPE_CHECKING:
     from vaultd.services.context import Context
     from vaultd.services.encoding import Encoded
 
-    Refs = Mapping[str, KeyRef]
+    RefOf = Callable[[str], KeyRef]
     Encode = Callable[[Sequence[Any], Sequence[Any]], "Outcomes"]
-    ItemsOf = Callable[[Sequence[Any], Refs], list[Any]]
+    EncodeOne = Callable[[Any, Any], "Encoded"]
+    ItemsOf = Callable[[Sequence[Any], RefOf], list[Any]]
     Use = Callable[[Sequence[Any], float | None], Awaitable[list[Any]]]
 
 DEFAULT_DATA_KEY_BYTES: Final = 32
@@ -66,45 +67,39 @@ class KeyRefs(dict[str, KeyRef]):
         return ref
 
 
-class _Parsed(KeyRefs):
-    """Names of single calls, of which nothing is kept here."""
-
-    def __missing__(self, name: str) -> KeyRef:
-        return parse(name)
-
-
-_PARSED: Final = _Parsed()
 _VALUE_OF: Final = itemgetter(0)
 _NAME_OF: Final = attrgetter("name")
 _PLAINTEXT_OF: Final = attrgetter("plaintext")
 _AAD_OF: Final = attrgetter("associated_data")
 _MESSAGE_OF: Final = attrgetter("message")
 _ENCODING_OF: Final = attrgetter("signature_encoding")
-_WHICH_ONEOF: Final = pb.SignRequest.WhichOneof  # of the type, as `has_field` below
+_SIGN_INPUT: Final = pb.SignRequest.WhichOneof  # of the type, as `has_field` below
+_VERIFY_INPUT: Final = pb.VerifyRequest.WhichOneof
+_P1363: Final = resources_pb2.SIGNATURE_ENCODING_P1363
 
 
-def _one_by_one(item_of: Callable[[Any, Refs], Any]) -> ItemsOf:
-    def items_of(requests: Sequence[Any], refs: Refs) -> list[Any]:
-        return [item_of(request, refs) for request in requests]
+def _one_by_one(item_of: Callable[[Any, RefOf], Any]) -> ItemsOf:
+    def items_of(requests: Sequence[Any], ref_of: RefOf) -> list[Any]:
+        return [item_of(request, ref_of) for request in requests]
 
     return items_of
 
 
-def _encrypt_item(request: pb.EncryptRequest, refs: Refs) -> EncryptItem:
-    return refs[request.name], request.plaintext, request.associated_data  # type: ignore[return-value]  # a third of its price
+def _encrypt_item(request: pb.EncryptRequest, ref_of: RefOf) -> EncryptItem:
+    return ref_of(request.name), request.plaintext, request.associated_data  # type: ignore[return-value]  # a third of its price
 
 
-def _encrypt_items(requests: Sequence[pb.EncryptRequest], refs: Refs) -> list[EncryptItem]:
-    refs_of = map(refs.__getitem__, map(_NAME_OF, requests))
-    return list(zip(refs_of, map(_PLAINTEXT_OF, requests), map(_AAD_OF, requests), strict=True))  # type: ignore[arg-type]  # as above
+def _encrypt_items(requests: Sequence[pb.EncryptRequest], ref_of: RefOf) -> list[EncryptItem]:
+    refs = map(ref_of, map(_NAME_OF, requests))
+    return list(zip(refs, map(_PLAINTEXT_OF, requests), map(_AAD_OF, requests), strict=True))  # type: ignore[arg-type]  # as above
 
 
-def _decrypt_item(request: pb.DecryptRequest, refs: Refs) -> DecryptItem:
-    return refs[request.name], request.ciphertext, request.associated_data  # type: ignore[return-value]  # as above
+def _decrypt_item(request: pb.DecryptRequest, ref_of: RefOf) -> DecryptItem:
+    return ref_of(request.name), request.ciphertext, request.associated_data  # type: ignore[return-value]  # as above
 
 
-def _reencrypt_item(request: pb.ReEncryptRequest, refs: Refs) -> ReEncryptItem:
-    source, destination = refs[request.source_name], refs[request.destination_name]
+def _reencrypt_item(request: pb.ReEncryptRequest, ref_of: RefOf) -> ReEncryptItem:
+    source, destination = ref_of(request.source_name), ref_of(request.destination_name)
     if source.vault != destination.vault:
         raise InvalidArgument(
             "CROSS_VAULT", "source_name and destination_name must be in one vault", field="destination_name"
@@ -114,49 +109,52 @@ def _reencrypt_item(request: pb.ReEncryptRequest, refs: Refs) -> ReEncryptItem:
     )
 
 
-def _sign_input(request: pb.SignRequest | pb.VerifyRequest) -> tuple[bytes, bool]:
-    kind = request.WhichOneof("input")
-    if kind is None:
-        raise InvalidArgument("INPUT_MISSING", "give message or digest", field="message")
-    return getattr(request, kind), kind == "digest"
+def _input_missing() -> InvalidArgument:
+    return InvalidArgument("INPUT_MISSING", "give message or digest", field="message")
 
 
 def _is_p1363(encoding: int) -> bool:
-    return encoding == resources_pb2.SIGNATURE_ENCODING_P1363
+    return encoding == _P1363
 
 
-def _sign_item(request: pb.SignRequest, refs: Refs) -> SignItem:
-    data, is_digest = _sign_input(request)
-    return refs[request.name], data, is_digest, _is_p1363(request.signature_encoding)  # type: ignore[return-value]  # as above
+def _sign_item(request: pb.SignRequest, ref_of: RefOf) -> SignItem:
+    kind = _SIGN_INPUT(request, "input")
+    if kind is None:
+        raise _input_missing()
+    data, is_digest = (request.message, False) if kind == "message" else (request.digest, True)
+    return ref_of(request.name), data, is_digest, request.signature_encoding == _P1363  # type: ignore[return-value]  # as above
 
 
-def _sign_items(requests: Sequence[pb.SignRequest], refs: Refs) -> list[SignItem]:
-    if {"message"}.issuperset(map(_WHICH_ONEOF, requests, repeat("input"))):
-        refs_of, encodings = map(refs.__getitem__, map(_NAME_OF, requests)), map(_ENCODING_OF, requests)
-        return list(zip(refs_of, map(_MESSAGE_OF, requests), repeat(False), map(_is_p1363, encodings), strict=False))  # type: ignore[arg-type]  # as above
-    return [_sign_item(request, refs) for request in requests]
+def _sign_items(requests: Sequence[pb.SignRequest], ref_of: RefOf) -> list[SignItem]:
+    if {"message"}.issuperset(map(_SIGN_INPUT, requests, repeat("input"))):
+        refs, encodings = map(ref_of, map(_NAME_OF, requests)), map(_ENCODING_OF, requests)
+        return list(zip(refs, map(_MESSAGE_OF, requests), repeat(False), map(_is_p1363, encodings), strict=False))  # type: ignore[arg-type]  # as above
+    return [_sign_item(request, ref_of) for request in requests]
 
 
-def _verify_item(request: pb.VerifyRequest, refs: Refs) -> VerifyItem:
-    data, is_digest = _sign_input(request)
-    p1363 = _is_p1363(request.signature_encoding)
-    return VerifyItem(refs[request.name], data, request.signature, is_digest, p1363)
+def _verify_item(request: pb.VerifyRequest, ref_of: RefOf) -> VerifyItem:
+    kind = _VERIFY_INPUT(request, "input")
+    if kind is None:
+        raise _input_missing()
+    data, is_digest = (request.message, False) if kind == "message" else (request.digest, True)
+    p1363 = request.signature_encoding == _P1363
+    return ref_of(request.name), data, request.signature, is_digest, p1363  # type: ignore[return-value]  # as above
 
 
-def _mac_item(request: pb.GenerateMacRequest, refs: Refs) -> MacItem:
-    return MacItem(refs[request.name], request.data)
+def _mac_item(request: pb.GenerateMacRequest, ref_of: RefOf) -> MacItem:
+    return ref_of(request.name), request.data  # type: ignore[return-value]  # as above
 
 
-def _verify_mac_item(request: pb.VerifyMacRequest, refs: Refs) -> VerifyMacItem:
-    return VerifyMacItem(refs[request.name], request.data, request.mac)
+def _verify_mac_item(request: pb.VerifyMacRequest, ref_of: RefOf) -> VerifyMacItem:
+    return ref_of(request.name), request.data, request.mac  # type: ignore[return-value]  # as above
 
 
-def _wrap_item(request: pb.WrapKeyRequest, refs: Refs) -> WrapItem:
-    return WrapItem(refs[request.name], request.key_material)
+def _wrap_item(request: pb.WrapKeyRequest, ref_of: RefOf) -> WrapItem:
+    return WrapItem(ref_of(request.name), request.key_material)
 
 
-def _unwrap_item(request: pb.UnwrapKeyRequest, refs: Refs) -> WrapItem:
-    return WrapItem(refs[request.name], request.wrapped_key)
+def _unwrap_item(request: pb.UnwrapKeyRequest, ref_of: RefOf) -> WrapItem:
+    return WrapItem(ref_of(request.name), request.wrapped_key)
 
 
 _DECRYPT_ITEMS: Final = _one_by_one(_decrypt_item)
@@ -178,9 +176,17 @@ def _plainly(answers: Sequence[Any]) -> Outcomes | None:
     return [(openings[len(value)] + value + closing, name) for value, _ in answers]
 
 
-def _values(request_type: Any, checksum: str) -> Encode:
-    """Encodes values of requests of a type; with their CRC32C, where the request has that of its own value."""
+def _values(request_type: Any, checksum: str) -> tuple[EncodeOne, Encode]:
+    """Encode a value, and values, of requests of a type; with their CRC32C, where the request has that of its own value."""
     has_field = request_type.HasField  # of the type: looked up on a message it costs three times as much
+
+    def encode_one(request: Any, answer: Answer) -> Encoded:
+        value, version = answer
+        name = version.name
+        body = value_answer(value, name)
+        if has_field(request, checksum):
+            body += checksum_field(google_crc32c.value(value))
+        return body, name
 
     def encode(requests: Sequence[Any], answers: Sequence[Answer | VaultdError]) -> Outcomes:
         if {tuple}.issuperset(map(type, answers)) and True not in map(has_field, requests, repeat(checksum)):
@@ -206,42 +212,41 @@ def _values(request_type: Any, checksum: str) -> Encode:
                 encoded.append((opening + value + closing, name))
         return encoded
 
+    return encode_one, encode
+
+
+def _one_after_another(encode_one: EncodeOne) -> Encode:
+    def encode(requests: Sequence[Any], answers: Sequence[Any]) -> Outcomes:
+        return [
+            answer if isinstance(answer, VaultdError) else encode_one(request, answer)
+            for request, answer in zip(requests, answers, strict=True)
+        ]
+
     return encode
 
 
-def _verdicts(requests: Sequence[Any], answers: Sequence[Answer | VaultdError]) -> Outcomes:
-    del requests
-    return [
-        answer if isinstance(answer, VaultdError) else (verdict_answer(answer[0], answer[1].name), answer[1].name)
-        for answer in answers
-    ]
+def _verdict(request: Any, answer: Answer) -> Encoded:
+    del request
+    valid, version = answer
+    return verdict_answer(valid, version.name), version.name
 
 
-def _reencrypted(requests: Sequence[pb.ReEncryptRequest], answers: Sequence[ReEncrypted | VaultdError]) -> Outcomes:
-    encoded: Outcomes = []
-    for request, answer in zip(requests, answers, strict=True):
-        if isinstance(answer, VaultdError):
-            encoded.append(answer)
-            continue
-        name = answer.version.name
-        body = value_answer(answer.ciphertext, name) + source_field(answer.source.name)
-        if request.HasField("ciphertext_crc32c"):
-            body += checksum_field(google_crc32c.value(answer.ciphertext))
-        encoded.append((body, name))
-    return encoded
+def _reencrypted(request: pb.ReEncryptRequest, answer: ReEncrypted) -> Encoded:
+    name = answer.version.name
+    body = value_answer(answer.ciphertext, name) + source_field(answer.source.name)
+    if request.HasField("ciphertext_crc32c"):
+        body += checksum_field(google_crc32c.value(answer.ciphertext))
+    return body, name
 
 
-def _only(encode: Encode, request: Any, answer: Any) -> Encoded:
-    (encoded,) = encode((request,), (answer,))
-    return cast("Encoded", encoded)
-
-
-_encrypted: Final = _values(pb.EncryptRequest, "plaintext_crc32c")
-_decrypted: Final = _values(pb.DecryptRequest, "ciphertext_crc32c")
-_signed: Final = _values(pb.SignRequest, "input_crc32c")
-_authenticated: Final = _values(pb.GenerateMacRequest, "data_crc32c")
-_wrapped: Final = _values(pb.WrapKeyRequest, "key_material_crc32c")
-_unwrapped: Final = _values(pb.UnwrapKeyRequest, "wrapped_key_crc32c")
+_encrypted, _encrypted_each = _values(pb.EncryptRequest, "plaintext_crc32c")
+_decrypted, _decrypted_each = _values(pb.DecryptRequest, "ciphertext_crc32c")
+_signed, _signed_each = _values(pb.SignRequest, "input_crc32c")
+_authenticated, _authenticated_each = _values(pb.GenerateMacRequest, "data_crc32c")
+_wrapped, _wrapped_each = _values(pb.WrapKeyRequest, "key_material_crc32c")
+_unwrapped, _unwrapped_each = _values(pb.UnwrapKeyRequest, "wrapped_key_crc32c")
+_verdicts: Final = _one_after_another(_verdict)
+_reencrypted_each: Final = _one_after_another(_reencrypted)
 
 
 class CryptoService:
@@ -274,7 +279,7 @@ class CryptoService:
         now: uses a piece of the list at once, or says None.  Then the piece is encoded before the next one is looked at: it
         is still in the processor's caches, and nothing of it is kept but the answer.  look: how long a piece is.
         """
-        lane, refs = self._lane, KeyRefs()
+        lane, ref_of = self._lane, KeyRefs().__getitem__
         outcomes: list[Any] = []
         items: list[Any] = []
         places: list[int] = []
@@ -283,11 +288,11 @@ class CryptoService:
                 await lane.next_turn()
             piece = requests[start : start + look]
             try:
-                converted = items_of(piece, refs)
+                converted = items_of(piece, ref_of)
             except VaultdError:  # of one of them: which, is found one by one
                 for at, request in enumerate(piece, start):
                     try:
-                        items += items_of((request,), refs)
+                        items += items_of((request,), ref_of)
                         places.append(at)
                         outcomes.append(None)
                     except VaultdError as error:
@@ -315,74 +320,64 @@ class CryptoService:
         return outcomes
 
     async def Encrypt(self, request: pb.EncryptRequest, context: Context) -> Encoded:
-        return _only(
-            _encrypted, request, await self._transit.encrypt(_encrypt_item(request, _PARSED), context.deadline)
-        )
+        return _encrypted(request, await self._transit.encrypt(_encrypt_item(request, parse), context.deadline))
 
     async def BatchEncrypt(self, requests: Sequence[pb.EncryptRequest], context: Context) -> Outcomes:
         transit = self._transit
         return await self._each(
-            transit.encrypt_many, _encrypt_items, _encrypted, requests, context, transit.encrypt_now
+            transit.encrypt_many, _encrypt_items, _encrypted_each, requests, context, transit.encrypt_now
         )
 
     async def Decrypt(self, request: pb.DecryptRequest, context: Context) -> Encoded:
-        return _only(
-            _decrypted, request, await self._transit.decrypt(_decrypt_item(request, _PARSED), context.deadline)
-        )
+        return _decrypted(request, await self._transit.decrypt(_decrypt_item(request, parse), context.deadline))
 
     async def BatchDecrypt(self, requests: Sequence[pb.DecryptRequest], context: Context) -> Outcomes:
-        return await self._each(self._transit.decrypt_many, _DECRYPT_ITEMS, _decrypted, requests, context)
+        return await self._each(self._transit.decrypt_many, _DECRYPT_ITEMS, _decrypted_each, requests, context)
 
     async def ReEncrypt(self, request: pb.ReEncryptRequest, context: Context) -> Encoded:
-        return _only(
-            _reencrypted, request, await self._transit.reencrypt(_reencrypt_item(request, _PARSED), context.deadline)
-        )
+        return _reencrypted(request, await self._transit.reencrypt(_reencrypt_item(request, parse), context.deadline))
 
     async def BatchReEncrypt(self, requests: Sequence[pb.ReEncryptRequest], context: Context) -> Outcomes:
-        return await self._each(self._transit.reencrypt_many, _REENCRYPT_ITEMS, _reencrypted, requests, context)
+        return await self._each(self._transit.reencrypt_many, _REENCRYPT_ITEMS, _reencrypted_each, requests, context)
 
     async def Sign(self, request: pb.SignRequest, context: Context) -> Encoded:
-        return _only(_signed, request, await self._transit.sign(_sign_item(request, _PARSED), context.deadline))
+        return _signed(request, await self._transit.sign(_sign_item(request, parse), context.deadline))
 
     async def BatchSign(self, requests: Sequence[pb.SignRequest], context: Context) -> Outcomes:
         transit = self._transit
         return await self._each(
-            transit.sign_many, _sign_items, _signed, requests, context, transit.sign_now, LONG_PER_LOOK
+            transit.sign_many, _sign_items, _signed_each, requests, context, transit.sign_now, LONG_PER_LOOK
         )
 
     async def Verify(self, request: pb.VerifyRequest, context: Context) -> Encoded:
-        return _only(_verdicts, request, await self._transit.verify(_verify_item(request, _PARSED), context.deadline))
+        return _verdict(request, await self._transit.verify(_verify_item(request, parse), context.deadline))
 
     async def BatchVerify(self, requests: Sequence[pb.VerifyRequest], context: Context) -> Outcomes:
         return await self._each(self._transit.verify_many, _VERIFY_ITEMS, _verdicts, requests, context)
 
     async def GenerateMac(self, request: pb.GenerateMacRequest, context: Context) -> Encoded:
-        return _only(
-            _authenticated, request, await self._transit.generate_mac(_mac_item(request, _PARSED), context.deadline)
-        )
+        return _authenticated(request, await self._transit.generate_mac(_mac_item(request, parse), context.deadline))
 
     async def BatchGenerateMac(self, requests: Sequence[pb.GenerateMacRequest], context: Context) -> Outcomes:
-        return await self._each(self._transit.generate_mac_many, _MAC_ITEMS, _authenticated, requests, context)
+        return await self._each(self._transit.generate_mac_many, _MAC_ITEMS, _authenticated_each, requests, context)
 
     async def VerifyMac(self, request: pb.VerifyMacRequest, context: Context) -> Encoded:
-        return _only(
-            _verdicts, request, await self._transit.verify_mac(_verify_mac_item(request, _PARSED), context.deadline)
-        )
+        return _verdict(request, await self._transit.verify_mac(_verify_mac_item(request, parse), context.deadline))
 
     async def BatchVerifyMac(self, requests: Sequence[pb.VerifyMacRequest], context: Context) -> Outcomes:
         return await self._each(self._transit.verify_mac_many, _VERIFY_MAC_ITEMS, _verdicts, requests, context)
 
     async def WrapKey(self, request: pb.WrapKeyRequest, context: Context) -> Encoded:
-        return _only(_wrapped, request, await self._transit.wrap(_wrap_item(request, _PARSED), context.deadline))
+        return _wrapped(request, await self._transit.wrap(_wrap_item(request, parse), context.deadline))
 
     async def BatchWrapKey(self, requests: Sequence[pb.WrapKeyRequest], context: Context) -> Outcomes:
-        return await self._each(self._transit.wrap_many, _WRAP_ITEMS, _wrapped, requests, context)
+        return await self._each(self._transit.wrap_many, _WRAP_ITEMS, _wrapped_each, requests, context)
 
     async def UnwrapKey(self, request: pb.UnwrapKeyRequest, context: Context) -> Encoded:
-        return _only(_unwrapped, request, await self._transit.unwrap(_unwrap_item(request, _PARSED), context.deadline))
+        return _unwrapped(request, await self._transit.unwrap(_unwrap_item(request, parse), context.deadline))
 
     async def BatchUnwrapKey(self, requests: Sequence[pb.UnwrapKeyRequest], context: Context) -> Outcomes:
-        return await self._each(self._transit.unwrap_many, _UNWRAP_ITEMS, _unwrapped, requests, context)
+        return await self._each(self._transit.unwrap_many, _UNWRAP_ITEMS, _unwrapped_each, requests, context)
 
     async def GenerateDataKey(self, request: pb.GenerateDataKeyRequest, context: Context) -> pb.GenerateDataKeyResponse:
         keys, version = await self._transit.generate_data_keys(
