@@ -23,10 +23,18 @@ LENGTH_DELIMITED: Final = 2
 FIXED_32: Final = 5
 VALUE_CRC: Final = 20
 _TRUE: Final = b"\x08\x01"
+_MORE: Final = tuple(bytes((0x80 | low,)) for low in range(0x80))
+"""The lowest group, where there are more."""
 
 
 def varint(value: int) -> bytes:
     """A number of 0 or more, in groups of seven bits, the lowest first."""
+    # Of numbers that are counted up, all groups but the lowest are mostly those of the one before.
+    return _MORE[value & 0x7F] + _groups(value >> 7) if value > 0x7F else _groups(value)
+
+
+@lru_cache(maxsize=1024)
+def _groups(value: int) -> bytes:
     groups = []
     while value > 0x7F:
         groups.append(value & 0x7F | 0x80)
