@@ -428,6 +428,25 @@ async def test_results_that_come_together_wake_the_loop_once(make_pool, monkeypa
     assert await passing == await passing_last == ["passed"]
 
 
+async def test_a_thread_that_wakes_the_loop_keeps_nobody_from_the_queue(make_pool, monkeypatch):
+    pool = make_pool(threads=1)
+    loop = asyncio.get_running_loop()
+    wake_up, waking, waked = loop.call_soon_threadsafe, threading.Event(), threading.Event()
+
+    def wake_up_slowly(*arguments):
+        waking.set()
+        assert waked.wait(PATIENCE_S)
+        return wake_up(*arguments)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", wake_up_slowly)
+    first = pool.submit([Call("add", int.__add__, (1, 1))], None, Lane.ONLINE)
+    assert waking.wait(PATIENCE_S)
+    second = pool.submit([Call("add", int.__add__, (1, 2))], None, Lane.ONLINE)
+    assert pool.depths()[Lane.ONLINE] == 1
+    waked.set()
+    assert await asyncio.gather(first, second) == [[2], [3]]
+
+
 async def test_closing_fails_what_waits_and_finishes_what_has_begun(make_pool):
     pool = make_pool(threads=1)
     before = set(threading.enumerate())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from vaultd.backends.base import Lane
@@ -34,21 +34,23 @@ class Backlog:
         self._workers = dict(workers)
         self._max_queued = max_queued
         self._clock = clock
-        self._classes: dict[Lane, Counter[str]] = {lane: Counter() for lane in Lane}
+        self._classes: dict[Lane, defaultdict[str, int]] = {lane: defaultdict(int) for lane in Lane}
         self._estimates: dict[str, float] = {}
         self.queued = 0
         """Calls that are waiting."""
         self.waits = {lane: Histogram() for lane in Lane}
         """How long calls waited for a worker, for metrics."""
 
-    def admit(self, calls: Counter[str], spread: int, deadline: float | None, lane: Lane, start_s: float = 0.0) -> None:
+    def admit(
+        self, calls: Mapping[str, int], spread: int, deadline: float | None, lane: Lane, start_s: float = 0.0
+    ) -> None:
         """Count calls in, or raise ResourceExhausted, or DeadlineExceeded when the deadline is past.
 
         `calls` counts them by cost class, `spread` is how many workers they can occupy at once, `start_s` a wait that
         is known besides.  A class that was never measured counts nothing.  A single call with nothing in front of it is
         let in however long it should take: no estimate, wrong perhaps, can then shut a class of calls out for good.
         """
-        count = calls.total()
+        count = sum(calls.values())
         if self.queued + count > self._max_queued:
             raise _overloaded("too much work is queued; try again later", self.wait_s(lane) + start_s)
         if deadline is not None:
@@ -66,22 +68,26 @@ class Backlog:
                     raise _overloaded("there is more work than the deadline leaves time for; try again later", wait_s)
         self.add(calls, lane)
 
-    def add(self, calls: Counter[str], lane: Lane) -> None:
+    def add(self, calls: Mapping[str, int], lane: Lane) -> None:
         """Count calls in, whatever the deadlines say: those that were taken and come back."""
-        self._classes[lane].update(calls)
-        self.queued += calls.total()
+        classes = self._classes[lane]
+        for cost_class, count in calls.items():
+            classes[cost_class] += count
+            self.queued += count
 
     def take(self, cost_class: str, lane: Lane, count: int = 1) -> None:
         """Count calls of a class out: a worker has them, or nobody waits for them any more."""
         self.queued -= count
         classes = self._classes[lane]
-        classes[cost_class] -= count
-        if not classes[cost_class]:
+        left = classes[cost_class] - count
+        if left:
+            classes[cost_class] = left
+        else:
             del classes[cost_class]
 
     def depths(self) -> dict[Lane, int]:
         """Calls that are waiting, by lane."""
-        return {lane: classes.total() for lane, classes in self._classes.items()}
+        return {lane: sum(classes.values()) for lane, classes in self._classes.items()}
 
     def clear(self) -> None:
         """Forget what was queued."""

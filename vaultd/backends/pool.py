@@ -1,7 +1,9 @@
 """A bounded pool of threads for work that is too slow for the event loop: private-key operations and key generation.
 
 A submission is a `_Ticket`: one call or many, one future, one deadline.  It is queued in chunks, in its lane; a worker
-takes several chunks at a visit, and finished tickets reach the loop many at a time, with one wake-up pending at most.
+takes several chunks at a visit, and finished tickets reach the loop many at a time, mostly with one wake-up pending at most.
+
+Who hands over holds no lock while the other one wakes up: it would wake up for nothing, and wait for the lock.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import threading
 import time
 from collections import Counter, deque
 from operator import itemgetter
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, cast
 
 from vaultd.backends.background import stand_back
@@ -111,10 +114,14 @@ class WorkPool:
         self._generator_count = max(1, self._thread_count - 1)
         self._clock = clock
         self._lock = threading.Lock()
-        self._work_arrived = threading.Condition(self._lock)
         self._generation_arrived = threading.Condition(self._lock)
+        self._work_arrived: SimpleQueue[None] = SimpleQueue()
+        """One for each thread that is woken.  All of it is C, where a condition is a dozen of Python's steps."""
+        self._finished: deque[_Ticket] = deque()
+        self._wake_up_pending = False
         # From here on everything is read and written under the lock.
         self._lanes: dict[Lane, deque[_Chunk]] = {lane: deque() for lane in Lane}
+        self._for_work = tuple(chunks for lane, chunks in self._lanes.items() if lane is not Lane.KEY_GENERATION)
         self._in_front = {lane: tuple(self._lanes[other] for other in Lane if other < lane) for lane in Lane}
         self._in_front[Lane.KEY_GENERATION] = ()
         workers = {**dict.fromkeys(Lane, self._thread_count), Lane.KEY_GENERATION: self._generator_count}
@@ -123,8 +130,6 @@ class WorkPool:
         self._closing = False
         self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._finished: list[_Ticket] = []
-        self._wake_up_pending = False
 
     @property
     def queue_depth(self) -> int:
@@ -166,19 +171,24 @@ class WorkPool:
         if not calls:
             ticket.future.set_result([])
             return cast("asyncio.Future[list[ResultT | VaultdError]]", ticket.future)
+        count = len(calls)
+        chunks = -(-count // _CHUNK_CALLS)
+        classes = Counter(map(_CLASS_OF, calls)) if count > 1 else {calls[0].cost_class: 1}
+        woken = 0
         with self._lock:
-            self._start(loop)
-            count = len(calls)
-            classes = Counter(map(_CLASS_OF, calls))
-            self._backlog.admit(classes, -(-count // _CHUNK_CALLS), deadline, lane)
-            self._lanes[lane].extend(
-                _Chunk(ticket, start, min(start + _CHUNK_CALLS, count)) for start in range(0, count, _CHUNK_CALLS)
-            )
-            chunks = -(-count // _CHUNK_CALLS)
+            if self._loop is not loop or self._closing:
+                self._start(loop)
+            self._backlog.admit(classes, chunks, deadline, lane)
+            queue = self._lanes[lane]
+            for start in range(0, count, _CHUNK_CALLS):
+                queue.append(_Chunk(ticket, start, min(start + _CHUNK_CALLS, count)))
             if lane is Lane.KEY_GENERATION:
                 self._generation_arrived.notify(chunks)
             elif self._idle:
-                self._work_arrived.notify(chunks)
+                woken = min(self._idle, chunks)
+                self._idle -= woken
+        for _ in range(woken):
+            self._work_arrived.put(None)
         return cast("asyncio.Future[list[ResultT | VaultdError]]", ticket.future)
 
     def require_open(self) -> None:
@@ -195,8 +205,11 @@ class WorkPool:
                     self._fail(ticket, _closed())
                 chunks.clear()
             self._backlog.clear()
-            self._work_arrived.notify_all()
             self._generation_arrived.notify_all()
+            woken, self._idle = self._idle, 0
+        for _ in range(woken):
+            self._work_arrived.put(None)
+        self._tell_loop()
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
         self._deliver()
@@ -238,24 +251,22 @@ class WorkPool:
 
     def _wait_for_visit(self) -> list[_Chunk]:
         """Take chunks of the first lane that has any; none when the pool is closing."""
-        uses = [chunks for lane, chunks in self._lanes.items() if lane is not Lane.KEY_GENERATION]
-        with self._lock:
-            while True:
-                for chunks in uses:
+        while True:
+            with self._lock:
+                for chunks in self._for_work:
                     if chunks:
                         return self._take_share(chunks)
                 if self._closing:
                     return []
-                self._idle += 1
-                try:
-                    self._work_arrived.wait()
-                finally:
-                    self._idle -= 1
+                self._idle += 1  # who wakes this thread counts it out
+            self._work_arrived.get()
 
     def _take_share(self, chunks: deque[_Chunk]) -> list[_Chunk]:
         """Take at least one chunk, and at most this thread's share of the queue and of `_VISIT_S`."""
+        share = len(chunks) // self._thread_count
+        if share <= 1:
+            return [chunks.popleft()]
         visit: list[_Chunk] = []
-        share = max(1, len(chunks) // self._thread_count)
         budget_s = _VISIT_S
         while chunks and len(visit) < share and budget_s > 0:
             chunk = chunks.popleft()
@@ -272,6 +283,7 @@ class WorkPool:
             stop = self._begin(ticket, index, chunk.stop)
             if stop == index:
                 index += 1  # dropped: nobody waits for it any more, or it is too late
+                self._tell_loop()
             else:
                 index = self._do_run(ticket, index, stop)
 
@@ -296,8 +308,9 @@ class WorkPool:
         with self._lock:
             self._backlog.measure(cost_class, took_s / (index - start))
             if index < stop and not self._closing:
-                self._backlog.add(Counter({cost_class: stop - index}), lane)
+                self._backlog.add({cost_class: stop - index}, lane)
             self._count_down(ticket, index - start)
+        self._tell_loop()
         return index
 
     def _is_due(self, lane: Lane) -> bool:
@@ -340,44 +353,44 @@ class WorkPool:
                     ticket.outcomes[index] = too_late()
                     self._count_down(ticket, 1)
                 return index
-            each_s = self._backlog.estimate(cost_class, _RUN_S)
-            last = min(stop, index + max(1, int(_RUN_S / each_s) if each_s > 0 else stop - index))
             end = index + 1
-            while end < last and calls[end].cost_class == cost_class:
-                end += 1
+            if end < stop:
+                each_s = self._backlog.estimate(cost_class, _RUN_S)
+                last = min(stop, index + max(1, int(_RUN_S / each_s) if each_s > 0 else stop - index))
+                while end < last and calls[end].cost_class == cost_class:
+                    end += 1
             self._backlog.take(cost_class, ticket.lane, end - index)
             self._backlog.waits[ticket.lane].add(now_s - ticket.queued_s, end - index)
             if not ticket.began_s:
                 ticket.began_s = now_s
             return end
 
-    # Delivery.  The first three are called under the lock.
+    # Delivery.  The first two are called under the lock.
 
     def _count_down(self, ticket: _Ticket, calls: int) -> None:
         ticket.unfinished -= calls
         if ticket.unfinished == 0 and ticket.failure is None:
-            self._announce(ticket)
+            self._finished.append(ticket)
 
     def _fail(self, ticket: _Ticket, failure: Exception) -> None:
         if ticket.failure is None:
             ticket.failure = failure
-            self._announce(ticket)
+            self._finished.append(ticket)
 
-    def _announce(self, ticket: _Ticket) -> None:
-        self._finished.append(ticket)
-        if not self._wake_up_pending and self._loop is not None:
+    def _tell_loop(self) -> None:
+        """Wake the loop for what has finished, unless somebody did and it has not looked yet."""
+        if self._finished and not self._wake_up_pending and self._loop is not None:
+            self._wake_up_pending = True
             try:
                 self._loop.call_soon_threadsafe(self._deliver)
             except RuntimeError:
                 return  # the loop is closed, and nobody waits any more
-            self._wake_up_pending = True
 
     def _deliver(self) -> None:
         """Hand over, on the event loop, everything that has finished by now."""
-        with self._lock:
-            self._wake_up_pending = False
-            finished, self._finished = self._finished, []
-        for ticket in finished:
+        self._wake_up_pending = False  # before the look: who finishes from here on wakes the loop again
+        while self._finished:
+            ticket = self._finished.popleft()
             if ticket.span is not None:
                 spans.record_work(ticket.span, "software", ticket.queued_s, ticket.began_s, len(ticket.calls))
             if ticket.future.done():
