@@ -110,6 +110,8 @@ class Backlog:
 
     def wait_s(self, lane: Lane) -> float:
         """Seconds until the calls queued in this lane and those before it have begun."""
+        if not self.queued:
+            return 0.0
         work_s = 0.0
         for other, classes in self._classes.items():
             if classes and other <= lane:

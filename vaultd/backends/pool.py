@@ -15,7 +15,7 @@ import time
 from collections import Counter, deque
 from operator import itemgetter
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from vaultd.backends.background import stand_back
 from vaultd.backends.backlog import Backlog, too_late
@@ -170,7 +170,7 @@ class WorkPool:
         ticket = _Ticket(calls, deadline, lane, loop.create_future(), self._clock())
         if not calls:
             ticket.future.set_result([])
-            return cast("asyncio.Future[list[ResultT | VaultdError]]", ticket.future)
+            return ticket.future
         count = len(calls)
         chunks = -(-count // _CHUNK_CALLS)
         classes = Counter(map(_CLASS_OF, calls)) if count > 1 else {calls[0].cost_class: 1}
@@ -189,7 +189,7 @@ class WorkPool:
                 self._idle -= woken
         for _ in range(woken):
             self._work_arrived.put(None)
-        return cast("asyncio.Future[list[ResultT | VaultdError]]", ticket.future)
+        return ticket.future
 
     def require_open(self) -> None:
         """Raise Unavailable once `close` began."""
