@@ -428,7 +428,7 @@ async def silent_calls(server, stem: str, number: int):
 
 
 async def test_an_overloaded_server_sheds_who_has_most_calls_under_way_and_nobody_else(tmp_path):
-    async with quota_server(tmp_path) as server:
+    async with quota_server(tmp_path, limits={"overload_delay_ms": 50}) as server:
         held = await silent_calls(server, "app", 4 * LEAST_CAP)
         for _ in range(LATE_PROBES + 20):
             server.server.shedder.note(1.0)
