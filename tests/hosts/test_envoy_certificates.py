@@ -53,7 +53,7 @@ async def test_a_name_is_listened_on_and_a_certificate_that_is_not_taken_is_repo
     try:
         before = shown(process)
         untaken(process.directory / "tls")
-        assert await eventually(lambda: "tls_files_refused" in process.stderr(), 10)
+        assert await eventually(lambda: "tls_files_refused" in process.stderr())
         assert shown(process) == before
         server = Remote(process)
         await create_key(server.admin, "k")

@@ -19,7 +19,7 @@ from network.http2 import (
     message,
     read_block,
 )
-from network.process import ENCRYPT, LIMITS, NAME, SEAL_IT, Process, Remote
+from network.process import ENCRYPT, LIMITS, NAME, PATIENCE_S, SEAL_IT, Process, Remote
 from vaultd_client.v1 import crypto_pb2, keys_pb2
 
 MIB = 1024 * 1024
@@ -38,9 +38,9 @@ async def test_a_message_that_has_begun_must_become_whole(server):
             connection.start()
             connection.open(1, STREAM)
             connection.send(frame(DATA, 0, 1, message(ONE.SerializeToString())))
-            assert any(got.kind == DATA for got in connection.frames(5))
+            assert any(got.kind == DATA for got in connection.frames(PATIENCE_S))
             connection.send(frame(DATA, 0, 1, BEGUN + bytes(1000)))
-            return connection.outcome(1, within_s=5).status
+            return connection.outcome(1).status
 
     assert await asyncio.to_thread(call) == LATE
 
@@ -48,12 +48,12 @@ async def test_a_message_that_has_begun_must_become_whole(server):
 async def test_a_stream_may_be_silent_between_messages(server):
     stream = server.app.crypto.CryptoStream()
     await stream.write(ONE)
-    await asyncio.wait_for(stream.read(), 5)
+    await asyncio.wait_for(stream.read(), PATIENCE_S)
     answer = asyncio.create_task(stream.read())
     done, _ = await asyncio.wait({answer}, timeout=LIMITS["receive_timeout_s"] + 0.5)
     assert not done
     await stream.write(ONE)
-    assert [result.id for result in (await asyncio.wait_for(answer, 5)).results] == [1]
+    assert [result.id for result in (await asyncio.wait_for(answer, PATIENCE_S)).results] == [1]
     stream.cancel()
 
 
@@ -70,11 +70,11 @@ async def test_parts_of_messages_count_as_messages_do(narrow):
 
     def begin(connection: Connection) -> None:
         connection.start()
-        assert any(got.kind == WINDOW_UPDATE for got in connection.frames(5))
+        assert any(got.kind == WINDOW_UPDATE for got in connection.frames(PATIENCE_S))
         for number in range(streams):
             connection.open(2 * number + 1, STREAM)
         connection.send(frame(PING, 0, 0, b"all read"))
-        assert any(got.kind == PING for got in connection.frames(5))
+        assert any(got.kind == PING for got in connection.frames(PATIENCE_S))
 
     def send(connection: Connection) -> None:
         for number in range(streams):

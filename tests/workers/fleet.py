@@ -65,7 +65,7 @@ class Fleet(Process):
             states = [line for line in lines[started[-1] :] if line["event"] == "seal" and line.get("worker") == index]
             return lines[started[-1]]["pid"] != former and len(states) >= 2
 
-        return await eventually(back, 20)
+        return await eventually(back)
 
     def client(self, stem: str) -> Client:
         """A client on a connection of its own; which worker has it the kernel decides."""

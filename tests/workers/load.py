@@ -91,7 +91,7 @@ async def load(fleet: Fleet, *, retrying: bool, callers: int = 3) -> AsyncIterat
     else:
         work = [running.bound(at, client, caller) for at, client in clients.items() for caller in range(callers)]
     tasks = [asyncio.create_task(one) for one in work]
-    assert await eventually(lambda: all(count >= 5 for count in running.answered.values()), 20)
+    assert await eventually(lambda: all(count >= 5 for count in running.answered.values()))
     try:
         yield running
     finally:

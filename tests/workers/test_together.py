@@ -253,7 +253,7 @@ async def test_a_worker_that_comes_back_to_a_sealed_vault_stays_sealed(fleet, ad
         lines = [line for line in fleet.log() if line["event"] == "seal" and line.get("worker") == 1]
         return len(lines) > states and fleet.pids()[1] != former
 
-    assert await eventually(sealed, 15)
+    assert await eventually(sealed)
     assert [line["state"] for line in fleet.log() if line["event"] == "seal" and line.get("worker") == 1][
         -1
     ] == "SEALED"
