@@ -102,9 +102,18 @@ async def test_a_chain_that_is_taken_away_is_missed(fleet, tmp_path):
     for client in (await fleet.reach_each("app")).values():
         await receipt_of(client)
         await client.channel.close()
-    await asyncio.sleep(1.2)  # a checkpoint of each, and one that names it
+
+    def is_named() -> bool:
+        """Whether a checkpoint of worker 0 covers what it says of worker 1."""
+        segments = sorted((fleet.directory / "audit/worker-0").glob("*.jsonl"))
+        log = b"".join(path.read_bytes() for path in segments)
+        at = log.find(b'"worker-1"')
+        return at >= 0 and b'"event":"checkpoint"' in log[at:]
+
+    assert await eventually(is_named)
     copy = tmp_path / "audit"
-    await asyncio.to_thread(shutil.copytree, fleet.directory / "audit", copy)
+    being_written = shutil.ignore_patterns("*.tmp")
+    await asyncio.to_thread(shutil.copytree, fleet.directory / "audit", copy, ignore=being_written)
     shutil.rmtree(copy / "worker-1")
     code, said = await asyncio.to_thread(verify_audit, fleet.directory, copy)
     assert (code, "is gone" in said) == (1, True), said
