@@ -45,7 +45,7 @@ def document(**overrides) -> dict:
         "root_key": {"provider": "file", "path": "root.key"},
         "audit": {"directory": "audit"},
         "lifecycle": {"min_destroy_delay_s": 0},
-        "drain_grace_s": 1.0,
+        "drain_grace_s": 60.0,
         **overrides,
     }
 
