@@ -38,7 +38,11 @@ class Rig:
         self.token = token
         self.health = []
         settings = softhsm.slot_settings(
-            token.token, selector=token.selector, environment=token.environment, operation_timeout_s=OPERATION_S, **changes
+            token.token,
+            selector=token.selector,
+            environment=token.environment,
+            operation_timeout_s=OPERATION_S,
+            **changes,
         )
         self.slot = softhsm.make_slot(settings, lambda name, serving: self.health.append((name, serving)))
         self.software = SoftwareBackend()
