@@ -39,7 +39,7 @@ class World:
 
     async def until(self, name, serving):
         stub = health_pb2_grpc.HealthStub(self.server.admin.channel)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             watching = stub.Watch(health_pb2.HealthCheckRequest(service=name))
             async for answer in watching:
                 if (answer.status == health_pb2.HealthCheckResponse.SERVING) is serving:

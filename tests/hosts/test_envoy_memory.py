@@ -1,6 +1,7 @@
 """What callers of a server inside Envoy make it hold: parts of messages, and answers that they do not take."""
 
 import asyncio
+import threading
 from contextlib import ExitStack
 
 import grpc
@@ -24,7 +25,6 @@ from vaultd_client.v1 import crypto_pb2, keys_pb2
 
 MIB = 1024 * 1024
 STREAM = "/vaultd.v1.CryptoService/CryptoStream"
-FLUSH_S = 10
 BEGUN = b"\0" + (4 * MIB - 16).to_bytes(4, "big")
 EXHAUSTED, LATE = (code.value[0] for code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED))
 ONE = crypto_pb2.CryptoStreamRequest(
@@ -82,9 +82,16 @@ async def test_parts_of_messages_count_as_messages_do(narrow):
             for at in range(0, len(body), 16_384):
                 connection.send(frame(DATA, 0, 2 * number + 1, body[at : at + 16_384]))
 
-    def refused(connection: Connection) -> int:
-        ends = (read_block(got.payload) for got in connection.frames(2) if got.kind == HEADERS)
-        return sum(int(end.get(b"grpc-status", b"0")) == EXHAUSTED for end in ends)
+    least, refused, enough = 4 * streams - 2 * 8 * MIB // each, [], threading.Event()
+
+    def count_refused(connection: Connection) -> None:
+        """Until so many were refused that the others fit in."""
+        while not enough.is_set():
+            for got in connection.frames(0.1):
+                if got.kind == HEADERS and int(read_block(got.payload).get(b"grpc-status", b"0")) == EXHAUSTED:
+                    refused.append(got.stream)
+            if len(refused) >= least:
+                enough.set()
 
     with ExitStack() as stack:
         context = client_context(narrow.directory / "tls", "app")
@@ -92,8 +99,8 @@ async def test_parts_of_messages_count_as_messages_do(narrow):
         for step in (begin, send):
             for connection in connections:
                 await asyncio.to_thread(step, connection)
-        found = await asyncio.gather(*(asyncio.to_thread(refused, one) for one in connections))
-        assert 4 * streams - 2 * 8 * MIB // each <= sum(found) < 4 * streams
+        await asyncio.gather(*(asyncio.to_thread(count_refused, one) for one in connections))
+        assert least <= len(refused) < 4 * streams
         remote = Remote(narrow)
         await remote.admin.keys.ListKeys(keys_pb2.ListKeysRequest(parent="vaults/default"))
         await remote.close()
@@ -101,10 +108,10 @@ async def test_parts_of_messages_count_as_messages_do(narrow):
 
 async def test_an_answer_of_which_nothing_is_taken_is_dropped(server):
     def call() -> int | None:
-        with Connection(server.port, client_context(server.tls, "app"), timeout_s=FLUSH_S + 10) as connection:
+        with Connection(server.port, client_context(server.tls, "app")) as connection:
             connection.start(window=0)
             connection.open(1, ENCRYPT)
             connection.send(frame(DATA, END_STREAM, 1, message(SEAL_IT.SerializeToString())))
-            return next((got.stream for got in connection.frames(FLUSH_S + 5) if got.kind == RST_STREAM), None)
+            return next((got.stream for got in connection.frames(PATIENCE_S) if got.kind == RST_STREAM), None)
 
     assert await asyncio.to_thread(call) == 1

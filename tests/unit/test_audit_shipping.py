@@ -56,7 +56,7 @@ class Changes:
             self._condition.notify_all()
 
     async def until(self, serving):
-        async with asyncio.timeout(10), self._condition:
+        async with asyncio.timeout(60), self._condition:
             await self._condition.wait_for(lambda: self.heard[-1:] == [serving])
 
 

@@ -59,7 +59,7 @@ async def rig():
 
 async def refused_of(sibling):
     """What a worker is told in its turn."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async with sibling.login("main") as turn:
             return turn.refused
 

@@ -45,7 +45,7 @@ async def running(supervisor):
 async def test_a_start_ends_when_no_worker_can_be_started(tmp_path):
     supervisor = supervisor_of([str(tmp_path / "nothing")])
     with structlog.testing.capture_logs() as logs:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await supervisor.run() is False
     assert [(line["event"], line["why"]) for line in logs] == [("worker_not_started", "No such file or directory")]
 
@@ -95,6 +95,6 @@ async def test_a_fault_of_a_keeper_ends_the_server_and_not_one_worker_only(tmp_p
             assert await eventually(lambda: supervisor._announced)
             monkeypatch.setattr(supervisor, "_release_logins", lambda worker: 1 // 0)
             supervisor._workers[1].process.kill()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 assert await task is False
     assert [line["event"] for line in logs if line["log_level"] == "critical"][:1] == ["supervisor_failed"]
