@@ -36,13 +36,13 @@ NAME = "vaults/default/keys/k"
 ENCRYPT = "/vaultd.v1.CryptoService/Encrypt"
 SEAL_IT = crypto_pb2.EncryptRequest(name=NAME, plaintext=b"attack at dawn")
 LIMITS = {
-    "receive_timeout_s": 1.0,
+    "receive_timeout_s": 3.0,
     "overload_delay_ms": 0,
     "symmetric": {"per_second": 1_000_000, "burst": 10_000_000},
     "read": {"per_second": 1_000_000, "burst": 10_000_000},
     "mutation": {"per_second": 1_000_000, "burst": 10_000_000},
 }
-"""Nothing is shed because the machine does much else."""
+"""Nobody is refused because the machine does much else, or stands still for a moment."""
 POLL_S = 0.02
 PATIENCE_S = 60.0
 """After which what is waited for does not come any more, however slow the machine is."""

@@ -11,7 +11,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from network.process import LIMITS, eventually
+from network.process import LIMITS, PATIENCE_S, eventually
 from vaultd_client.v1 import keys_pb2, resources_pb2, watch_pb2
 from workers.fleet import Fleet, receipt_of, verify_audit
 from workers.load import all_keys, load
@@ -24,7 +24,7 @@ def fleet(tmp_path_factory):
     running = Fleet(
         tmp_path_factory.mktemp("workers") / "served",
         2,
-        limits=LIMITS,
+        limits={**LIMITS, "receive_timeout_s": PATIENCE_S},
         audit={"directory": "audit", "checkpoint_interval_s": 0.5},
         lifecycle={"scheduler_interval_ms": 100, "min_destroy_delay_s": 0},
     )

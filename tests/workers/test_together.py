@@ -45,7 +45,7 @@ def fleet(tmp_path_factory):
         "--metrics",
         "127.0.0.1:0",
         environment=PATIENT,
-        limits={**LIMITS, "asymmetric": ASYMMETRIC},
+        limits={**LIMITS, "receive_timeout_s": PATIENCE_S, "asymmetric": ASYMMETRIC},
         audit={"directory": "audit", "checkpoint_interval_s": 0.5},
     )
     yield running
