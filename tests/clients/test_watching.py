@@ -118,11 +118,11 @@ class Heard:
         self.changed("missed")
 
     async def next(self) -> str:
-        return await asyncio.wait_for(self.told.get(), 10)
+        return await asyncio.wait_for(self.told.get(), 60)
 
 
 async def live(changes: Changes) -> None:
-    await asyncio.wait_for(asyncio.wrap_future(changes.when_live()), 10)
+    await asyncio.wait_for(asyncio.wrap_future(changes.when_live()), 60)
 
 
 @pytest.mark.parametrize("kind", ["aio", "sync"])
