@@ -25,6 +25,10 @@ class Meter:
         """CPU seconds of the process, its living descendants, and those that any of them has waited for."""
         return sum(_process_cpu_s(pid) + _ended_cpu_s(pid) for pid in self.family())
 
+    def each_cpu_s(self) -> dict[int, float]:
+        """CPU seconds of the process and each of its living descendants."""
+        return {pid: _process_cpu_s(pid) for pid in self.family()}
+
     def thread_cpu_s(self) -> dict[int, float]:
         """CPU seconds of each living thread of the process itself; the main thread has the process's own id."""
         threads = {}

@@ -89,6 +89,16 @@ _SINGLE: Final = (
 )
 """Each with 8 calls in flight, where wake-ups are part of a call, and with 64, where the server has no pause."""
 
+_WORKERS: Final = (
+    ("two workers on all cores, to one on one core", "one worker on one core"),
+    ("two workers, to one, both on all cores", "one worker"),
+)
+_WORKER_LOADS: Final = (
+    ("single calls over 8 connections", ", calls a second"),
+    ("single calls of 32 callers", ", 32 callers, calls a second"),
+    ("batches of 100 of 16 callers", " in batches, 16 callers, signatures a second"),
+)
+
 AIMS: Final = (
     *(
         Aim(f"{text}{load}", f"{figure}{load}", limit, "encrypt")
@@ -130,16 +140,14 @@ AIMS: Final = (
     Aim(
         "Envoy: p99 beside batches and key generation, to the p50 without", f"{_HALF} Envoy, {_BESIDE}", 5.0, "latency"
     ),
-    Aim(
-        "two workers on all cores, to one on one core: RSA-2048 signatures a second",
-        "two workers / one worker on one core, RSA-PSS-2048 sign, calls a second",
-        1.7,
-        "workers",
-    ),
-    Aim(
-        "two workers, to one, both on all cores: RSA-2048 signatures a second",
-        "two workers / one worker, RSA-PSS-2048 sign, calls a second",
-        1.7,
-        "workers",
+    *(
+        Aim(
+            f"{text}: RSA-2048 signatures a second, {load}",
+            f"two workers / {other}, RSA-PSS-2048 sign{figure}",
+            1.7,
+            "workers",
+        )
+        for text, other in _WORKERS
+        for load, figure in _WORKER_LOADS
     ),
 )

@@ -52,10 +52,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Pressure:
-    """How hard: so many calls under way, or, with a rate, so many a second that begin at fixed times whatever is answered."""
+    """How hard: so many calls under way, or, with a rate, so many a second that begin at fixed times whatever is answered.
+
+    apart: each of those under way is a caller with a connection of its own; else all go over the same few in turn.
+    """
 
     in_flight: int = 8
     rate: float = 0.0
+    apart: bool = False
 
 
 class Client:
@@ -92,7 +96,7 @@ def order(endpoint: Endpoint, request: Request, pressure: Pressure, seconds: flo
         "ca": str(endpoint.ca),
         "cert": str(endpoint.cert or ""),
         "key": str(endpoint.key or ""),
-        "connections": connections,
+        "connections": pressure.in_flight if pressure.apart else connections,
     }
     return {
         "server": server,
@@ -102,6 +106,7 @@ def order(endpoint: Endpoint, request: Request, pressure: Pressure, seconds: flo
         "body": base64.b64encode(request.body).decode(),
         "grpc": request.grpc,
         "in_flight": pressure.in_flight,
+        "apart": pressure.apart,
         "rate": pressure.rate,
         "seconds": seconds,
         "timeout_s": CALL_TIMEOUT_S,

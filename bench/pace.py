@@ -40,7 +40,7 @@ FULL: Final = Pace(
     lone_table=Plan(rounds=8, slice_s=1.0, warm_up_s=0.5, in_flight=8),
     floors_s=0.5,
 )
-"""Eleven minutes."""
+"""Twelve minutes."""
 QUICK: Final = Pace(
     calls=Turns(3, 0.25, 0.15),
     batches=Turns(2, 0.3, 0.15),

@@ -40,7 +40,7 @@ def _entry() -> Any:
     """As much of a call's entry as is looked at, of a call that was served."""
     rule = SimpleNamespace(audited=("name",))
     return SimpleNamespace(
-        route=SimpleNamespace(path=f"/{METHOD}", rule=rule),
+        route=SimpleNamespace(path=f"/{METHOD}", rule=rule, batch=False),
         started=time.monotonic(),
         principal="spiffe://example.org/app",
         bytes_in=100,

@@ -92,18 +92,18 @@ CALLS = {
     Purpose.HPKE: "Encrypt, Decrypt, ReEncrypt",
 }
 NAME_CHECKS = {
-    "_id": "an id: `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`",
-    "_key": "`vaults/{vault}/keys/{key}`",
-    "_version": "`vaults/{vault}/keys/{key}/versions/{version}`",
-    "_key_or_version": "a key or a version",
-    "_vault": "`vaults/{vault}`",
-    "_grant": "`vaults/{vault}/keys/{key}/grants/{grant}`",
-    "_key_or_vault": "a key or a vault",
-    "_approval": "`approvals/{approval}`",
-    "_import_job": "`vaults/{vault}/importJobs/{import_job}`",
+    "parse_id": "an id: `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`",
+    "parse_key_name": "`vaults/{vault}/keys/{key}`",
+    "parse_version_name": "`vaults/{vault}/keys/{key}/versions/{version}`",
+    "parse_key_or_version_name": "a key or a version",
+    "parse_vault_name": "`vaults/{vault}`",
+    "parse_grant_name": "`vaults/{vault}/keys/{key}/grants/{grant}`",
+    "parse_key_or_vault_name": "a key or a vault",
+    "parse_approval_name": "`approvals/{approval}`",
+    "parse_import_job_name": "`vaults/{vault}/importJobs/{import_job}`",
     "_rules": f"at most {approval_rules.MAX_RULES}, together at most {approval_rules.MAX_RULES_CHARS // KIB} KiB",
     "_grantable": f"1 to {validate.MAX_GRANTED} permissions that can be granted, each once",
-    "_watched": "`/`, `vaults`, `vaults/{vault}`, its `keys` or `secrets`, one of them, its `versions`, or a version",
+    "parse_watched_prefix": "`/`, `vaults`, `vaults/{vault}`, its `keys` or `secrets`, one of them, its `versions`, or a version",
     "_kinds": f"at most {validate.MAX_KINDS} known kinds",
     "_heartbeat": f"1 s to {validate.MAX_HEARTBEAT_S} s",
     "_etag": "empty, or an etag that the server gave",
@@ -111,20 +111,20 @@ NAME_CHECKS = {
     "_labels": f"at most {validate.MAX_LABELS}; keys `[a-z][a-z0-9_-]{{0,62}}`, values `[a-zA-Z0-9._/-]{{0,63}}`",
     "_principal": "a principal in its one spelling",
     "_mask": f"1 to {validate.MAX_MASK_PATHS} paths, or `*`",
-    "_secret": "`vaults/{vault}/secrets/{secret}`",
-    "_secret_version": "`vaults/{vault}/secrets/{secret}/versions/{number}`",
-    "_secret_or_version": "a secret, or a version by number or alias",
+    "parse_secret_name": "`vaults/{vault}/secrets/{secret}`",
+    "parse_secret_version_name": "`vaults/{vault}/secrets/{secret}/versions/{number}`",
+    "parse_secret_or_version_name": "a secret, or a version by number or alias",
     "_states": f"at most {validate.MAX_STATES} states",
-    "_alias": "an alias: `[a-z]([a-z0-9-]{0,61}[a-z0-9])?`",
+    "parse_alias": "an alias: `[a-z]([a-z0-9-]{0,61}[a-z0-9])?`",
     "_payload": f"at most {secret_payloads.MAX_PAYLOAD_BYTES // KIB} KiB",
     "_filled_payload": f"1 byte to {secret_payloads.MAX_PAYLOAD_BYTES // KIB} KiB",
     "_metadata": f"at most {validate.MAX_METADATA // KIB} KiB; finite numbers",
-    "_quota": "`quotas/{quota}` or `vaults/{vault}/quotas/{quota}`",
-    "_quota_parent": "`/` or `vaults/{vault}`",
-    "_place": "`/`, `vaults/{vault}` or `vaults/{vault}/keys/{key}`",
+    "parse_quota_name": "`quotas/{quota}` or `vaults/{vault}/quotas/{quota}`",
+    "parse_quota_parent": "`/` or `vaults/{vault}`",
+    "parse_place": "`/`, `vaults/{vault}` or `vaults/{vault}/keys/{key}`",
     "_methods": f"at most {validate.MAX_METHODS} names of methods",
-    "_policy_scope": "`/` or `vaults/{vault}`",
-    "_policy_resource": "`/`, `vaults`, `vaults/{vault}`, a key, a secret, or a version of one",
+    "parse_policy_scope": "`/` or `vaults/{vault}`",
+    "parse_policy_resource": "`/`, `vaults`, `vaults/{vault}`, a key, a secret, or a version of one",
     "_permissions": f"1 to {validate.MAX_TESTED} permissions",
     "_principals": f"1 to 16, each at most {validate.MAX_PRINCIPAL_CHARS} characters",
 }
@@ -269,6 +269,8 @@ def limit_of(check: Any) -> str:
         unit = "" if size(maximum).endswith("B") else " bytes"
         return f"{minimum} to {size(maximum)}{unit}" if minimum else f"at most {size(maximum)}{unit}"
     maker = check.__qualname__.partition(".")[0]
+    if maker in NAME_CHECKS:
+        return NAME_CHECKS[maker]
     held = inspect.getclosurevars(check).nonlocals
     if maker == "_between":
         return f"{held['minimum']:,} to {held['maximum']:,}"
@@ -282,7 +284,7 @@ def limit_of(check: Any) -> str:
         return f"empty, or {held['size']} bytes"
     if maker == "_texts":
         return f"at most {held['most']}, each of at most {held['chars']:,} printable characters"
-    return NAME_CHECKS[maker]
+    raise KeyError(maker)
 
 
 def limits_of(path: str, check: Any) -> Iterator[tuple[str, str]]:

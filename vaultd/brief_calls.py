@@ -39,7 +39,7 @@ _buffers: Final = {size: ctypes.c_char * size for size in (12, 24)}
 
 
 def pwrite(fd: int, content: bytes, offset: int) -> int:
-    """`os.pwrite`, for a few hundred bytes to the page cache: the number of bytes that were written.  Raises OSError."""
+    """`os.pwrite`, for some kilobytes to the page cache: the number of bytes that were written.  Raises OSError."""
     if _pwrite is None:
         return os.pwrite(fd, content, offset)
     written = _pwrite(fd, content, len(content), offset)

@@ -62,13 +62,13 @@ func run(order Order, send Sender) Answer {
 // closedLoop keeps calls under way: each begins when the one before it has ended, so a server that stalls is asked less.
 func closedLoop(end time.Time, inFlight int, send Sender, seen *record) {
 	var callers sync.WaitGroup
-	for range inFlight {
+	for caller := range inFlight {
 		callers.Add(1)
 		go func() {
 			defer callers.Done()
 			for before := time.Now(); before.Before(end); {
 				seen.begin(0)
-				problem := send()
+				problem := send(caller)
 				after := time.Now()
 				seen.end(problem, after.Sub(before))
 				if problem != "" {
@@ -98,7 +98,7 @@ func openLoop(began time.Time, length time.Duration, rate float64, send Sender, 
 		seen.begin(time.Since(began) - after)
 		go func() {
 			defer calls.Done()
-			problem := send()
+			problem := send(number)
 			seen.end(problem, time.Since(began)-after)
 		}()
 	}

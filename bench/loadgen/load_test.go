@@ -24,7 +24,7 @@ func TestCallsAreDueAtFixedTimesThatLatenessDoesNotMove(t *testing.T) {
 
 func TestAnOpenLoopMakesEveryCallThatIsDueEvenIfNoneIsAnswered(t *testing.T) {
 	gate, made := make(chan struct{}), atomic.Int32{}
-	answer := run(Order{Rate: 100, Seconds: 0.2}, func() string {
+	answer := run(Order{Rate: 100, Seconds: 0.2}, func(int) string {
 		if made.Add(1) == 20 {
 			close(gate)
 		}
@@ -42,14 +42,28 @@ func TestAnOpenLoopMakesEveryCallThatIsDueEvenIfNoneIsAnswered(t *testing.T) {
 }
 
 func TestAClosedLoopKeepsSoManyCallsUnderWay(t *testing.T) {
-	answer := run(Order{InFlight: 3, Seconds: 0.05}, func() string { time.Sleep(time.Millisecond); return "" })
+	answer := run(Order{InFlight: 3, Seconds: 0.05}, func(int) string { time.Sleep(time.Millisecond); return "" })
 	if answer.MostOpen != 3 || len(latencies(answer)) < 3 {
 		t.Fatal(answer.MostOpen, len(latencies(answer)))
 	}
 }
 
+func TestEachCallerOfAClosedLoopHasANumberThatStays(t *testing.T) {
+	var calls [3]atomic.Int64
+	answer := run(Order{InFlight: len(calls), Seconds: 0.02}, func(caller int) string {
+		if calls[caller].Add(1) > 1 {
+			time.Sleep(time.Millisecond)
+		}
+		return ""
+	})
+	made := calls[0].Load() + calls[1].Load() + calls[2].Load()
+	if made != int64(len(latencies(answer))) || min(calls[0].Load(), calls[1].Load(), calls[2].Load()) < 1 {
+		t.Fatal(made, len(latencies(answer)))
+	}
+}
+
 func TestAFailedCallIsCountedByWhatItSaidAndHasNoLatency(t *testing.T) {
-	answer := run(Order{Rate: 100, Seconds: 0.03}, func() string { return "refused" })
+	answer := run(Order{Rate: 100, Seconds: 0.03}, func(int) string { return "refused" })
 	if answer.Errors["refused"] != 3 || len(answer.Latencies) != 0 {
 		t.Fatal(answer.Errors, len(answer.Latencies))
 	}

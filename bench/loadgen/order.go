@@ -1,7 +1,8 @@
 package main
 
 // Order is one slice of load. Rate is calls a second that begin at fixed times, whatever has been answered; without it
-// InFlight calls are kept under way.
+// InFlight calls are kept under way. Calls go over the connections in turn; with Apart those that one caller makes, each when
+// the one before it has ended, keep to one connection.
 type Order struct {
 	Server   Server            `json:"server"`
 	Method   string            `json:"method"`
@@ -10,6 +11,7 @@ type Order struct {
 	Body     []byte            `json:"body"`
 	GRPC     bool              `json:"grpc"`
 	InFlight int               `json:"in_flight"`
+	Apart    bool              `json:"apart"`
 	Rate     float64           `json:"rate"`
 	Seconds  float64           `json:"seconds"`
 	TimeoutS float64           `json:"timeout_s"`

@@ -18,8 +18,8 @@ import (
 // pools keeps connections from one order to the next.
 type pools map[Server]*pool
 
-// Sender sends one request of an order. The string names what went wrong; "" is success.
-type Sender func() string
+// Sender sends one request of an order, for one of its callers. The string names what went wrong; "" is success.
+type Sender func(caller int) string
 
 // pool is the connections to one server.
 type pool struct {
@@ -45,7 +45,12 @@ func (p pools) sender(order Order) (Sender, error) {
 		p[order.Server] = servers
 	}
 	fields, body := request(order)
-	return func() string { return servers.call(fields, body, order.GRPC) }, nil
+	return func(caller int) string {
+		if order.Apart {
+			return servers.at(uint64(caller)).call(servers, fields, body, order.GRPC)
+		}
+		return servers.at(servers.next.Add(1)).call(servers, fields, body, order.GRPC)
+	}, nil
 }
 
 func newPool(server Server) (*pool, error) {
@@ -68,10 +73,13 @@ func newPool(server Server) (*pool, error) {
 	return &pool{server: server, config: config, slots: make([]slot, max(1, server.Connections))}, nil
 }
 
-func (p *pool) call(fields []hpack.HeaderField, body []byte, grpc bool) string {
-	at := &p.slots[p.next.Add(1)%uint64(len(p.slots))]
+func (p *pool) at(number uint64) *slot {
+	return &p.slots[number%uint64(len(p.slots))]
+}
+
+func (s *slot) call(p *pool, fields []hpack.HeaderField, body []byte, grpc bool) string {
 	for {
-		open, err := at.connection(p.server.Address, p.config)
+		open, err := s.connection(p.server.Address, p.config)
 		if err != nil {
 			return "connect: " + firstLine(err.Error())
 		}

@@ -47,6 +47,8 @@ def test_the_whole_tree_is_counted_with_those_that_have_ended():
         pids = json.loads(parent.stdout.readline())
         meter = Meter(parent.pid)
         assert sorted(meter.family()) == sorted(pids)
+        parents, childs = (meter.each_cpu_s()[pid] for pid in pids)
+        assert childs >= 0.14 > parents
         # 150 ms of the child that lives, and 100 ms of one that it has waited for, which the kernel counts in ticks.
         assert meter.cpu_s() >= 0.23
         assert meter.peak_mib() > 30

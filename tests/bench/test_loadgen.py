@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -87,6 +88,26 @@ async def test_a_closed_loop_does_not_see_what_it_did_not_ask_meanwhile(tmp_path
     assert max(found) >= STALL_S * 0.9e6
     # One call after the other: all of them together took no longer than the slice, and the last one may end after it.
     assert sum(found[:-1]) <= 1.5e6
+
+
+@pytest.mark.parametrize(("apart", "connections"), [(False, 2), (True, 6)])
+async def test_callers_share_connections_or_have_one_each(tmp_path, client, apart, connections):
+    callers: Counter[str] = Counter()
+    together: Counter[int] = Counter()
+
+    async def look(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        callers[context.peer()] += 1
+        together[callers[context.peer()]] += 1
+        await asyncio.sleep(0)
+        callers[context.peer()] -= 1
+        return request
+
+    async with echo(tmp_path, look) as endpoint:
+        found = await latencies_us(client, endpoint, Pressure(6, apart=apart), 0.1)
+    assert len(callers) == connections
+    assert together.total() == len(found)
+    if apart:  # a caller asks again when it was answered
+        assert set(together) == {1}
 
 
 async def test_a_call_that_failed_fails_the_slice_and_says_how(tmp_path, client):

@@ -7,6 +7,7 @@ import yaml
 from click.testing import CliRunner
 
 from bench.__main__ import main
+from bench.aims import AIMS
 from bench.clients import LoadFailed, Pressure
 from bench.contenders import Turns
 from bench.figures import Findings
@@ -14,7 +15,7 @@ from bench.measure import Plan
 from bench.openssl import OpensslFailed, Speed, bytes_per_s, signatures_per_s
 from bench.pace import Pace
 from bench.page import to_html
-from bench.parts import latency
+from bench.parts import latency, workers
 from bench.peers import PeerMissing, PeersSettings, read_peers
 from bench.run import Run
 from bench.slices import Slice
@@ -77,6 +78,46 @@ def test_calls_that_are_all_slow_beside_others_do_not_excuse_their_own_p99():
     assert figures[latency.ALONE].spread.median == 3
     assert figures[latency.BESIDE].spread.median == 100
     assert figures[f"{latency.BESIDE}, to their own p50"].spread.median == 2
+
+
+def test_what_is_aimed_at_with_workers_is_measured_under_that_name():
+    measured = {
+        f"two workers / {other}, {what}, {load.counted} a second"
+        for load in workers.LOADS
+        for what in load.cases
+        for other in ("one worker", "one worker on one core")
+    }
+    assert {aim.figure for aim in AIMS if aim.part == "workers"} <= measured
+
+
+class Accounts:
+    """A meter of three processes, with what each has used whenever it is asked."""
+
+    def __init__(self, *used: tuple[float, float, float]) -> None:
+        self._used = iter(used)
+
+    def each_cpu_s(self):
+        return dict(enumerate(next(self._used)))
+
+
+class Fleet:
+    name = "Sign, two workers"
+
+    def __init__(self, meter: Accounts) -> None:
+        self.meter = meter
+
+    def run(self, seconds: float) -> Slice:
+        return slice_of(1, 1)
+
+
+def test_how_evenly_workers_shared_the_load_is_said_without_the_slice_that_warmed_them_up():
+    weighed = workers.Weighed(Fleet(Accounts((0, 0, 0), (0, 1, 0), (0, 1, 0), (0, 4, 3), (1, 4, 3), (1, 4.5, 3.5))))
+    for _ in range(3):
+        weighed.run(1.0)
+    assert weighed.shares == [1.0, 0.5, 0.5]
+    assert workers.balance(weighed) == (
+        "Sign, two workers: the busier one took 50% of their CPU, in half of the slices 50% to 50%."
+    )
 
 
 def test_a_program_that_is_no_peer_is_missing_and_says_what_it_said(tmp_path):

@@ -77,7 +77,7 @@ async def uses(book: AccessBook) -> dict[tuple[str, str], int]:
 async def test_a_use_is_known_before_it_is_written_and_after(tmp_path):
     async with open_engine(tmp_path) as engine:
         book = AccessBook(engine.ledger, engine.clock)
-        book.note(APP, "crypto.sign", "vaults/default")
+        book.note((APP, "crypto.sign", "vaults/default"))
         expected = {("crypto.sign", "vaults/default"): engine.clock.us}
         assert await uses(book) == expected
         await book.flush()
@@ -87,15 +87,15 @@ async def test_a_use_is_known_before_it_is_written_and_after(tmp_path):
 async def test_uses_within_an_hour_are_one_write(tmp_path):
     async with open_engine(tmp_path) as engine:
         book = AccessBook(engine.ledger, engine.clock)
-        book.note(APP, "crypto.sign", "/")
+        book.note((APP, "crypto.sign", "/"))
         await book.flush()
         revision = await engine.store.revision()
         engine.clock.advance(HOUR_US / 1e6 - 1)
-        book.note(APP, "crypto.sign", "/")
+        book.note((APP, "crypto.sign", "/"))
         await book.flush()
         assert await engine.store.revision() == revision
         engine.clock.advance(1)
-        book.note(APP, "crypto.sign", "/")
+        book.note((APP, "crypto.sign", "/"))
         await book.flush()
         assert await engine.store.revision() == revision + 1
         assert await uses(AccessBook(engine.ledger, engine.clock)) == {("crypto.sign", "/"): engine.clock.us}
@@ -104,10 +104,10 @@ async def test_uses_within_an_hour_are_one_write(tmp_path):
 async def test_what_is_pending_is_written_at_the_end(tmp_path):
     async with open_engine(tmp_path) as engine:
         book = AccessBook(engine.ledger, engine.clock)
-        book.note(APP, "crypto.sign", "/")
+        book.note((APP, "crypto.sign", "/"))
         await book.flush()
         engine.clock.advance(60)
-        book.note(APP, "crypto.sign", "/")
+        book.note((APP, "crypto.sign", "/"))
         await book.flush_all()
         assert await uses(AccessBook(engine.ledger, engine.clock)) == {("crypto.sign", "/"): engine.clock.us}
 
@@ -115,11 +115,11 @@ async def test_what_is_pending_is_written_at_the_end(tmp_path):
 async def test_two_processes_keep_the_newer_use(tmp_path):
     async with open_engine(tmp_path) as engine:
         one, other = (AccessBook(engine.ledger, engine.clock) for _ in range(2))
-        one.note(APP, "crypto.sign", "/")
+        one.note((APP, "crypto.sign", "/"))
         await one.last_uses([])  # takes the time
         engine.clock.advance(5)
-        other.note(APP, "crypto.sign", "/")
-        other.note(APP, "crypto.verify", "/")
+        other.note((APP, "crypto.sign", "/"))
+        other.note((APP, "crypto.verify", "/"))
         await other.flush()
         await one.flush()
         assert await uses(AccessBook(engine.ledger, engine.clock)) == {
@@ -131,7 +131,7 @@ async def test_two_processes_keep_the_newer_use(tmp_path):
 async def test_a_failed_write_loses_no_use(tmp_path):
     async with open_engine(tmp_path) as engine:
         book = AccessBook(engine.ledger, engine.clock)
-        book.note(APP, "crypto.sign", "/")
+        book.note((APP, "crypto.sign", "/"))
         at = engine.clock.us
         await engine.seal.seal()
         with pytest.raises(Unavailable):
@@ -145,11 +145,11 @@ async def test_the_uses_of_a_principal_are_bounded_and_old_ones_go(tmp_path):
     async with open_engine(tmp_path) as engine:
         book = AccessBook(engine.ledger, engine.clock)
         for i in range(MAX_USES_PER_PRINCIPAL + 10):
-            book.note(APP, "crypto.sign", f"vaults/v{i}")
+            book.note((APP, "crypto.sign", f"vaults/v{i}"))
         await book.flush()
         assert len(await uses(AccessBook(engine.ledger, engine.clock))) == MAX_USES_PER_PRINCIPAL
         engine.clock.advance(401 * DAY_US / 1e6)
-        book.note(APP, "crypto.verify", "/")
+        book.note((APP, "crypto.verify", "/"))
         await book.flush()
         assert await uses(AccessBook(engine.ledger, engine.clock)) == {("crypto.verify", "/"): engine.clock.us}
 
@@ -160,7 +160,7 @@ async def test_what_waits_in_memory_is_bounded(tmp_path, monkeypatch):
         book = AccessBook(engine.ledger, engine.clock)
         for _ in range(2):
             for i in range(6):
-                book.note(APP, "crypto.sign", f"vaults/v{i}")
+                book.note((APP, "crypto.sign", f"vaults/v{i}"))
             await book.flush()
             assert not book._pending
             assert len(book._written) <= 5
@@ -169,7 +169,7 @@ async def test_what_waits_in_memory_is_bounded(tmp_path, monkeypatch):
 async def test_uses_pass_the_check_of_the_store(tmp_path):
     async with open_engine(tmp_path) as engine:
         book = AccessBook(engine.ledger, engine.clock)
-        book.note(APP, "crypto.sign", "/")
+        book.note((APP, "crypto.sign", "/"))
         await book.flush()
         assert await engine.ledger.check(deep=True)
 

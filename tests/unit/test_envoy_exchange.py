@@ -49,6 +49,21 @@ async def test_what_has_come_of_a_message_is_told_while_more_is_waited_for():
     assert told == [3, 7]
 
 
+async def test_a_request_that_is_one_message_is_over_behind_it():
+    exchange = exchange_of(Request(frame(b"whole")))
+    assert [await exchange.receive(), await exchange.receive(), await exchange.receive()] == [b"whole", None, None]
+
+
+async def test_messages_that_come_one_by_one_and_in_parts_are_all_taken():
+    exchange = exchange_of(
+        Request(frame(b"1"), frame(b"2"), frame(b"3")[:2], frame(b"3")[2:] + frame(b"4"), frame(b"5"))
+    )
+    taken = []
+    while (message := await exchange.receive()) is not None:
+        taken.append(message)
+    assert taken == [b"1", b"2", b"3", b"4", b"5"]
+
+
 async def test_whoever_is_told_may_refuse_the_rest():
     def refuse(length: int) -> None:
         raise ResourceExhausted("STREAM_BYTES_EXCEEDED", "too much", retry_after_s=1)

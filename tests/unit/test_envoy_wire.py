@@ -13,6 +13,7 @@ from vaultd.hosts.envoy.wire import (
     encode_trailing,
     frame,
     is_grpc,
+    only_message,
     parse_timeout,
     status_headers,
 )
@@ -43,6 +44,15 @@ def test_messages_are_the_same_however_the_body_is_cut(seed):
     chance = random.Random(seed)
     sent = [chance.randbytes(chance.choice([0, 1, 4, 5, 6, 200, 70_000])) for _ in range(chance.randint(0, 20))]
     assert taken(cut(b"".join(map(frame, sent)), chance)) == sent
+
+
+@pytest.mark.parametrize("message", [b"", b"x", bytes(200), bytes(MAX_MESSAGE_BYTES)])
+def test_a_body_of_one_whole_message_is_told_from_every_other(message):
+    body = frame(message)
+    assert only_message(body) == message
+    for other in (b"", body[:4], body[:-1], body + b"\0", body + body, b"\1" + body[1:], b"\xff" + body[1:]):
+        assert only_message(other) is None
+    assert only_message(frame(bytes(MAX_MESSAGE_BYTES + 1))) is None
 
 
 def test_an_empty_message_is_a_message():

@@ -11,9 +11,9 @@ from vaultd_client.v1 import crypto_pb2 as pb
 from vaultd_client.v1 import keys_pb2
 
 
-def passes(validator, request) -> bool:
+def passes(validator, request, *length: int) -> bool:
     try:
-        validator.rest(request)
+        validator.rest(request, *length)
     except VaultdError:
         return False
     return True
@@ -59,3 +59,9 @@ def test_a_checksum_is_always_looked_at_by_itself():
 def test_where_something_else_is_checked_nothing_is_plain():
     assert not compile_validator(pb.EncryptRequest, refuse_unknown=True).plain([pb.EncryptRequest()])
     assert not compile_validator(keys_pb2.ListKeysRequest, refuse_unknown=False).plain([keys_pb2.ListKeysRequest()])
+
+
+@pytest.mark.parametrize("message", [*GOOD, *BAD, pb.VerifyMacRequest(data=b"x"), pb.VerifyMacRequest(mac=bytes(64))])
+def test_the_length_of_a_request_changes_no_verdict_about_it(message):
+    validator = compile_validator(type(message), refuse_unknown=False)
+    assert passes(validator, message, message.ByteSize()) == passes(validator, message)

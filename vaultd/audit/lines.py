@@ -29,11 +29,15 @@ _START_LABEL: Final = b"vaultd audit chain v1\n"
 _CHAIN: Final = b',"chain":"'
 _MAC: Final = b'","mac":"'
 _END: Final = b'"}'
+_PLAIN_LINE: Final = b"%b" + _CHAIN + b"%b" + _END
+_MACED_LINE: Final = b"%b" + _CHAIN + b"%b" + _MAC + b"%b" + _END
 _CHAIN_HEX: Final = 64
 _MAC_HEX: Final = 2 * MAC_BYTES
 _PLAIN_TAIL: Final = len(_CHAIN) + _CHAIN_HEX + len(_END)
 _MACED_TAIL: Final = _PLAIN_TAIL + len(_MAC) + _MAC_HEX
 _BLOCK: Final = 64
+
+_sha256 = hashlib.sha256
 
 
 def first_chain(chain_id: bytes) -> bytes:
@@ -72,10 +76,10 @@ def sealed_key(key: bytes) -> bytes:
 
 def link(before: bytes, content: bytes, mac: RecordMac | None) -> tuple[bytes, bytes]:
     """Make a line of a record's content, JSON without its closing brace; return it and its chain hash."""
-    chain = hashlib.sha256(before + content).digest()
+    chain = _sha256(before + content).digest()
     if mac is None:
-        return b"".join((content, _CHAIN, hexlify(chain), _END)), chain
-    return b"".join((content, _CHAIN, hexlify(chain), _MAC, mac.digits(chain), _END)), chain
+        return _PLAIN_LINE % (content, hexlify(chain)), chain
+    return _MACED_LINE % (content, hexlify(chain), mac.digits(chain)), chain
 
 
 class Parts(NamedTuple):

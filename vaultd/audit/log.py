@@ -125,8 +125,8 @@ class AuditLog:
         self._sync_timeout_s = sync_timeout_s
         self._on_proved = on_proved
         self._last_line = b""
-        self._formatted_second = -1
-        self._formatted = b""
+        self._second = -1
+        self._time = b""
 
     @property
     def serving(self) -> bool:
@@ -199,6 +199,29 @@ class AuditLog:
         self._last_line = line
         return Receipt(chain.chain_id, sequence, chain.add(head, line))
 
+    def append_all(self, records: Sequence[Record]) -> list[Receipt]:
+        """Write lines like `append`, with one write.  Raises Unavailable when not all are written: those that are count, and
+        may be followed by others that say that what they tell of was refused.
+        """
+        segment, chain = self._segment, self._chain
+        if segment is None or chain is None:
+            return self._recover(records)[-len(records) :]
+        lines = self._lines(records)
+        if segment.size >= segment.roll_at:
+            segment = self._roll(segment)
+        data = b"".join([line + b"\n" for line, _ in lines])
+        try:
+            written = pwrite(segment.fd, data, segment.size)
+        except OSError as e:
+            raise self._abandon(segment, "write_failed") from e
+        if written != len(data):
+            whole = lines[: data.count(b"\n", 0, written)]
+            segment.size += sum(len(line) + 1 for line, _ in whole)
+            self._count(whole)
+            raise self._abandon(segment, "write_failed")
+        segment.size += written
+        return self._count(lines)
+
     async def append_durable(self, record: Record) -> Receipt:
         """Write one line and wait until it is on stable storage; waiters share one fdatasync.  Raises like `append`.
 
@@ -247,7 +270,9 @@ class AuditLog:
         tree = chain.tree()
         if not tree.size:
             return None
-        time = self._time().decode()
+        second, microsecond = divmod(self._now(), 1_000_000)
+        self._begin_second(second)
+        time = f"{self._time.decode()}.{microsecond:06}Z"
         head = TreeHead(
             chain.chain_id, tree.size, tree.root(), chain.first, chain.head, time, revision, store, recorded
         )
@@ -343,9 +368,7 @@ class AuditLog:
         """Create a segment that begins with these records, all or none; they count once `_begin` is given it with their lines
         and chain hashes.  Raises OSError, leaving no file behind.
         """
-        lines: list[tuple[bytes, bytes]] = []
-        for sequence, record in enumerate(records, self._sequence + 1):
-            lines.append(self.chain.line(self._format(sequence, record), lines[-1][1] if lines else None))
+        lines = self._lines(records)
         data = b"".join(line + b"\n" for line, _ in lines)
         if self._lock_fd is None or not segments.is_locked_by(self._directory, self._lock_fd):
             raise OSError(errno.ESTALE, "the audit directory was replaced")
@@ -371,26 +394,41 @@ class AuditLog:
 
     def _begin(self, segment: OpenSegment, lines: Sequence[tuple[bytes, bytes]]) -> list[Receipt]:
         """Go on in a new segment: its records count."""
-        chain, first = self.chain, self._sequence + 1
         self._segment = segment
-        self._sequence += len(lines)
-        return [Receipt(chain.chain_id, first + n, chain.add(head, line)) for n, (line, head) in enumerate(lines)]
+        return self._count(lines)
 
     # Lines
+
+    def _lines(self, records: Sequence[Record]) -> list[tuple[bytes, bytes]]:
+        """The lines of the next records, and their chain hashes."""
+        lines: list[tuple[bytes, bytes]] = []
+        before: bytes | None = None
+        for sequence, record in enumerate(records, self._sequence + 1):
+            line, before = self.chain.line(self._format(sequence, record), before)
+            lines.append((line, before))
+        return lines
+
+    def _count(self, lines: Sequence[tuple[bytes, bytes]]) -> list[Receipt]:
+        """Take in lines that were written."""
+        chain, first = self.chain, self._sequence + 1
+        self._sequence += len(lines)
+        if lines:
+            self._last_line = lines[-1][0]
+        return [Receipt(chain.chain_id, first + n, chain.add(head, line)) for n, (line, head) in enumerate(lines)]
 
     def _format(self, sequence: int, record: Record) -> bytes:
         """A record without its closing brace: what the chain hash is over."""
         if not RESERVED.isdisjoint(record):
             raise ValueError("a record does not set seq, time, chain or mac itself")
-        head = b'{"seq":%d,"time":"%b"' % (sequence, self._time())
-        return head + b"," + orjson.dumps(record)[1:-1] if record else head
-
-    def _time(self) -> bytes:
         second, microsecond = divmod(self._now(), 1_000_000)
-        if second != self._formatted_second:
-            self._formatted = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
-            self._formatted_second = second
-        return b"%b.%06dZ" % (self._formatted, microsecond)
+        if second != self._second:
+            self._begin_second(second)
+        own = orjson.dumps(record)[1:-1]
+        return b'{"seq":%d,"time":"%b.%06dZ"%b%b' % (sequence, self._time, microsecond, own and b",", own)
+
+    def _begin_second(self, second: int) -> None:
+        self._second = second
+        self._time = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
 
     # Segments that end
 

@@ -14,10 +14,13 @@ from vaultd.engine.clock import DAY_US, SECOND_US
 from vaultd.store.base import RowKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from vaultd.engine.clock import Clock
     from vaultd.engine.ledger import Changes, Ledger
+
+Use = tuple[str, str, str]
+"""Principal, permission, and the resource of the binding."""
 
 GRAIN_US: Final = 3_600 * SECOND_US
 """How old a stored time may get before a newer one replaces it."""
@@ -30,18 +33,16 @@ SINCE_KEY: Final = RowKey("access", "", "since", 0)
 
 
 class AccessBook:
-    """The last uses.  `note` is on the path of every call, and costs a look into a set."""
+    """The last uses."""
 
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._noted: set[tuple[str, str, str]] = set()
-        self._pending: dict[tuple[str, str, str], int] = {}
-        self._written: dict[tuple[str, str, str], int] = {}
-
-    def note(self, principal: str, permission: str, bound_on: str) -> None:
-        """Remember that a binding on this resource allowed a call."""
-        self._noted.add((principal, permission, bound_on))
+        self._noted: set[Use] = set()
+        self.note: Final[Callable[[Use], None]] = self._noted.add
+        """Remember that a binding allowed a call.  On the path of every call: a look into a set."""
+        self._pending: dict[Use, int] = {}
+        self._written: dict[Use, int] = {}
 
     def _stamp(self) -> None:
         now_us = self._clock.now_us()
@@ -61,7 +62,7 @@ class AccessBook:
         self._stamp()
         await self._write(dict(self._pending))
 
-    async def _write(self, due: dict[tuple[str, str, str], int]) -> None:
+    async def _write(self, due: dict[Use, int]) -> None:
         by_principal: dict[str, dict[tuple[str, str], int]] = {}
         for (principal, permission, bound_on), at in due.items():
             by_principal.setdefault(principal, {})[permission, bound_on] = at

@@ -91,13 +91,15 @@ class InFlight:
 
     def leave(self, principal: str) -> None:
         """Count a call out.  Without an `enter` before it this raises RuntimeError: a cap that drifts is no cap."""
-        calls = self._calls.get(principal, 0)
-        if calls == 0:
-            raise RuntimeError("a call left that never entered")
-        if calls == 1:
-            del self._calls[principal]
+        calls = self._calls
+        try:
+            left = calls[principal] - 1
+        except KeyError:
+            raise RuntimeError("a call left that never entered") from None
+        if left:
+            calls[principal] = left
         else:
-            self._calls[principal] = calls - 1
+            del calls[principal]
         self._total_calls -= 1
 
 

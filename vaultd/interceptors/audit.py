@@ -7,7 +7,6 @@ have no way in.  Refusals beyond a few per identity, reason and second are count
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vaultd.audit.shipping.shipper import WAIT_S, Shipper
@@ -17,7 +16,7 @@ from vaultd.errors import Unavailable
 from vaultd.services.encoding import varint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from vaultd.audit.folding import RefusalFolder
     from vaultd.audit.log import AuditLog, Receipt
@@ -41,53 +40,36 @@ class _HasKeyVersion(Protocol):
 class Entry:
     """What will be said of one call.  Opened when it arrives, closed when its outcome is known."""
 
-    __slots__ = (
-        "binding",
-        "bytes_in",
-        "bytes_out",
-        "call",
-        "credential",
-        "decision",
-        "fields",
-        "handed_over",
-        "intended",
-        "outcome",
-        "patience_s",
-        "principal",
-        "request_id",
-        "route",
-        "sequence",
-        "span",
-        "started",
-        "trace",
-    )
+    principal = ""
+    credential = ""
+    """`certificate`, `token`, both or `none`; nothing of the credential itself."""
+    decision = ""
+    """`allowed` or `denied`, once policy was asked."""
+    binding = ""
+    """The entry of the policy that decided."""
+    route: Route | None = None
+    bytes_in = 0
+    bytes_out = 0
+    """Of a stream: in all its messages."""
+    handed_over = False
+    """True once a task of its own will record the outcome."""
+    intended = False
+    """True once an intent may be in the log: it gets an outcome of its own, or it would read as a crash."""
+    outcome = ("UNKNOWN", "UNKNOWN", 0)
+    """Status, reason and bytes of the answer, as they were last known; for metrics and traces."""
+    span: Span | None = None
+    """Of a call that is sampled, until it ends."""
+    sequence = 0
+    """Of the last record that was written of the call."""
+    patience_s = WAIT_S
+    """What is left of the time that the call may wait for audit sinks."""
 
     def __init__(self, call: Call, request_id: str, trace: str, started: float) -> None:
         self.call = call
         self.request_id = request_id
         self.trace = trace
         self.started = started
-        self.principal = ""
-        self.credential = ""
-        """`certificate`, `token`, both or `none`; nothing of the credential itself."""
-        self.decision = self.binding = ""
-        """`allowed` or `denied`, once policy was asked, and the entry of the policy that decided."""
-        self.route: Route | None = None
-        self.bytes_in = self.bytes_out = 0
-        """Of a stream: in all its messages."""
-        self.handed_over = False
-        """True once a task of its own will record the outcome."""
-        self.intended = False
-        """True once an intent may be in the log: it gets an outcome of its own, or it would read as a crash."""
         self.fields: dict[str, Any] = {}
-        self.outcome = ("UNKNOWN", "UNKNOWN", 0)
-        """Status, reason and bytes of the answer, as they were last known; for metrics and traces."""
-        self.span: Span | None = None
-        """Of a call that is sampled, until it ends."""
-        self.sequence = 0
-        """Of the last record that was written of the call."""
-        self.patience_s = WAIT_S
-        """What is left of the time that the call may wait for audit sinks."""
 
     def allow(self, binding: str) -> None:
         """Policy allows the call, by this entry of it; empty where a grant or the resource itself does."""
@@ -99,12 +81,8 @@ class Entry:
 
     def name(self, request: Any) -> None:
         """Take the audited fields of a validated request."""
-        route = self.route
-        if route is None:
-            return
-        for path in route.rule.audited:
-            value = getattr(request, path) if "." not in path else _inner(request, path)
-            self.fields[path] = value if isinstance(value, str) else list(value)
+        if self.route is not None:
+            self.fields.update(self.route.audited(request))
 
     def name_items(
         self,
@@ -147,13 +125,6 @@ class Entry:
             self.fields["failures"] = failures
 
 
-def _inner(value: Any, path: str) -> Any:
-    """A field of a message within the request; of a list of messages, that field of each."""
-    for part in path.split("."):
-        value = [getattr(one, part) for one in value] if isinstance(value, Sequence) else getattr(value, part)
-    return value
-
-
 class AuditStep:
     """Writes intents and outcomes.  Whatever cannot be written raises Unavailable, and the reply is withheld."""
 
@@ -182,13 +153,11 @@ class AuditStep:
         """Whether `delivered` is to be awaited before the answer of a call that changes nothing."""
         self._folder = folder
         self._clock = clock
+        self.now_s = clock.monotonic_s
+        """When something began, for latencies."""
         self._revision = revision
         self._synced = synced
         self._unwritten: list[dict[str, object]] = []
-
-    def open(self, call: Call, request_id: str, trace: str) -> Entry:
-        """Begin the record of a call."""
-        return Entry(call, request_id, trace, self._clock.monotonic_s())
 
     async def intent(self, entry: Entry) -> None:
         """Make durable what is about to be done, and have the sinks that mutations need acknowledge it."""
@@ -220,16 +189,16 @@ class AuditStep:
             record["reason"] = error.reason
         self._log.append(record)
 
-    def now_s(self) -> float:
-        """When something began, for latencies."""
-        return self._clock.monotonic_s()
-
     async def opened(self, entry: Entry) -> None:
         """Make durable that a stream begins, and have the sinks that every call needs acknowledge it."""
         entry.intended = True
         receipt = await self._log.append_durable(self._record(entry, "open"))
         if self.holds_calls:
             entry.patience_s = await self._shipper.call_delivered(receipt.sequence, entry.patience_s)
+
+    def served(self, entry: Entry, bytes_out: int) -> bytes:
+        """Record the end of a call that was served and waits for no sink; the serialised receipt."""
+        return serialize(self._log.append(self._outcome(entry, "OK", "", bytes_out)))
 
     def outcome(self, entry: Entry, code: str, reason: str, bytes_out: int) -> bytes | None:
         """Record the end of a call; the serialised receipt, or None when the record was folded into another."""
@@ -240,6 +209,14 @@ class AuditStep:
         receipt = self._log.append(self._outcome(entry, code, reason, bytes_out))
         entry.sequence = receipt.sequence
         return serialize(receipt)
+
+    def outcomes(self, served: Sequence[tuple[Entry, bytes]]) -> list[bytes]:
+        """Record the end of calls that were served, each with its answer, with one write; their serialised receipts.
+
+        Raises like `outcome`, and then none is recorded.
+        """
+        records = [self._outcome(entry, "OK", "", len(body)) for entry, body in served]
+        return [serialize(receipt) for receipt in self._log.append_all(records)]
 
     def require_sinks(self) -> None:
         """Raise Unavailable while a sink that every call needs is known to fail: the answer would be withheld."""
@@ -297,7 +274,7 @@ class AuditStep:
             record["reason"] = reason
         record["bytes_in"] = entry.bytes_in
         record["bytes_out"] = bytes_out
-        record["latency_us"] = int((self._clock.monotonic_s() - entry.started) * 1e6)
+        record["latency_us"] = int((self.now_s() - entry.started) * 1e6)
         return record
 
     def event(self, event: str, **fields: str) -> None:
@@ -327,14 +304,14 @@ class AuditStep:
 
     @staticmethod
     def _record(entry: Entry, event: str) -> dict[str, Any]:
-        call, route = entry.call, entry.route
+        route = entry.route
         record: dict[str, Any] = {
             "event": event,
             "id": entry.request_id,
             # The path of a method that does not exist is the caller's invention and stays out.
             "method": route.path if route is not None else "unknown",
             "principal": entry.principal,
-            "peer": call.peer.address,
+            "peer": entry.call.peer.address,
         }
         if entry.credential:
             record["credential"] = entry.credential
@@ -344,15 +321,18 @@ class AuditStep:
             record["decision"] = entry.decision
             if entry.binding:
                 record["binding"] = entry.binding
-        for name, value in entry.fields.items():  # a request's `principal` is not the caller
-            record[f"request_{name}" if name in record else name] = value
+        fields = entry.fields
+        if record.keys().isdisjoint(fields):
+            record.update(fields)
+        else:  # a request's `principal` is not the caller
+            record.update((f"request_{name}" if name in record else name, value) for name, value in fields.items())
         return record
 
 
 def serialize(receipt: Receipt) -> bytes:
     """The AuditReceipt that goes out in trailing metadata: its three fields, of which none is ever empty."""
     chain_id, sequence, leaf_hash = receipt
-    return b"".join((b"\x0a\x10", chain_id, b"\x10", varint(sequence), b"\x1a\x20", leaf_hash))
+    return b"\x0a\x10%b\x10%b\x1a\x20%b" % (chain_id, varint(sequence), leaf_hash)
 
 
 def host_of(address: str) -> str:

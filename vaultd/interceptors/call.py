@@ -25,7 +25,7 @@ class ReaderGone(Exception):
 class Call:
     """One call, on its way through the chain."""
 
-    __slots__ = ("deadline", "metadata", "method", "peer", "receive", "send", "sent")
+    __slots__ = ("answer", "deadline", "metadata", "method", "peer", "receive", "send", "sent")
 
     def __init__(
         self,
@@ -47,6 +47,9 @@ class Call:
         self.deadline = deadline
         self.receive = receive
         self.send = send
+        self.answer: Callable[[Reply], None] | None = None
+        """Set by a host that can answer a unary call later: `Chain.unary` may return HELD, and gives the answer to this when the
+        round of the event loop is over, in which the call was served."""
         self.sent: Callable[[], None] | None = None
         """Set with a large answer: the host calls it once, when the answer is on the wire or will never be."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from vaultd.engine.caller import Caller
@@ -23,7 +24,7 @@ from vaultd.errors import (
     Unimplemented,
     VaultdError,
 )
-from vaultd.interceptors.audit import RECEIPT_KEY, host_of
+from vaultd.interceptors.audit import RECEIPT_KEY, Entry, host_of
 from vaultd.interceptors.batches import MAX_MESSAGE_BYTES, BatchSteps
 from vaultd.interceptors.call import ReaderGone, Reply
 from vaultd.interceptors.deadlines import Deadlines
@@ -31,6 +32,7 @@ from vaultd.interceptors.errors import CODES, DETAILS_KEY, audit_unavailable, kn
 from vaultd.interceptors.held_bytes import HeldBytes
 from vaultd.interceptors.item_stream import ItemStream
 from vaultd.interceptors.items import ItemSteps
+from vaultd.interceptors.rounds import Round
 from vaultd.interceptors.routes import parse
 from vaultd.interceptors.streams import OpenStream, OpenStreams
 from vaultd.interceptors.throttle import spend
@@ -43,12 +45,13 @@ if TYPE_CHECKING:
 
     from vaultd.engine.refusals import RefusalLog
     from vaultd.interceptors.approvals import ApprovalStep
-    from vaultd.interceptors.audit import AuditStep, Entry
+    from vaultd.interceptors.audit import AuditStep
     from vaultd.interceptors.call import Call
     from vaultd.interceptors.grants import GrantStep
     from vaultd.interceptors.identity import Identity
     from vaultd.interceptors.policy import PolicyStep
     from vaultd.interceptors.routes import Route
+    from vaultd.interceptors.rules import Rule
     from vaultd.interceptors.telemetry import TelemetryStep
     from vaultd.interceptors.throttle import Throttle
 
@@ -128,7 +131,13 @@ class Chain:
         )
         self.unread = UnreadAnswers(self._limits.stream_bytes_per_principal, self._limits.stream_bytes)
         self._finishing: set[asyncio.Task[Reply]] = set()
+        self._round = Round(
+            audit, self._over, lambda entry, error: self._refuse(entry, known_error(error, on_incident))
+        )
+        self._streaming = frozenset(method for method, route in routes.items() if route.streaming)
         self._synced = frozenset(route.path for route in routes.values() if audit.waits(route.rule))
+        self._waiting = frozenset(route.path for route in routes.values()) if audit.holds_calls else self._synced
+        """Whose answers wait for more than that their record is written."""
 
     def serves(self, method: str) -> bool:
         """Whether there is such a method."""
@@ -136,18 +145,19 @@ class Chain:
 
     def streams(self, method: str) -> bool:
         """Whether the host must use `stream` for this method."""
-        route = self._routes.get(method)
-        return route is not None and route.streaming
+        return method in self._streaming
 
     async def unary(self, call: Call) -> Reply:
-        """Serve one unary call."""
+        """Serve one unary call.  HELD, where the host can wait and the answer comes when the round is over."""
         entry = self._open(call)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a coroutine that runs is in a task
         audit, throttle, deadlines = self._audit, self._throttle, self._deadlines
         try:
-            route = entry.route = self._find(call.method)  # unknown method: UNIMPLEMENTED, recorded all the same
-            rule = route.rule
+            route = self._routes.get(call.method)
+            if route is None:
+                raise _unknown_method()  # recorded all the same
+            entry.route, rule = route, route.rule
             if rule.open:
                 return await self._serve_open(route, call, entry)
             audit.require_room()
@@ -158,14 +168,14 @@ class Chain:
                 self.unread.require_room(principal)
             throttle.unary.enter(principal)
             try:
-                now = task.get_loop().time()
+                now = monotonic()
                 if not route.batch:
                     self._lane.single(now)
                 deadline = self._deadline(call, now)
                 # Who sends nothing holds a place only so long.
                 deadlines.watch(task, now + self._limits.receive_s)
                 body = await call.receive()
-                deadlines.watch(task, deadline)
+                deadlines[task] = deadline
                 method, size = rule.method, len(body or b"")
                 entry.bytes_in = size
                 lease = throttle.admit_message(principal, method, size)
@@ -177,18 +187,19 @@ class Chain:
                     answer = await self._batches.serve(route, request, context, entry)
                     return self._finish(entry, route, answer) or await self._finish_later(entry, route, answer)
                 route.validate.names(request)
-                route.validate.rest(request)
-                entry.name(request)
+                route.validate.rest(request, size)
+                entry.fields = route.audited(request)
                 try:
                     binding = self._policy.permits(caller, rule, request)
                     if binding is None:
                         binding = await self._policy.require(caller, rule, request)
-                    entry.allow(binding)
+                    entry.decision = "allowed"
+                    entry.binding = binding
                 except PermissionDenied as refused:
                     entry.deny(refused)
                     await self._grants.require(refused, caller, rule, request, entry)
                     entry.allow("")
-                if throttle.meters(method):
+                if method in throttle.uneven or throttle.rates.places:
                     lease = throttle.admit_use(principal, rule, request, size)
                     if lease is not None:
                         await spend(lease, throttle.admit_use, principal, rule, request, size)
@@ -199,14 +210,14 @@ class Chain:
                         response = await route.serve(request, context)
                     except NotFound as error:
                         raise await self._policy.disguise(error, caller, rule, request) from None
-                    answer = _body(entry, response)
+                    answer = _body(entry, rule, response)
                     return self._finish(entry, route, answer) or await self._finish_later(entry, route, answer)
                 # No deadline from here on: a mutation that began is finished and recorded, whoever still waits for it.
-                deadlines.leave(task)
+                deadlines.pop(task, None)
                 audit.correlate(entry, request)
                 return await self._mutate(route, request, body or b"", context, entry)
             finally:
-                deadlines.leave(task)
+                deadlines.pop(task, None)
                 if not entry.handed_over:
                     throttle.unary.leave(principal)
         except asyncio.CancelledError:
@@ -228,24 +239,20 @@ class Chain:
 
     def _open(self, call: Call) -> Entry:
         trace, span = self._telemetry.begin(call)
-        entry = self._audit.open(call, self._request_ids.fresh(), trace)
-        entry.span = span
+        entry = Entry(call, self._request_ids.fresh(), trace, self._audit.now_s())
+        if span is not None:
+            entry.span = span
         return entry
-
-    def _find(self, method: str) -> Route:
-        route = self._routes.get(method)
-        if route is None:
-            raise Unimplemented("METHOD_UNKNOWN", "this server has no such method; reflection or the protos list them")
-        return route
 
     def _deadline(self, call: Call, now: float) -> float:
         """The client's deadline or ours, whichever is first, in `time.monotonic()` seconds: the loop's clock is that."""
         latest = now + self._limits.unary_s
-        if call.deadline is None:
+        asked = call.deadline
+        if asked is None:
             return latest
-        if call.deadline - now < self._limits.least_deadline_s:
+        if asked - now < self._limits.least_deadline_s:
             raise _too_late()
-        return min(call.deadline, latest)
+        return min(asked, latest)
 
     async def _mutate(self, route: Route, request: Any, body: bytes, context: Context, entry: Entry) -> Reply:
         """Approval, intent, act and outcome as one task that outlives its caller: what is done is recorded as done."""
@@ -259,7 +266,8 @@ class Chain:
                         response = await route.serve(request, context)
                 except NotFound as error:
                     raise await self._policy.disguise(error, context.caller, route.rule, request) from None
-                answer = _body(entry, response)
+                answer = _body(entry, route.rule, response)
+                _require_fits(answer)
                 receipt = await self._audit.mutation_outcome(entry, len(answer))
                 entry.outcome = ("OK", "", len(answer))
                 return Reply(answer, 0, "", _trailing(entry, receipt))
@@ -283,7 +291,8 @@ class Chain:
         return reply
 
     async def finish(self) -> None:
-        """Wait for mutations whose callers are gone."""
+        """Wait for mutations whose callers are gone, and answer what is held."""
+        self._round.end()
         while self._finishing:
             await asyncio.wait(self._finishing)
 
@@ -302,29 +311,36 @@ class Chain:
         return Reply(response.SerializeToString(), 0, "", ((REQUEST_ID_KEY, entry.request_id),))
 
     def _finish(self, entry: Entry, route: Route, body: bytes) -> Reply | None:
-        """Release the reply, once it is recorded.  None, and nothing done, where the record has to be waited for."""
+        """Release a small reply, once it is recorded.  None, and nothing done, where the record has to be waited for."""
+        size = len(body)
+        if size >= COUNTED_BYTES or route.path in self._waiting:
+            return None
+        if entry.call.answer is not None:
+            return self._round.add(asyncio.get_running_loop(), entry, body)
+        receipt = self._audit.served(entry, size)
+        entry.outcome = ("OK", "", size)
+        return Reply(body, 0, "", ((REQUEST_ID_KEY, entry.request_id), (RECEIPT_KEY, receipt)))
+
+    def _over(self, entry: Entry) -> None:
+        """A call that was handed over has its outcome."""
+        self._throttle.unary.leave(entry.principal)
+        self._telemetry.ended(entry)
+
+    async def _finish_later(self, entry: Entry, route: Route, body: bytes) -> Reply:
+        """Release any reply, once it is recorded, and its record durable, or with the sinks that every call needs, or both."""
         size = len(body)
         if size >= COUNTED_BYTES:
+            _require_fits(body)
             self.unread.require_room(entry.principal, size)
-        if self._audit.holds_calls or route.path in self._synced:
-            return None
-        receipt = self._audit.outcome(entry, "OK", "", size)
+        if route.path in self._synced:
+            receipt: bytes | None = await self._audit.durable_outcome(entry, size)
+        else:
+            receipt = self._audit.outcome(entry, "OK", "", size)
+        if self._audit.holds_calls:
+            await self._audit.delivered(entry)
         entry.outcome = ("OK", "", size)
         if size >= COUNTED_BYTES:
             entry.call.sent = self.unread.hold(entry.principal, size)
-        return Reply(body, 0, "", _trailing(entry, receipt))
-
-    async def _finish_later(self, entry: Entry, route: Route, body: bytes) -> Reply:
-        """Release the reply, once its record is durable, or has reached the sinks that every call needs, or both."""
-        if route.path in self._synced:
-            receipt: bytes | None = await self._audit.durable_outcome(entry, len(body))
-        else:
-            receipt = self._audit.outcome(entry, "OK", "", len(body))
-        if self._audit.holds_calls:
-            await self._audit.delivered(entry)
-        entry.outcome = ("OK", "", len(body))
-        if len(body) >= COUNTED_BYTES:
-            entry.call.sent = self.unread.hold(entry.principal, len(body))
         return Reply(body, 0, "", _trailing(entry, receipt))
 
     def _refuse(self, entry: Entry, error: VaultdError) -> Reply:
@@ -365,7 +381,9 @@ class Chain:
         assert task is not None  # noqa: S101  # a coroutine that runs is in a task
         stream: OpenStream | None = None
         try:
-            route = entry.route = self._find(call.method)
+            route = entry.route = self._routes.get(call.method)
+            if route is None:
+                raise _unknown_method()
             if route.rule.open:
                 return await self._stream_open(route, call, entry)
             self._audit.require_room()
@@ -379,7 +397,7 @@ class Chain:
                 with self._open_streams.holding(stream):
                     await self._serve_stream(stream, entry, task)
             finally:
-                self._deadlines.leave(task)
+                self._deadlines.pop(task, None)
                 self._throttle.streams.leave(principal)
                 stream.tell(entry)
             receipt = self._audit.outcome(entry, "OK", "", entry.bytes_out)
@@ -418,7 +436,7 @@ class Chain:
             return
         self._deadlines.watch(task, now + self._limits.receive_s)
         body = await stream.receive()
-        self._deadlines.leave(task)
+        self._deadlines.pop(task, None)
         size = len(body or b"")
         lease = throttle.admit_message(principal, rule.method, size)
         if lease is not None:
@@ -482,31 +500,35 @@ class Chain:
             body = await call.receive()
 
 
-def _body(entry: Entry, response: Any) -> bytes:
+def _body(entry: Entry, rule: Rule, response: Any) -> bytes:
     """The encoded answer; what the record says of it is noted."""
     body: bytes
     if type(response) is tuple:  # a service may have encoded it, and names the version that was used
-        body, version = response
-        if entry.route is not None:
-            entry.fields[entry.route.rule.used] = version
-    else:
-        if entry.route is not None:
-            rule = entry.route.rule
-            version = getattr(response, rule.used, "")
-            if version:
-                entry.fields[rule.used] = version
-            for told in rule.told:
-                entry.fields[told] = getattr(response, told)
-        body = response.SerializeToString()
-    if len(body) > MAX_MESSAGE_BYTES:  # the transport would refuse it after it was recorded as answered
-        raise ResourceExhausted("ANSWER_TOO_LARGE", "the answer is larger than 4 MiB; ask for less in one call")
+        body, entry.fields[rule.used] = response
+        return body
+    version = getattr(response, rule.used, "")
+    if version:
+        entry.fields[rule.used] = version
+    for told in rule.told:
+        entry.fields[told] = getattr(response, told)
+    body = response.SerializeToString()
     return body
+
+
+def _require_fits(body: bytes) -> None:
+    """Before it is recorded as answered."""
+    if len(body) > MAX_MESSAGE_BYTES:  # the transport would refuse it
+        raise ResourceExhausted("ANSWER_TOO_LARGE", "the answer is larger than 4 MiB; ask for less in one call")
 
 
 def _trailing(entry: Entry, receipt: bytes | None) -> tuple[tuple[str, str | bytes], ...]:
     if receipt is None:
         return ((REQUEST_ID_KEY, entry.request_id),)
     return ((REQUEST_ID_KEY, entry.request_id), (RECEIPT_KEY, receipt))
+
+
+def _unknown_method() -> Unimplemented:
+    return Unimplemented("METHOD_UNKNOWN", "this server has no such method; reflection or the protos list them")
 
 
 def _too_late() -> DeadlineExceeded:

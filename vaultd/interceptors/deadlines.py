@@ -14,23 +14,22 @@ SWEEP_S: Final = 0.1
 _Task = asyncio.Task[Any]
 
 
-class Deadlines:
-    """Tasks and until when they may run, in seconds of the loop's clock."""
+class Deadlines(dict[_Task, float]):
+    """Tasks and until when they may run, in seconds of the loop's clock.
+
+    `watch` begins, and `pop` ends it; in between a task's time may be set anew.
+    """
 
     def __init__(self) -> None:
-        self._until: dict[_Task, float] = {}
+        super().__init__()
         self._expired: set[_Task] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, task: _Task, until: float) -> None:
-        """Cancel the task once `until` has passed; a later call for the same task moves its time."""
-        self._until[task] = until
+        """Cancel the task once `until` has passed."""
+        self[task] = until
         if self._timer is None:
             self._timer = task.get_loop().call_later(SWEEP_S, self._sweep, task.get_loop())
-
-    def leave(self, task: _Task) -> None:
-        """Watch it no longer."""
-        self._until.pop(task, None)
 
     def take_expired(self, task: _Task) -> bool:
         """Whether its cancellation came from here.  Taken once; the cancellation is then no longer pending."""
@@ -42,8 +41,8 @@ class Deadlines:
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
-        for task in [task for task, until in self._until.items() if until <= now]:
-            del self._until[task]
+        for task in [task for task, until in self.items() if until <= now]:
+            del self[task]
             self._expired.add(task)
             task.cancel()
-        self._timer = loop.call_later(SWEEP_S, self._sweep, loop) if self._until else None
+        self._timer = loop.call_later(SWEEP_S, self._sweep, loop) if self else None

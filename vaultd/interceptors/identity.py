@@ -35,10 +35,12 @@ NONE: Final = "none"
 
 @dataclass(frozen=True, slots=True)
 class _Known:
+    """until_us: when either of the two times that may end it has come."""
+
     caller: Caller
     bundle: str
     not_after_us: int
-    fresh_until_us: int | None
+    until_us: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +64,7 @@ class Identity:
         tokens: Tokens | None = None,
         pairs: Mapping[tuple[str, str], str] | None = None,
     ) -> None:
-        self._clock = clock
+        self._now_us = clock.now_us
         self._revocations = revocations
         self._bundles = tuple(bundles)
         self._tokens = tokens
@@ -80,19 +82,19 @@ class Identity:
 
     def credential(self, call: Call) -> str:
         """Which kind of credential came with a call, for its record."""
-        token = self._tokens is not None and _has_token(call)
-        if call.peer.certificates:
-            return BOTH if token else CERTIFICATE
-        return TOKEN if token else NONE
+        if self._tokens is None or not _has_token(call):
+            return CERTIFICATE if call.peer.certificates else NONE
+        return BOTH if call.peer.certificates else TOKEN
 
     def at_once(self, call: Call) -> Caller | None:
         """What `identify` says of a call without a token; None, and nothing looked at, where there may be one.
 
         Raises Unauthenticated and DataLoss, as `identify` does.
         """
-        if self._tokens is not None and (not call.peer.certificates or _has_token(call)):
+        certificates = call.peer.certificates
+        if self._tokens is not None and (not certificates or _has_token(call)):
             return None
-        return self._by_certificate(call.peer.certificates).caller
+        return self._by_certificate(certificates).caller
 
     async def identify(self, call: Call) -> Caller:
         """Who calls.
@@ -117,21 +119,23 @@ class Identity:
         return self._pair(call.peer.certificates, known, verified)
 
     def _by_certificate(self, certificates: bytes) -> _Known:
-        if not certificates and self._tokens is not None:
-            raise Unauthenticated("NO_TOKEN", "send the metadata `authorization`, or connect with a client certificate")
-        now_us = self._clock.now_us()
-        known = self._known.get(certificates)
-        if known is None:
-            vouched = examine(self._bundles, certificates, now_us)
-            caller = Caller(vouched.principal)
-            known = _Known(caller, vouched.bundle, vouched.not_after_us, vouched.fresh_until_us)
-            self._known.keep(certificates, known, len(certificates))
-        if now_us >= known.not_after_us:
+        known = self._known.get(certificates) or self._examine(certificates)
+        now_us = self._now_us()
+        if now_us >= known.until_us:
+            if now_us < known.not_after_us:
+                raise crl_stale()
             raise Unauthenticated("CERTIFICATE_EXPIRED", "the client certificate has expired; connect with a fresh one")
-        if known.fresh_until_us is not None and now_us >= known.fresh_until_us:
-            raise crl_stale()
         self._revocations.require(known.caller.principal)
         return known
+
+    def _examine(self, certificates: bytes) -> _Known:
+        if not certificates and self._tokens is not None:
+            raise Unauthenticated("NO_TOKEN", "send the metadata `authorization`, or connect with a client certificate")
+        vouched = examine(self._bundles, certificates, self._now_us())
+        not_after_us, fresh_until_us = vouched.not_after_us, vouched.fresh_until_us
+        until_us = not_after_us if fresh_until_us is None else min(not_after_us, fresh_until_us)
+        known = _Known(Caller(vouched.principal), vouched.bundle, not_after_us, until_us)
+        return self._known.keep(certificates, known, len(certificates))
 
     def _pair(self, certificates: bytes, known: _Known, verified: Verified) -> Caller:
         issuer = verified.issuer.rules.id

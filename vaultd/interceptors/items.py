@@ -151,7 +151,7 @@ class ItemSteps:
                 body = await stream.receive(on_part)
                 if part_begun:
                     part_begun = False
-                    self._deadlines.leave(task)
+                    self._deadlines.pop(task, None)
                 if stream.pause_s:
                     pause_s, stream.pause_s = stream.pause_s, 0.0
                     await asyncio.sleep(pause_s)

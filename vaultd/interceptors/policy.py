@@ -37,7 +37,7 @@ class PolicyStep:
     def __init__(self, authority: Authority, decider: Decider, access: AccessBook) -> None:
         self._authority = authority
         self._decider = decider
-        self._access = access
+        self._note = access.note
 
     async def require(self, caller: Caller, rule: Rule, request: Any) -> str:
         """Raise PermissionDenied unless every access of the rule is allowed; return what allows it.
@@ -64,7 +64,7 @@ class PolicyStep:
             if not decision.allowed:
                 raise denied(rule, decision.reason)
             decided = f"{decided}; {decision.reason}" if decided and decided != decision.reason else decision.reason
-            self._access.note(caller.principal, access.permission, decision.bound_on)
+            self._note((caller.principal, access.permission, decision.bound_on))
         return decided
 
     def require_loaded(self) -> None:
@@ -73,19 +73,29 @@ class PolicyStep:
 
     def permits(self, caller: Caller, rule: Rule, request: Any) -> str | None:
         """What allows the call, where the policy can say so at once; else `require` finds out."""
-        if rule.operator:
+        access = rule.sole_access
+        if access is None:
+            return self._permits_each(caller, rule, request)
+        principal, permission = caller.principal, access.permission
+        found = self._authority.engine.look_up(principal, permission, access.resource(request))
+        if type(found) is not Decision or not found.allowed:
+            return None
+        self._note((principal, permission, found.bound_on))
+        return found.reason
+
+    def _permits_each(self, caller: Caller, rule: Rule, request: Any) -> str | None:
+        if rule.operator or rule.operator_only:
             return None
         engine, principal, decided = self._authority.engine, caller.principal, ""
         for access in rule.access:
             if access.when is not None:
                 return None
-            permission = access.permission
-            found = engine.look_up(principal, permission, access.resource(request))
+            found = engine.look_up(principal, access.permission, access.resource(request))
             if type(found) is not Decision or not found.allowed:
                 return None
             decided = f"{decided}; {found.reason}" if decided and decided != found.reason else found.reason
-            self._access.note(principal, permission, found.bound_on)
-        return decided if rule.access and not rule.operator_only else None
+            self._note((principal, access.permission, found.bound_on))
+        return decided if rule.access else None
 
     async def disguise(self, error: VaultdError, caller: Caller, rule: Rule, request: Any) -> VaultdError:
         """A NotFound that the caller may not see becomes the answer that a forbidden resource gives."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
@@ -32,6 +35,7 @@ class Route:
     takes (requests, context), and gives what it encoded, or a VaultdError, for each.  Of a stream it yields messages, or bytes
     that are such; it takes (request, context), or (requests, context) where the rule is open.  Of a stream of operations it
     takes nothing and gives an `items.Session`.
+    audited: takes a validated request, gives those of its fields that the record carries.
     validate: of the request, for a batch of one item.  response, result: message types of the answer and of a batch's item.
     """
 
@@ -43,6 +47,7 @@ class Route:
     streaming: bool
     batch: bool
     path: str
+    audited: Callable[[Any], dict[str, Any]]
 
 
 def build_routes(
@@ -108,7 +113,28 @@ def _route(path: str, rule: Rule, method: Any, serve: Callable[..., Any]) -> Rou
         streaming=bool(method.server_streaming or method.client_streaming),
         batch=rule.batch,
         path=path,
+        audited=_audited(request, rule.audited),
     )
+
+
+def _audited(request: type[Message], paths: tuple[str, ...]) -> Callable[[Any], dict[str, Any]]:
+    field = request.DESCRIPTOR.fields_by_name.get(paths[0]) if len(paths) == 1 else None
+    if field is not None and field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated:  # of most methods
+        (path,), text_of = paths, attrgetter(*paths)
+        return lambda request: {path: text_of(request)}
+
+    def read(request: Any) -> dict[str, Any]:
+        values = {path: _inner(request, path) for path in paths}
+        return {path: value if isinstance(value, str) else list(value) for path, value in values.items()}
+
+    return read
+
+
+def _inner(value: Any, path: str) -> Any:
+    """A field of a message, or of a message within it; of a list of messages, that field of each."""
+    for part in path.split("."):
+        value = [getattr(one, part) for one in value] if isinstance(value, Sequence) else getattr(value, part)
+    return value
 
 
 def parse(route: Route, body: bytes | None) -> Any:

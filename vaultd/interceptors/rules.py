@@ -5,7 +5,7 @@ A service cannot forget to authorise, throttle or audit: it never does those its
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -63,6 +63,13 @@ class Rule:
     told: tuple[str, ...] = ()
     repeats: str = ""
     used: str = "key_version"
+    sole_access: Access | None = field(init=False)
+    """The access that decides about every call by itself, where there is one."""
+
+    def __post_init__(self) -> None:
+        one = len(self.access) == 1 and not (self.operator or self.operator_only or self.some)
+        sole = self.access[0] if one and self.access[0].when is None else None
+        object.__setattr__(self, "sole_access", sole)
 
     @property
     def names(self) -> Callable[[Any], Any]:

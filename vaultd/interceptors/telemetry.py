@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vaultd.interceptors.audit import Entry
     from vaultd.interceptors.call import Call
     from vaultd.interceptors.meter import CallMeter
@@ -18,14 +20,12 @@ class TelemetryStep:
     def __init__(self, meter: CallMeter, traces: TraceStep) -> None:
         self.meter = meter
         self._traces = traces
-
-    def begin(self, call: Call) -> tuple[str, Span | None]:
+        self.begin: Callable[[Call], tuple[str, Span | None]] = traces.begin
         """The trace id for the record, and the span of a call that is sampled."""
-        return self._traces.begin(call)
 
     def ended(self, entry: Entry) -> None:
         """Count a call by its outcome, and end its span."""
-        code, reason, bytes_out = entry.outcome
-        self.meter.ended(entry, code, reason, bytes_out)
+        self.meter.ended(entry)
         if entry.span is not None:
+            code, reason, _ = entry.outcome
             self._traces.end(entry.span, entry, code, reason)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
-import random
 import re
 import time
+from random import random
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vaultd.telemetry import spans
@@ -89,27 +89,26 @@ class TraceStep:
         self.tracer = tracer
         """May be set later: from then on there are spans."""
         self._sampling = sampling or Sampling()
+        self._ratio = self._sampling.ratio
         self._monotonic_s = monotonic_s
         self._tokens = float(self._sampling.max_per_second)
         self._refilled_s = monotonic_s()
 
     def begin(self, call: Call) -> tuple[str, spans.Span | None]:
         """The trace id for the record, empty when there is none, and the span, None when the call is not sampled."""
-        parent = parent_of(call.metadata)
-        tracer = self.tracer
-        if tracer is None:
-            return (parent.trace_id if parent is not None else ""), None
-        sampling = self._sampling
-        if parent is not None and sampling.follow_parent:
-            sampled = parent.sampled
-        else:
-            sampled = random.random() < sampling.ratio  # noqa: S311  # chooses calls to look at, and no secret
-        if not sampled or not self._spend():
-            spans.enter(None)
-            return (parent.trace_id if parent is not None else ""), None
-        span = _start(tracer, parent)
-        spans.enter(span)
-        return span.trace_id, span
+        parent = parent_of(call.metadata) if call.metadata else None
+        if self.tracer is not None:
+            if parent is not None and self._sampling.follow_parent:
+                sampled = parent.sampled
+            else:
+                sampled = random() < self._ratio  # noqa: S311  # chooses calls to look at, and no secret
+            if sampled and self._spend():
+                span = _start(self.tracer, parent)
+                spans.enter(span)
+                return span.trace_id, span
+            if spans.current() is not None:
+                spans.enter(None)
+        return ("" if parent is None else parent.trace_id), None
 
     def _spend(self) -> bool:
         now_s = self._monotonic_s()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("vaultd")
 
 LEAST_THREADS = 2
-"""Of the work pool of each worker: key generation never takes the last one."""
+"""Of the work pool of each worker: one alone leaves its core idle whenever it waits for the event loop."""
 
 
 def settings_of(settings: Settings, index: int, hello: Body) -> Settings:

@@ -7,8 +7,9 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from vaultd.hosts.envoy.exchange import Exchange
-from vaultd.hosts.envoy.wire import decode_binary, is_grpc, parse_timeout
+from vaultd.hosts.envoy.wire import CONTENT_TYPE, decode_binary, is_grpc, parse_timeout
 from vaultd.interceptors.call import Call, Peer
+from vaultd.interceptors.rounds import HELD
 
 if TYPE_CHECKING:
     from vaultd.hosts.envoy.peers import Certificates
@@ -24,29 +25,27 @@ MOST_BETWEEN_LOOKS_S: Final = 0.25
 LATE_S: Final = 0.001
 """A deadline has passed when the clock of the loop, which counts milliseconds, is past it for sure."""
 CANCELLED, INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 1, 3, 4, 8, 14
-_CERTIFICATE, _CONTENT, _TIMEOUT, _TE, _UNUSED = range(1, 6)
-_HEADERS: Final = {
-    b"x-forwarded-client-cert": _CERTIFICATE,
-    b"content-type": _CONTENT,
-    b"grpc-timeout": _TIMEOUT,
-    b"te": _TE,
-    **dict.fromkeys(
-        (
-            b"host",
-            b"user-agent",
-            b"accept-encoding",
-            b"grpc-encoding",
-            b"grpc-accept-encoding",
-            b"content-length",
-            b"forwarded",
-            b"x-forwarded-for",
-            b"x-forwarded-proto",
-            b"x-request-id",
-        ),
-        _UNUSED,
-    ),
-}
-"""What becomes something else than metadata.  What proxies write says nothing here, since there is none."""
+_CERTIFICATE, _CONTENT, _TIMEOUT, _TE = b"x-forwarded-client-cert", b"content-type", b"grpc-timeout", b"te"
+_NO_METADATA: Final = frozenset(
+    {
+        _CERTIFICATE,
+        _CONTENT,
+        _TIMEOUT,
+        _TE,
+        b"host",
+        b"user-agent",
+        b"accept-encoding",
+        b"grpc-encoding",
+        b"grpc-accept-encoding",
+        b"content-length",
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-request-id",
+    }
+)
+"""Headers that become something else than metadata.  What proxies write says nothing here, since there is none."""
+_new_peer: Final = tuple.__new__  # half the price of Peer(...)
 
 
 class Calls:
@@ -62,11 +61,14 @@ class Calls:
         """Return how many there are."""
         return len(self._open)
 
-    def enter(self, exchange: Exchange) -> None:
-        """A call begins."""
+    def enter(self, exchange: Exchange) -> bool:
+        """A call begins, unless the host is closing or has as many as it may."""
+        if self.closing or len(self._open) >= MAX_CALLS:
+            return False
         self._open[exchange] = exchange.since + LOOK_S
         if self._timer is None:
             self._timer = exchange.task.get_loop().call_later(LOOK_S, self._sweep)
+        return True
 
     def leave(self, exchange: Exchange) -> None:
         """A call is over."""
@@ -127,13 +129,12 @@ class GrpcApp:
         call = self._call(scope, exchange, now)
         if call is None:
             return
-        if calls.closing:
-            exchange.end(UNAVAILABLE, "the server is stopping; call another one, or again in a moment")
+        if not calls.enter(exchange):
+            if calls.closing:
+                exchange.end(UNAVAILABLE, "the server is stopping; call another one, or again in a moment")
+            else:
+                exchange.end(RESOURCE_EXHAUSTED, "too many calls are under way; call again in a moment")
             return
-        if len(calls) >= MAX_CALLS:
-            exchange.end(RESOURCE_EXHAUSTED, "too many calls are under way; call again in a moment")
-            return
-        calls.enter(exchange)
         try:
             if self._chain.streams(call.method):
                 exchange.deadline = call.deadline
@@ -142,9 +143,11 @@ class GrpcApp:
                     await exchange.hear_out()
                 exchange.end(reply.code, reply.text, reply.trailing)
             else:
+                call.answer = exchange.finish
                 reply = await self._chain.unary(call)
-                exchange.sent = call.sent
-                exchange.finish(reply)
+                if reply is not HELD:
+                    exchange.sent = call.sent
+                    exchange.finish(reply)
         except asyncio.CancelledError:
             if not exchange.gone:
                 late = exchange.deadline is not None and time.monotonic() >= exchange.deadline
@@ -155,32 +158,23 @@ class GrpcApp:
 
     def _call(self, scope: dict[str, Any], exchange: Exchange, now: float) -> Call | None:
         """The call that a request is, or None when it was refused as no gRPC."""
-        certificates, content, deadline = b"", b"", None
-        trailers = False
+        headers = scope["headers"]
+        known = dict(headers)  # of what is there twice, and is no metadata, the last one
         metadata: list[tuple[str, str | bytes]] = []
         size = 0
-        for name, value in scope["headers"]:
-            kind = _HEADERS.get(name)
-            if kind is None:
-                size += len(name) + len(value) + HEADER_OVERHEAD_BYTES
-                _add(metadata, name, value)
-            elif kind == _CERTIFICATE:
-                if self._certificates is not None:
-                    certificates = self._certificates.of(value)
-            elif kind == _CONTENT:
-                content = value
-            elif kind == _TIMEOUT:
-                timeout = parse_timeout(value)
-                deadline = None if timeout is None else now + timeout
-            elif kind == _TE:
-                trailers = value == b"trailers"
+        if not _NO_METADATA.issuperset(known):
+            for name, value in headers:
+                if name not in _NO_METADATA:
+                    size += len(name) + len(value) + HEADER_OVERHEAD_BYTES
+                    _add(metadata, name, value)
         if scope["method"] != "POST":
             exchange.refuse(405, "only POST: this is a gRPC server\n")
             return None
-        if not is_grpc(content):
+        content = known.get(_CONTENT, b"")
+        if content != CONTENT_TYPE and not is_grpc(content):
             exchange.refuse(415, "this is a gRPC server\n")
             return None
-        if not trailers:
+        if known.get(_TE) != b"trailers":
             exchange.end(
                 INVALID_ARGUMENT, "the header `te: trailers` is missing; the client or a proxy does not speak gRPC"
             )
@@ -188,11 +182,17 @@ class GrpcApp:
         if size > MAX_METADATA_BYTES:
             exchange.end(RESOURCE_EXHAUSTED, "the metadata is larger than 16 KiB")
             return None
+        timeout = known.get(_TIMEOUT)
+        seconds = None if timeout is None else parse_timeout(timeout)
+        certificates = b""
+        if self._certificates is not None and (shown := known.get(_CERTIFICATE)) is not None:
+            certificates = self._certificates.of(shown)
         path, query = scope["raw_path"], scope["query_string"]
         method = (path + b"?" + query if query else path).decode("latin-1")
         address, port = scope["client"] or ("", 0)
         peer = f"ipv6:[{address}]:{port}" if ":" in address else f"ipv4:{address}:{port}"
-        return Call(method, Peer(peer, certificates), metadata, deadline, exchange.receive, exchange.send)
+        deadline = None if seconds is None else now + seconds
+        return Call(method, _new_peer(Peer, (peer, certificates)), metadata, deadline, exchange.receive, exchange.send)
 
 
 def _add(metadata: list[tuple[str, str | bytes]], name: bytes, value: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from vaultd.hosts.envoy.wire import CONTENT_TYPE, Event, Messages, frame, status_headers
+from vaultd.hosts.envoy.wire import CONTENT_TYPE, Event, Messages, frame, only_message, status_headers
 from vaultd.interceptors.call import ReaderGone
 
 if TYPE_CHECKING:
@@ -26,21 +26,13 @@ class Exchange:
     pyvoy acts when `send` is called; what it returns has to be awaited only for the reader's pace.
     """
 
-    __slots__ = (
-        "_asgi_receive",
-        "_asgi_send",
-        "_asked",
-        "_heard",
-        "_messages",
-        "_over",
-        "_started",
-        "deadline",
-        "gone",
-        "late",
-        "sent",
-        "since",
-        "task",
-    )
+    _messages: Messages | None = None
+    """None while what comes is one whole message each time."""
+    _over = _heard = _started = _asked = False
+    deadline: float | None = None
+    gone = late = False
+    sent: Callable[[], None] | None = None
+    """What to call once the answer is on the wire; None where nobody counts it."""
 
     def __init__(
         self,
@@ -51,28 +43,24 @@ class Exchange:
     ) -> None:
         self._asgi_receive = receive
         self._asgi_send = send
-        self._messages = Messages()
-        self._over = self._heard = False
-        self._started = self._asked = False
         self.task = task
         self.since = since
-        self.deadline: float | None = None
-        self.gone = self.late = False
-        self.sent: Callable[[], None] | None = None
-        """What to call once the answer is on the wire; None where nobody counts it."""
 
     async def receive(self, on_part: Callable[[int], None] | None = None) -> bytes | None:
         """The next message, None at the end of the request.  Raises VaultdError for what is no message of ours."""
         messages = self._messages
         while True:
-            message = messages.take()
-            if message is not None:
-                return message
-            if self._over:
-                messages.require_whole()
+            if messages is not None:
+                message = messages.take()
+                if message is not None:
+                    return message
+                if self._over:
+                    messages.require_whole()
+                    return None
+                if on_part is not None and messages.held:
+                    on_part(messages.held)
+            elif self._over:
                 return None
-            if on_part is not None and messages.held:
-                on_part(messages.held)
             event = await self._asgi_receive()
             if event["type"] != "http.request":
                 self._lost()
@@ -81,8 +69,12 @@ class Exchange:
             if not event["more_body"]:
                 self._over = True
             body = event["body"]
-            if body:
-                messages.feed(body)
+            if messages is None:
+                message = only_message(body)
+                if message is not None:
+                    return message
+                messages = self._messages = Messages()
+            messages.feed(body)
 
     def _lost(self) -> None:
         self.gone = True

@@ -24,6 +24,14 @@ _ESCAPED: Final = re.compile(rb"[^ -$&-~]")
 Header = tuple[bytes, bytes]
 
 
+def only_message(body: bytes) -> bytes | None:
+    """The message that a body is: one, whole and not compressed.  None when it is anything else, which `Messages` tells."""
+    length = len(body) - PREFIX_BYTES
+    if 0 <= length <= MAX_MESSAGE_BYTES and body[:PREFIX_BYTES] == b"\0" + length.to_bytes(4, "big"):
+        return body[PREFIX_BYTES:]
+    return None
+
+
 class Messages:
     """Takes messages out of the body of a request, however it is cut into pieces."""
 
