@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WITHIN_S = 2.0
 """How soon a fault must be noticed: refusals, health."""
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 """After which a campaign gives up; far beyond what is allowed."""
 PACE_S = 0.01
 REASONS = {"AUDIT_UNAVAILABLE", "AUDIT_SINK_UNAVAILABLE"}
@@ -188,14 +188,14 @@ class Outcome:
     other_reasons: list[str]
     slowest_refusal_s: float
 
-    def faulty(self) -> list[str]:
+    def faulty(self, within_s: float = WITHIN_S) -> list[str]:
         """What is not as promised."""
         limits = {
-            "refused_s": self.refused_s > WITHIN_S + 0.5,
-            "health_s": self.health_s > WITHIN_S + 0.5,
+            "refused_s": self.refused_s > within_s + 0.5,
+            "health_s": self.health_s > within_s + 0.5,
             "answered_after": self.answered_after > 0,
             "other_reasons": bool(self.other_reasons),
-            "slowest_refusal_s": self.slowest_refusal_s > WITHIN_S + 1,
+            "slowest_refusal_s": self.slowest_refusal_s > within_s + 1,
         }
         return [name for name, broken in limits.items() if broken]
 

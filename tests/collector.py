@@ -49,7 +49,7 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2
 
     async def wait(self, seen: Callable[[], Any]) -> Any:
         """Wait until it is there, and return it."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not (found := seen()):
                 await self._arrived.wait()
         return found

@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 
 import asyncpg
 
+from ports import free_port
 from vaultd.devpki import create_dev_pki
 
 DATABASE = "orders"
@@ -42,12 +42,6 @@ def binaries() -> Path:
 
 def _as_postgres(*command: str) -> list[str]:
     return ["runuser", "-u", "postgres", "--", *command] if os.geteuid() == 0 else list(command)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 class Postgres:

@@ -37,7 +37,7 @@ class Receiver:
         async with self.arrived:
             self.arrived.notify_all()
 
-    async def wait_for(self, count: int, within_s: float = 10) -> list[bytes]:
+    async def wait_for(self, count: int, within_s: float = 60) -> list[bytes]:
         """The lines, once there are so many."""
         async with asyncio.timeout(within_s), self.arrived:
             await self.arrived.wait_for(lambda: len(self.lines) >= count)

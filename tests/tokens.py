@@ -79,7 +79,7 @@ class KeyServer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.asked.append((self.path, self.headers.get("Authorization", "")))
-                outer.let_go.wait(10)
+                outer.let_go.wait(60)
                 status, body, headers = outer.answers.get(self.path, (404, b"", {}))
                 self.send_response(status)
                 for name, value in headers.items():
@@ -112,7 +112,7 @@ class KeyServer:
         self.let_go.set()
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(5)
+        self._thread.join(60)
 
     def __enter__(self) -> KeyServer:
         return self

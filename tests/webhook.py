@@ -36,7 +36,7 @@ class Webhook:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 outer.arrived.set()
-                outer.let_go.wait(10)
+                outer.let_go.wait(60)
                 status, answer = outer.serve(self.path, dict(self.headers), body)
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(answer)))
@@ -90,7 +90,7 @@ class Webhook:
         self.let_go.set()
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(5)
+        self._thread.join(60)
 
     def __enter__(self) -> Webhook:
         return self

@@ -246,7 +246,7 @@ async def test_a_tail_goes_on_with_what_is_written(world):
     assert not first.records
     assert len(first.chain_id) == 16
     outcome = await call(world.admin, f"{CRYPTO}GenerateMac", world.crypto_request("GenerateMac"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         response = await stream.read()
         while not response.records:
             response = await stream.read()

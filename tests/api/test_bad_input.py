@@ -39,7 +39,7 @@ from wire import (
     verdicts,
 )
 
-from harness import running_server
+from harness import FakeClock, running_server
 from softhsm import hsm_section
 from vaultd.interceptors.validate import crc32c
 from vaultd_client.v1 import admin_pb2, crypto_pb2, keys_pb2, resources_pb2
@@ -1249,7 +1249,7 @@ async def test_a_deadline_too_short_to_be_met_is_refused_at_once(tmp_path):
 
 async def test_a_flood_is_refused_with_a_time_to_come_back(tmp_path):
     limits = {"limits": {"read": {"per_second": 1, "burst": 2}}}
-    async with running_server(tmp_path, **limits) as server:
+    async with running_server(tmp_path, clock=FakeClock(), **limits) as server:
         outcomes = [
             await call(server.admin, f"{KEYS}ListKeys", keys_pb2.ListKeysRequest(parent="vaults/default"))
             for _ in range(4)

@@ -69,7 +69,7 @@ class Stream:
         """The next results, by id."""
         found: dict[int, pb.CryptoResult] = {}
         while len(found) < count:
-            response = await asyncio.wait_for(self.call.read(), 20)
+            response = await asyncio.wait_for(self.call.read(), 60)
             assert response is not grpc.aio.EOF, found.keys()
             for result in response.results:
                 assert result.id not in found
@@ -79,7 +79,7 @@ class Stream:
     async def end(self) -> grpc.aio.AioRpcError:
         """The status with which the server ends it."""
         try:
-            while await asyncio.wait_for(self.call.read(), 20) is not grpc.aio.EOF:
+            while await asyncio.wait_for(self.call.read(), 60) is not grpc.aio.EOF:
                 pass
         except grpc.aio.AioRpcError as error:
             return error
@@ -99,7 +99,7 @@ async def ask(client, *operations, **options) -> list[pb.CryptoResult]:
 
 async def until(happened: Callable[[], bool]) -> None:
     """Return once something that tells nobody has happened."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             if happened():
                 return
@@ -321,17 +321,20 @@ async def test_who_does_not_read_answers_is_not_read_from(world):
 
         flooding = asyncio.ensure_future(flood())
         streams = world.server.server.chain._open_streams._streams
+
+        def opened() -> list:
+            return [one for one in streams if one.route.path.endswith("CryptoStream") and one.received]
+
+        await until(opened)
         done, _ = await asyncio.wait([flooding], timeout=1.0)
         assert not done
-        (open_stream,) = [one for one in streams if one.route.path.endswith("CryptoStream")]
+        (open_stream,) = opened()
         assert open_stream.unanswered_bytes < 6 * 1024 * 1024
         assert open_stream.received < 20
-        received = open_stream.received
         await call.read()
         flooding.cancel()
         call.cancel()
         await asyncio.gather(flooding, return_exceptions=True)
-        assert received > 0
 
 
 def random_bytes(id: int) -> pb.CryptoOperation:
@@ -349,7 +352,7 @@ async def test_nothing_is_begun_for_who_does_not_take_its_answers(world):
     call = world.server.app.channel.stream_stream(CRYPTO + "CryptoStream")()
     await call.write(pb.CryptoStreamRequest(operations=map(random_bytes, range(1_000))).SerializeToString())
     streams = world.server.server.chain._open_streams._streams
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         full = []
         while not full or full[0].tasks:
             await asyncio.sleep(0.01)
@@ -373,7 +376,7 @@ async def test_all_streams_of_a_principal_that_nobody_reads_hold_no_more_than_th
         open_streams = server.server.chain._open_streams._streams
         await until(lambda: held.held >= bound and not any(one.tasks for one in open_streams))
         assert held.held < bound + 2 * 1024 * 1024
-        (other,) = await asyncio.wait_for(ask(server.admin, encrypt(1)), 10)
+        (other,) = await ask(server.admin, encrypt(1))
         assert other.encrypt.ciphertext
         for found in await asyncio.gather(*(stream.results(250) for stream in streams)):
             assert len(found) == 250
@@ -420,7 +423,7 @@ async def test_a_revoked_identity_loses_its_stream(world):
     await stream.send(encrypt(1))
     await stream.results(1)
     await world.admin.admin.RevokeIdentity(identity_pb2.RevokeIdentityRequest(principal=f"{SPIFFE}/fired"))
-    ended = await asyncio.wait_for(stream.end(), 1.0)
+    ended = await stream.end()
     assert reason_of(ended) == "IDENTITY_REVOKED"
 
 
@@ -448,7 +451,7 @@ async def test_a_cancelled_stream_is_recorded_and_leaves_nothing_behind(world):
     await stream.results(1)
     mine = records_of(world)[-1]["stream"]
     stream.call.cancel()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         ended: list[dict[str, object]] = []
         while not ended:
             await asyncio.sleep(0.02)

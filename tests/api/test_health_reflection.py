@@ -42,7 +42,7 @@ def health(channel) -> health_pb2_grpc.HealthStub:
 
 
 async def check(channel, name: str) -> int:
-    return (await health(channel).Check(health_pb2.HealthCheckRequest(service=name), timeout=10)).status
+    return (await health(channel).Check(health_pb2.HealthCheckRequest(service=name), timeout=60)).status
 
 
 async def reflect(channel, path: str, *requests) -> list:
@@ -52,7 +52,7 @@ async def reflect(channel, path: str, *requests) -> list:
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
-    return [answer async for answer in stream(iter(requests), timeout=10)]
+    return [answer async for answer in stream(iter(requests), timeout=60)]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,13 +79,13 @@ async def test_a_name_of_more_than_256_characters_is_refused(server):
 
 
 async def test_watch_tells_the_present_state_first(server):
-    watch = health(server.admin.channel).Watch(health_pb2.HealthCheckRequest(service="storage"), timeout=10)
+    watch = health(server.admin.channel).Watch(health_pb2.HealthCheckRequest(service="storage"), timeout=60)
     assert (await watch.read()).status == SERVING
     watch.cancel()
 
 
 async def test_watch_of_an_unknown_name_says_so_and_goes_on(server):
-    watch = health(server.admin.channel).Watch(health_pb2.HealthCheckRequest(service="nothing"), timeout=10)
+    watch = health(server.admin.channel).Watch(health_pb2.HealthCheckRequest(service="nothing"), timeout=60)
     assert (await watch.read()).status == SERVICE_UNKNOWN
     assert not watch.done()
     watch.cancel()
@@ -95,7 +95,7 @@ async def test_watch_of_an_unknown_name_says_so_and_goes_on(server):
 async def test_a_malformed_health_request_is_refused_with_a_clear_status(server, body):
     for path in ("/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"):
         with pytest.raises(grpc.aio.AioRpcError, match="not a valid encoding") as refused:
-            [answer async for answer in server.admin.channel.unary_stream(path)(body, timeout=10)]
+            [answer async for answer in server.admin.channel.unary_stream(path)(body, timeout=60)]
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -109,7 +109,7 @@ async def test_a_sealed_server_is_not_serving_though_its_storage_is(tmp_path):
 
 async def test_watch_sees_the_server_become_ready(tmp_path):
     async with running_server(tmp_path, initialize=False, **GENEROUS) as empty:
-        watch = health(empty.admin.channel).Watch(health_pb2.HealthCheckRequest(service=""), timeout=10)
+        watch = health(empty.admin.channel).Watch(health_pb2.HealthCheckRequest(service=""), timeout=60)
         seen = [(await watch.read()).status]
         await empty.admin.admin.Init(admin_pb2.InitRequest(admin_principals=["spiffe://dev.vaultd/admin"]))
         seen.append((await watch.read()).status)
@@ -121,7 +121,7 @@ async def test_a_server_that_drains_says_so_to_watchers_before_it_goes(tmp_path)
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(running_server(tmp_path, **GENEROUS))
         channel = await stack.enter_async_context(running.channel("app"))
-        watch = health(channel).Watch(health_pb2.HealthCheckRequest(service=""), timeout=10)
+        watch = health(channel).Watch(health_pb2.HealthCheckRequest(service=""), timeout=60)
         seen = [(await watch.read()).status]
         running.server.board.drain()
         seen.append((await watch.read()).status)
@@ -135,7 +135,7 @@ async def test_watchers_hear_of_a_shutdown_and_a_call_under_way_ends_well(tmp_pa
     stack = AsyncExitStack()
     running = await stack.enter_async_context(running_server(tmp_path, **GENEROUS))
     channel = running.channel("app")
-    watch = health(channel).Watch(health_pb2.HealthCheckRequest(service=""), timeout=10)
+    watch = health(channel).Watch(health_pb2.HealthCheckRequest(service=""), timeout=60)
     first = (await watch.read()).status
     closing = asyncio.create_task(stack.aclose())
     second = (await watch.read()).status
@@ -181,7 +181,7 @@ async def test_reflection_answers_many_questions_on_one_stream_in_order(server, 
 @pytest.mark.parametrize("version", REFLECTION)
 async def test_reflection_is_not_there_when_it_is_off(tmp_path, version):
     async with running_server(tmp_path, reflection=False, **GENEROUS) as quiet:
-        stream = quiet.admin.channel.stream_stream(REFLECTION[version])(timeout=10)
+        stream = quiet.admin.channel.stream_stream(REFLECTION[version])(timeout=60)
         code = await stream.code()
     assert code is grpc.StatusCode.UNIMPLEMENTED
 

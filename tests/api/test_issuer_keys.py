@@ -47,7 +47,7 @@ class Setting:
             "audiences": [AUDIENCE],
             "algorithms": ["ES256", "RS256"],
             "ca_file": self.directory / "tls/ca.crt",
-            "timeout_s": 5,
+            "timeout_s": 30,
             **changes,
         }
         if not changes.get("discovery") and "jwks_url" not in changes:
@@ -180,7 +180,7 @@ async def test_a_slow_issuer_holds_up_nobody_but_its_own_new_callers(setting):
     setting.keys.let_go.clear()
     async with setting.serving() as server:
         waiting = asyncio.create_task(ask(server, setting.issuer.token()))
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             assert (await call(server.admin, PATH, RANDOM)).code is OK
             outcome = await call(server.without_certificate, PATH, RANDOM, metadata=bearer("x.y.z"))
             assert outcome.reason == "TOKEN_MALFORMED"
@@ -192,7 +192,7 @@ async def test_a_slow_issuer_holds_up_nobody_but_its_own_new_callers(setting):
 async def test_an_issuer_that_never_answers_is_given_up(setting):
     setting.keys.let_go.clear()
     async with setting.serving(timeout_s=0.2) as server:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             assert await ask(server, setting.issuer.token()) == (UNAVAILABLE, "ISSUER_KEYS_UNAVAILABLE")
         setting.keys.let_go.set()
 

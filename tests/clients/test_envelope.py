@@ -57,7 +57,7 @@ async def key(admin):
 
 async def live(client) -> None:
     """Wait until the client follows changes."""
-    await asyncio.wait_for(asyncio.wrap_future(client.follow_changes().when_live()), 10)
+    await asyncio.wait_for(asyncio.wrap_future(client.follow_changes().when_live()), 60)
 
 
 def made(audit: Audit) -> list[str]:
@@ -152,7 +152,7 @@ class Told:
         pass
 
     async def wait(self) -> None:
-        await asyncio.wait_for(self._event.wait(), 10)
+        await asyncio.wait_for(self._event.wait(), 60)
         self._changes.unsubscribe(self)
 
 

@@ -94,10 +94,10 @@ async def test_who_is_cancelled_gets_no_file_afterwards(server, tmp_path, size):
 
         def progress(done: int) -> None:
             loop.call_soon_threadsafe(begun.set)
-            goes_on.wait(10)
+            goes_on.wait(60)
 
         writing = asyncio.create_task(write(source, target, progress=progress))
-        await asyncio.wait_for(begun.wait(), 10)
+        await asyncio.wait_for(begun.wait(), 60)
         writing.cancel()
         await asyncio.sleep(0)
         goes_on.set()

@@ -46,7 +46,7 @@ async def serving(directory: Path, *flags: str) -> AsyncIterator[DevVault]:
         stdout=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             ready = (await process.stdout.readline()).decode().split()
             printed = (await process.stdout.readline()).decode().strip()
         assert ready[0] == "ready"
@@ -138,7 +138,7 @@ async def test_a_watch_prints_changes_as_they_happen(vault):
                 printed = printed[end:].lstrip()
                 return found
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         begins = await response()
         assert "events" not in begins
         key = {"parent": "vaults/default", "key_id": "seen", "key": {"purpose": "KEY_PURPOSE_MAC"}}

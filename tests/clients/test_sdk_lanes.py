@@ -165,7 +165,7 @@ async def test_a_batch_ends_on_the_server_when_all_its_callers_are_gone(strict, 
     for caller in callers:
         caller.cancel()
     await asyncio.gather(*callers, return_exceptions=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await strict.left.wait()
     assert strict.sizes == [1, 5]
 
@@ -178,7 +178,7 @@ async def test_a_call_that_is_late_does_not_hold_up_the_others_for_ever(strict, 
     await strict.arrived.wait()
     strict.hold = asyncio.Event()
     strict.hold.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert (await vault.encrypt(KEY, b"1")).ciphertext == b"sealed 1"
     assert not late.done()
     hold.set()
@@ -195,7 +195,7 @@ async def test_a_call_in_a_hurry_does_not_wait_for_others(strict, vault):
     await strict.arrived.wait()
     strict.hold = asyncio.Event()
     strict.hold.set()
-    assert (await vault.encrypt(KEY, b"1", timeout_s=5)).ciphertext == b"sealed 1"
+    assert (await vault.encrypt(KEY, b"1", timeout_s=60)).ciphertext == b"sealed 1"
     assert not late.done()
     hold.set()
     await late

@@ -103,5 +103,5 @@ def test_the_published_service_config_is_one_that_grpc_takes_and_names_no_mutati
 
 def test_names_of_the_package_come_without_grpc():
     script = "import sys, vaultd_client, vaultd_client.v1.crypto_pb2; assert 'grpc' not in sys.modules; print(dir(vaultd_client))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert "AsyncClient" in done.stdout

@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from sdk_rig import AEAD, PATIENT, SIGNER, VAULT, Audit, async_client, create_keys, sync_client
 
 from harness import running_server
+from ports import free_port
 from vaultd_client import CallInfo, PermissionDenied, VaultdError
 from vaultd_client.generated import table
 from vaultd_client.spans import Tracing
@@ -138,8 +139,8 @@ async def test_what_failed_says_status_and_reason(server, spans):
     assert not span.events
 
 
-async def test_each_repeat_is_an_event(server, spans, unused_tcp_port):
-    async with async_client(server, address=[f"127.0.0.1:{unused_tcp_port}", server.address]) as vault:
+async def test_each_repeat_is_an_event(server, spans):
+    async with async_client(server, address=[f"127.0.0.1:{free_port()}", server.address]) as vault:
         for _ in range(2):  # the endpoints take turns
             await vault.encrypt(AEAD, b"p")
     repeated = [span for span in spans() if span.events]
@@ -152,8 +153,8 @@ async def test_each_repeat_is_an_event(server, spans, unused_tcp_port):
     assert attributes(repeated[0])["server.port"] == int(server.address.rpartition(":")[2])
 
 
-async def test_a_call_that_nobody_answers_and_one_that_is_cancelled_say_so(server, spans, unused_tcp_port):
-    async with async_client(server, address=f"127.0.0.1:{unused_tcp_port}") as vault:
+async def test_a_call_that_nobody_answers_and_one_that_is_cancelled_say_so(server, spans):
+    async with async_client(server, address=f"127.0.0.1:{free_port()}") as vault:
         with pytest.raises(VaultdError):
             await vault.get_key(AEAD, timeout_s=0.2)
         task = asyncio.create_task(vault.get_key(AEAD, timeout_s=20))

@@ -58,9 +58,9 @@ async def test_secrets_are_followed_on_after_a_token_that_could_not_be_had(token
             await asyncio.to_thread(Following(client, [SECRET], pause_s=0).start, lambda: told.put(None))
             broken.set()
             wire.cut()
-            await asyncio.to_thread(told.get, timeout=30)  # it is open again: look at what happened meanwhile
+            await asyncio.to_thread(told.get, timeout=60)  # it is open again: look at what happened meanwhile
             await admin.add_secret_version(SECRET, b"two")
-            await asyncio.to_thread(told.get, timeout=30)
+            await asyncio.to_thread(told.get, timeout=60)
             await asyncio.to_thread(client.close)
     assert capfd.readouterr().err == "vaultctl: nothing was changed\nthe token file is empty\n"
 
@@ -172,7 +172,7 @@ def test_whom_a_terminal_sends_its_signals_does_not_depend_on_standard_input(red
     command = [sys.executable, "-c", ON_A_TERMINAL, os.ttyname(terminal)]
     try:
         done = subprocess.run(
-            command, stdin=stdin, capture_output=True, text=True, start_new_session=True, check=True, timeout=30
+            command, stdin=stdin, capture_output=True, text=True, start_new_session=True, check=True, timeout=60
         )
     finally:
         os.close(terminal)

@@ -6,9 +6,9 @@ import asyncio
 import base64
 import json
 import os
+import resource
 import signal
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -444,7 +444,7 @@ async def test_a_token_command_that_fails_is_run_once_for_all_who_wait(tmp_path)
     command = TokenCommand(["sh", "-c", script], lambda: now[0])
     callers = [asyncio.create_task(asyncio.to_thread(command)) for _ in range(4)]
     await asyncio.to_thread(begun.read_text)
-    failed = await asyncio.wait_for(asyncio.gather(*callers, return_exceptions=True), 10)
+    failed = await asyncio.wait_for(asyncio.gather(*callers, return_exceptions=True), 60)
     assert [(type(error), "exit code 1" in str(error)) for error in failed] == [(ConfigurationError, True)] * 4
     assert runs.read_text() == "x\n"
     now[0] += REST_S
@@ -475,7 +475,7 @@ async def terminal(
     assert process.stdout is not None
     assert process.stdin is not None
     shown = b""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while part := await process.stdout.read(65_536):
             shown += part
             if question and question in shown:
@@ -526,25 +526,22 @@ async def test_long_work_shows_a_bar_on_a_terminal_only(server):
 
 
 async def test_help_is_there_at_once():
-    async def timed(*arguments: str, **environment: str) -> float:
-        begun = time.perf_counter()
+    """It costs hardly more than the start of a Python with click, on whatever machine."""
+
+    async def processor_s(*command: object, **environment: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         process = await asyncio.create_subprocess_exec(
-            *(VAULTCTL, *arguments), env={**os.environ, **environment}, stdout=asyncio.subprocess.PIPE
+            *map(str, command), env={**os.environ, **environment}, stdout=asyncio.subprocess.PIPE
         )
         out, _ = await process.communicate()
         assert out
-        return time.perf_counter() - begun
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    async def processor_s(*arguments: str, **environment: str) -> float:
-        before = os.times()
-        await timed(*arguments, **environment)
-        after = os.times()
-        return after.children_user + after.children_system - before.children_user - before.children_system
-
-    assert min([await processor_s("--help") for _ in range(3)]) < 0.3
-    assert min([await processor_s("keys", "create", "--help") for _ in range(3)]) < 0.3
     words = {"_VAULTCTL_COMPLETE": "bash_complete", "COMP_WORDS": "vaultctl keys ", "COMP_CWORD": "2"}
-    assert min([await processor_s(**words) for _ in range(3)]) < 0.3
+    start = [await processor_s(sys.executable, "-c", "import click; print(1)") for _ in range(3)]
+    for arguments, environment in ((["--help"], {}), (["keys", "create", "--help"], {}), ([], words)):
+        assert min([await processor_s(VAULTCTL, *arguments, **environment) for _ in range(3)]) < 6 * min(start)
 
 
 async def test_help_and_completion_load_no_grpc():
@@ -579,7 +576,7 @@ async def test_a_watch_prints_as_it_comes_and_ends_by_an_interrupt(server):
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert b"CREATED   KEY               vaults/default/keys/orders" in await process.stdout.readline()
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()

@@ -91,10 +91,8 @@ async def test_what_does_not_pass_is_raised(server):
         with pytest.raises(OutOfRange) as raised:
             await anext(admin.watch(after_revision=1_000_000_000))
         assert raised.value.reason == "REVISION_IN_FUTURE"
-        changes = admin.watch(timeout_s=0.2, filter={"kinds": ["RESOURCE_KIND_QUOTA"]})
-        await anext(changes)
         with pytest.raises(DeadlineExceeded):
-            await anext(changes)
+            _ = [change async for change in admin.watch(timeout_s=0.2, filter={"kinds": ["RESOURCE_KIND_QUOTA"]})]
     async with async_client(server) as app:
         with pytest.raises(PermissionDenied):
             await anext(app.watch())
@@ -120,11 +118,11 @@ class Heard:
         self.changed("missed")
 
     async def next(self) -> str:
-        return await asyncio.wait_for(self.told.get(), 10)
+        return await asyncio.wait_for(self.told.get(), 60)
 
 
 async def live(changes: Changes) -> None:
-    await asyncio.wait_for(asyncio.wrap_future(changes.when_live()), 10)
+    await asyncio.wait_for(asyncio.wrap_future(changes.when_live()), 60)
 
 
 @pytest.mark.parametrize("kind", ["aio", "sync"])

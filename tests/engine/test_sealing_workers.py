@@ -70,7 +70,7 @@ async def test_an_unseal_that_began_before_a_seal_opens_nothing(tmp_path):
             opening = asyncio.create_task(engines[1].seal.unseal(None))
             await asyncio.sleep(0)
             sealing = asyncio.create_task(engines[2].seal.seal())
-            assert await eventually(lambda: engines[1].ledger.neighbours.seals == 2, 10)
+            assert await eventually(lambda: engines[1].ledger.neighbours.seals == 2)
         await sealing
         with pytest.raises(Aborted) as error:
             await opening

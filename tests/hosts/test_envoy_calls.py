@@ -19,7 +19,7 @@ from network.http2 import (
     message,
     read_block,
 )
-from network.process import ENCRYPT, NAME, SEAL_IT, eventually
+from network.process import ENCRYPT, NAME, PATIENCE_S, SEAL_IT, eventually
 from vaultd.devpki import issue_client_certificate
 from vaultd_client.v1 import crypto_pb2, watch_pb2
 
@@ -144,7 +144,7 @@ async def test_what_is_not_grpc_is_refused(server, fields, expected):
             connection.start()
             block = b"".join(literal(name, value) for name, value in sent.items() if value)
             connection.send(frame(HEADERS, END_HEADERS, 1, block) + frame(DATA, END_STREAM, 1, BODY))
-            return read_block(next(got for got in connection.frames(5) if got.kind == HEADERS).payload)
+            return read_block(next(got for got in connection.frames(PATIENCE_S) if got.kind == HEADERS).payload)
 
     answer = await asyncio.to_thread(call)
     assert {name: answer.get(name) for name in expected} == expected
@@ -156,7 +156,7 @@ async def test_a_path_that_is_not_utf_8_is_refused(server):
             connection.start()
             connection.open(1, path)
             connection.send(frame(DATA, END_STREAM, 1, BODY))
-            return read_block(next(got for got in connection.frames(5) if got.kind == HEADERS).payload)
+            return read_block(next(got for got in connection.frames(PATIENCE_S) if got.kind == HEADERS).payload)
 
     for end in (b"Encr\xffypt", b"Encr%ffypt", b"Encrypt#part"):
         answer = await asyncio.to_thread(call, b"/vaultd.v1.CryptoService/" + end)
@@ -183,7 +183,7 @@ async def test_a_bidirectional_stream_answers_before_the_caller_is_done(server):
             operations=[crypto_pb2.CryptoOperation(id=id, encrypt=crypto_pb2.EncryptRequest(name=NAME, plaintext=b"x"))]
         )
         await stream.write(request)
-        answer = await asyncio.wait_for(stream.read(), 5)
+        answer = await asyncio.wait_for(stream.read(), PATIENCE_S)
         assert [result.id for result in answer.results] == [id]
     await stream.done_writing()
     assert await stream.code() is grpc.StatusCode.OK
@@ -202,14 +202,14 @@ async def test_a_watcher_that_goes_away_is_noticed(server):
     watch = server.admin.admin.Watch(watch_pb2.WatchRequest())
     await watch.read()
     watch.cancel()
-    assert await eventually(lambda: ends_of(server, "/Watch")[before:] == ["CANCELLED"], 3)
+    assert await eventually(lambda: ends_of(server, "/Watch")[before:] == ["CANCELLED"])
 
 
 async def test_a_deadline_ends_a_stream(server):
     before = len(ends_of(server, "/Watch"))
-    watch = server.admin.admin.Watch(watch_pb2.WatchRequest(), timeout=0.3)
+    watch = server.admin.admin.Watch(watch_pb2.WatchRequest(), timeout=2)
     assert await watch.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert await eventually(lambda: len(ends_of(server, "/Watch")) > before, 3)
+    assert await eventually(lambda: len(ends_of(server, "/Watch")) > before)
     assert ends_of(server, "/Watch")[-1] in {"DEADLINE_EXCEEDED", "CANCELLED"}
 
 
@@ -218,6 +218,6 @@ async def test_a_caller_that_sends_nothing_loses_its_place(server):
         with Connection(server.port, client_context(server.tls, "app")) as connection:
             connection.start()
             connection.open(1, ENCRYPT)
-            return connection.outcome(1, within_s=5).status
+            return connection.outcome(1).status
 
     assert await asyncio.to_thread(call) == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]

@@ -118,7 +118,7 @@ async def test_sigterm_drains_and_leaves_nothing_behind(own):
     await create_key(server.admin, "k")
     directory = directory_of(own)
     own.popen.send_signal(signal.SIGTERM)
-    assert await eventually(lambda: own.popen.poll() is not None, 10)
+    assert await eventually(lambda: own.popen.poll() is not None)
     await server.close()
     assert own.popen.returncode == 0
     assert not alive(own.server_pid)
@@ -130,7 +130,7 @@ async def test_a_service_manager_that_stops_every_process_gets_a_drain(own):
     await create_key(server.admin, "k")
     for pid in (own.server_pid, own.pid):
         os.kill(pid, signal.SIGTERM)
-    assert await eventually(lambda: own.popen.poll() is not None, 10)
+    assert await eventually(lambda: own.popen.poll() is not None)
     await server.close()
     assert own.popen.returncode == 0
     assert any(record.get("event") == "checkpoint" or "signature" in record for record in server.audit_records())
@@ -139,14 +139,14 @@ async def test_a_service_manager_that_stops_every_process_gets_a_drain(own):
 async def test_envoy_ends_when_its_parent_is_killed(own):
     directory = directory_of(own)
     own.popen.kill()
-    assert await eventually(lambda: not alive(own.server_pid), 10)
+    assert await eventually(lambda: not alive(own.server_pid))
     assert not directory.exists()
 
 
 async def test_the_parent_ends_when_envoy_is_killed_and_says_so(own):
     directory = directory_of(own)
     os.kill(own.server_pid, signal.SIGKILL)
-    assert await eventually(lambda: own.popen.poll() is not None, 10)
+    assert await eventually(lambda: own.popen.poll() is not None)
     assert own.popen.returncode == 1
     assert "Envoy ended with signal 9" in own.stderr()
     assert not directory.exists()

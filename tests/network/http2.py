@@ -166,7 +166,7 @@ def client_context(tls: Path, stem: str | None, maximum: ssl.TLSVersion = ssl.TL
 class Connection:
     """One connection, blocking, every wait of it bounded."""
 
-    def __init__(self, port: int, context: ssl.SSLContext, timeout_s: float = 10.0) -> None:
+    def __init__(self, port: int, context: ssl.SSLContext, timeout_s: float = 60.0) -> None:
         plain = socket.create_connection(("127.0.0.1", port), timeout_s)
         try:
             self.socket = context.wrap_socket(plain, server_hostname="localhost")
@@ -237,7 +237,7 @@ class Connection:
         self.send(frame(DATA, END_STREAM, stream, message(body)))
         return self.outcome(stream)
 
-    def outcome(self, stream: int, within_s: float = 10.0) -> Outcome:
+    def outcome(self, stream: int, within_s: float = 60.0) -> Outcome:
         """How a call ends: its grpc-status; or None when the stream or the connection ended without one."""
         body = b""
         for got in self.frames(within_s):

@@ -29,7 +29,20 @@ from network.http2 import (
     message,
     request_block,
 )
-from network.process import ENCRYPT, NAME, POLL_S, SEAL_IT, create_key, eventually, honest_client, principal_of
+from network.process import (
+    ENCRYPT,
+    LIMITS,
+    NAME,
+    PATIENCE_S,
+    POLL_S,
+    SEAL_IT,
+    Process,
+    Remote,
+    create_key,
+    eventually,
+    honest_client,
+    principal_of,
+)
 from vaultd_client.v1 import crypto_pb2, keys_pb2
 
 BODY = message(SEAL_IT.SerializeToString())
@@ -44,12 +57,31 @@ def connect(server):
     """Opens connections of the attacker; they close with the test."""
     with contextlib.ExitStack() as stack:
 
-        def open_one(stem: str = "attacker") -> Connection:
-            connection = stack.enter_context(Connection(server.port, client_context(server.tls, stem)))
+        def open_one(stem: str = "attacker", to: Remote = server) -> Connection:
+            connection = stack.enter_context(Connection(to.port, client_context(to.tls, stem)))
             connection.start()
             return connection
 
         yield open_one
+
+
+@pytest.fixture(scope="module")
+def process_that_waits(tmp_path_factory):
+    """A server that does not give calls up which send nothing: what they hold they hold for the whole of a test."""
+    limits = {**LIMITS, "receive_timeout_s": 300}
+    running = Process(tmp_path_factory.mktemp("waiting") / "served", limits=limits)
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+async def patient(process_that_waits):
+    """Its clients; it has the key `k`."""
+    remote = Remote(process_that_waits)
+    with contextlib.suppress(grpc.aio.AioRpcError):  # an earlier test made it
+        await create_key(remote.admin, "k")
+    yield remote
+    await remote.close()
 
 
 def rapid_reset(connection: Connection) -> None:
@@ -63,7 +95,7 @@ def rapid_reset(connection: Connection) -> None:
     connection.send_until_refused(b"".join(calls))
     echo = b"all read"
     connection.send_until_refused(frame(PING, 0, 0, echo))
-    for got in connection.frames(10):
+    for got in connection.frames(PATIENCE_S):
         if got.kind == GOAWAY or (got.kind == PING and got.payload == echo):
             return
 
@@ -105,15 +137,15 @@ def holder(holders):
     return next(holders)
 
 
-def hold_places(connect, holder: str, path: str, connections: int = 4) -> list[Connection]:
+def hold_places(connect, holder: str, server: Remote, connections: int = 4) -> list[Connection]:
     """Open as many calls as one caller may have, and send nothing of them.  Returns once the server has read all."""
     each = PER_PRINCIPAL // connections
-    held = [connect(holder) for _ in range(connections)]
+    held = [connect(holder, server) for _ in range(connections)]
     for connection in held:
         for number in range(each):
-            connection.open(2 * number + 1, path)
+            connection.open(2 * number + 1, ENCRYPT)
         connection.send(frame(PING, 0, 0, b"all read"))
-        assert any(got.kind == PING and got.payload == b"all read" for got in connection.frames(5))
+        assert any(got.kind == PING and got.payload == b"all read" for got in connection.frames(PATIENCE_S))
     return held
 
 
@@ -125,9 +157,9 @@ async def code_of_a_call(client) -> grpc.StatusCode:
     return grpc.StatusCode.OK
 
 
-async def becomes(client, code: grpc.StatusCode, within_s: float) -> bool:
-    """Whether calls end so within the time.  Only the server knows when it takes and gives places: it is asked again."""
-    until = time.monotonic() + within_s
+async def becomes(client, code: grpc.StatusCode) -> bool:
+    """Whether calls come to end so.  Only the server knows when it takes and gives places: it is asked again."""
+    until = time.monotonic() + PATIENCE_S
     while await code_of_a_call(client) is not code:
         if time.monotonic() > until:
             return False
@@ -135,31 +167,21 @@ async def becomes(client, code: grpc.StatusCode, within_s: float) -> bool:
     return True
 
 
-async def test_calls_without_a_body_do_not_hold_up_another_client(server, connect, holder):
-    async with honest_client(server, at_least=50) as honest:
-        held = await asyncio.to_thread(hold_places, connect, holder, ENCRYPT)
-        ended = await asyncio.to_thread(held[0].outcome, 1, 3)
-    assert ended.status == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+async def test_calls_without_a_body_hold_up_nobody_but_use_up_the_places_of_their_own_caller(patient, connect, holder):
+    async with honest_client(patient, at_least=50) as honest:
+        await asyncio.to_thread(hold_places, connect, holder, patient)
+        assert await becomes(patient.client(holder), grpc.StatusCode.RESOURCE_EXHAUSTED)
+        before = honest.answers
+        assert await eventually(lambda: honest.answers >= before + 50)
+        assert await code_of_a_call(patient.client(holder)) is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert honest.failures == []
-    assert honest.slowest_s < 1
 
 
-async def test_calls_without_a_body_use_up_the_places_of_their_own_caller(server, connect, holder):
-    await asyncio.to_thread(hold_places, connect, holder, ENCRYPT)
-    assert await becomes(server.client(holder), grpc.StatusCode.RESOURCE_EXHAUSTED, 0.9)
-    assert await code_of_a_call(server.app) is grpc.StatusCode.OK
-
-
-async def test_places_held_by_calls_without_a_body_are_free_after_the_receive_timeout(server, connect, holder):
+async def test_every_call_without_a_body_is_recorded_and_gives_its_place_back_after_the_receive_timeout(
+    server, connect, holder
+):
     begun = time.monotonic()
-    await asyncio.to_thread(hold_places, connect, holder, ENCRYPT)
-    assert await becomes(server.client(holder), grpc.StatusCode.RESOURCE_EXHAUSTED, 0.9)
-    assert await becomes(server.client(holder), grpc.StatusCode.OK, 3)
-    assert 0.9 < time.monotonic() - begun < 3
-
-
-async def test_every_call_without_a_body_is_recorded(server, connect, holder):
-    held = await asyncio.to_thread(hold_places, connect, holder, ENCRYPT)
+    held = await asyncio.to_thread(hold_places, connect, holder, server)
 
     def recorded() -> bool:
         records = [record for connection in held for record in server.records_of(connection.port)]
@@ -167,20 +189,25 @@ async def test_every_call_without_a_body_is_recorded(server, connect, holder):
             (principal_of(holder), "DEADLINE_EXCEEDED")
         ] * PER_PRINCIPAL
 
-    assert await eventually(recorded, 4)
+    assert await eventually(recorded)
+    assert time.monotonic() - begun >= LIMITS["receive_timeout_s"]
+    assert await becomes(server.client(holder), grpc.StatusCode.OK)
 
 
 @pytest.fixture
 async def silent(server):
-    """Connections that never speak, half of them silent before TLS and half of them after it."""
+    """Connections that never speak, most of them silent before TLS and some after it, and since when each is there."""
     context = client_context(server.tls, "attacker")
     with contextlib.ExitStack() as stack:
-        plain = [
-            stack.enter_context(contextlib.closing(socket.create_connection(("127.0.0.1", server.port))))
-            for _ in range(SILENT)
-        ]
-        handshaken = [stack.enter_context(Connection(server.port, context)).socket for _ in range(20)]
-        yield [*plain, *handshaken]
+        opened: dict[socket.socket, float] = {}
+        for number in range(SILENT + 20):
+            begun = time.monotonic()
+            if number < SILENT:
+                one = stack.enter_context(contextlib.closing(socket.create_connection(("127.0.0.1", server.port))))
+            else:
+                one = stack.enter_context(Connection(server.port, context)).socket
+            opened[one] = begun
+        yield opened
 
 
 def gone(connection: socket.socket) -> bool:
@@ -197,11 +224,16 @@ def gone(connection: socket.socket) -> bool:
 
 
 async def test_silent_connections_are_dropped_after_the_handshake_timeout_while_others_are_served(server, silent):
-    begun = time.monotonic()
+    there, lasted_s = dict(silent), []
+
+    def all_gone() -> bool:
+        for connection in [one for one in there if gone(one)]:
+            lasted_s.append(time.monotonic() - there.pop(connection))
+        return not there
+
     async with honest_client(server) as honest:
-        assert await eventually(lambda: not any(map(gone, silent)), 0)
-        assert await eventually(lambda: all(map(gone, silent)), HANDSHAKE_S + 3)
-    assert time.monotonic() - begun > HANDSHAKE_S - 2
+        assert await eventually(all_gone)
+    assert min(lasted_s) > HANDSHAKE_S - 0.5
     assert honest.failures == []
 
 
@@ -235,7 +267,7 @@ async def test_a_compressed_message_never_reaches_a_service(server):
 async def test_a_flood_of_pings_ends_its_connection(connect):
     attacker = connect()
     attacker.send_until_refused(b"".join(frame(PING, 0, 0, number.to_bytes(8, "big")) for number in range(200)))
-    goaway = next(got for got in attacker.frames(5) if got.kind == GOAWAY)
+    goaway = next(got for got in attacker.frames(PATIENCE_S) if got.kind == GOAWAY)
     assert int.from_bytes(goaway.payload[4:8], "big") == ENHANCE_YOUR_CALM
 
 

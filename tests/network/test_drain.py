@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import grpc
 import pytest
@@ -20,11 +20,13 @@ from network.http2 import (
     message,
     read_block,
 )
-from network.process import ENCRYPT, SEAL_IT, Process, Remote, create_key, eventually
+from network.process import ENCRYPT, LIMITS, PATIENCE_S, SEAL_IT, Process, Remote, create_key, eventually
 from vaultd_client.v1 import keys_pb2
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 WORKERS = 20
+LONG_S = 2 * PATIENCE_S
+"""Longer than is waited for anything here: who ends sooner did not wait for it."""
 
 
 @asynccontextmanager
@@ -41,7 +43,8 @@ async def started(directory, **overrides):
 @pytest.fixture
 async def server(tmp_path):
     """A server for one test, which ends it."""
-    async with started(tmp_path / "served") as remote:
+    limits = {**LIMITS, "receive_timeout_s": LONG_S}
+    async with started(tmp_path / "served", limits=limits, drain_grace_s=LONG_S) as remote:
         await create_key(remote.admin, "k")
         yield remote
 
@@ -85,9 +88,9 @@ async def loaded(server: Remote) -> Load:
     """SIGTERM in the midst of work; returns when all is over."""
     load = Load(server)
     workers = [asyncio.create_task(load.work(worker)) for worker in range(WORKERS)]
-    assert await eventually(lambda: len(load.created) > 100, 10)
+    assert await eventually(lambda: len(load.created) > 100)
     server.process.popen.send_signal(signal.SIGTERM)
-    assert await eventually(lambda: ended(server), 15)
+    assert await eventually(lambda: ended(server))
     await asyncio.gather(*workers)
     return load
 
@@ -121,31 +124,39 @@ async def test_every_key_that_was_acknowledged_under_load_is_there_after_the_res
     assert load.created <= names
 
 
-async def test_a_health_watcher_is_told_not_serving_while_the_server_still_drains(server):
-    watch = health_watch(server)
-    assert (await watch.read()).status == SERVING
-    server.process.popen.send_signal(signal.SIGTERM)
-    assert (await asyncio.wait_for(watch.read(), 2)).status == NOT_SERVING
-    assert not ended(server)
-    watch.cancel()
-
-
-async def test_a_call_in_flight_at_sigterm_is_finished(server):
+@contextmanager
+def a_call_in_flight(server: Remote):
+    """A connection with a call of which the server has read all but the body."""
     with Connection(server.port, client_context(server.tls, "app")) as connection:
         connection.start()
         connection.open(1, ENCRYPT)
         connection.send(frame(PING, 0, 0, b"all read"))
-        assert any(got.kind == PING and got.payload == b"all read" for got in connection.frames(5))
+        assert any(got.kind == PING and got.payload == b"all read" for got in connection.frames(PATIENCE_S))
+        yield connection
+
+
+async def test_a_health_watcher_is_told_not_serving_while_the_server_still_drains(server):
+    watch = health_watch(server)
+    assert (await watch.read()).status == SERVING
+    with a_call_in_flight(server):
         server.process.popen.send_signal(signal.SIGTERM)
-        assert any(got.kind == GOAWAY for got in connection.frames(5))
+        assert (await asyncio.wait_for(watch.read(), PATIENCE_S)).status == NOT_SERVING
+        assert not ended(server)
+    watch.cancel()
+
+
+async def test_a_call_in_flight_at_sigterm_is_finished(server):
+    with a_call_in_flight(server) as connection:
+        server.process.popen.send_signal(signal.SIGTERM)
+        assert any(got.kind == GOAWAY for got in connection.frames(PATIENCE_S))
         connection.send(frame(DATA, END_STREAM, 1, message(SEAL_IT.SerializeToString())))
         status = next(
             int(fields[b"grpc-status"])
-            for got in connection.frames(5)
+            for got in connection.frames(PATIENCE_S)
             if got.kind == HEADERS and b"grpc-status" in (fields := read_block(got.payload))
         )
     assert status == 0
-    assert await eventually(lambda: ended(server), 3)
+    assert await eventually(lambda: ended(server))
     assert server.process.popen.returncode == 0
 
 
@@ -153,5 +164,5 @@ async def test_a_health_watcher_does_not_keep_a_server_from_ending(server):
     watch = health_watch(server)
     assert (await watch.read()).status == SERVING
     server.process.popen.send_signal(signal.SIGTERM)
-    assert await eventually(lambda: ended(server), 1.5)
+    assert await eventually(lambda: ended(server))
     assert server.process.popen.returncode == 0

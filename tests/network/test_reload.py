@@ -47,13 +47,13 @@ def put(server: Remote, source, *names: str) -> None:
 
 async def test_a_replaced_certificate_is_served_without_a_signal_or_a_restart(server, fresh_pair):
     put(server, fresh_pair, "server.key", "server.crt")
-    assert await eventually(lambda: served_serial(server) == serial(fresh_pair / "server.crt"), 3)
+    assert await eventually(lambda: served_serial(server) == serial(fresh_pair / "server.crt"))
 
 
 async def test_an_open_connection_lives_through_the_replacement(server, fresh_pair):
     await create_key(server.admin, "k")
     put(server, fresh_pair, "server.key", "server.crt")
-    assert await eventually(lambda: served_serial(server) == serial(fresh_pair / "server.crt"), 3)
+    assert await eventually(lambda: served_serial(server) == serial(fresh_pair / "server.crt"))
     await server.admin.crypto.Encrypt(SEAL_IT)
 
 
@@ -71,7 +71,7 @@ async def test_a_pair_that_cannot_be_served_leaves_the_one_in_force(server, fres
         assert served_serial(server) == before
         return server.process.stderr().count("tls_files_refused") > reports
 
-    assert await eventually(noticed, 3)
+    assert await eventually(noticed)
     await server.app.crypto.Encrypt(SEAL_IT)
     assert served_serial(server) == before
     put(server, tmp_path, "server.key")

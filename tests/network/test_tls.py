@@ -10,7 +10,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from harness import APP
 from network.http2 import Connection, client_context
-from network.process import ATTACKER, SEAL_IT, create_key, eventually
+from network.process import ATTACKER, PATIENCE_S, SEAL_IT, create_key, eventually
 from vaultd.devpki import create_dev_pki, issue_client_certificate
 
 
@@ -19,7 +19,7 @@ def settings_frame(port: int, context: ssl.SSLContext) -> bool:
     try:
         with Connection(port, context) as connection:
             connection.start()
-            return next(connection.frames(5), None) is not None
+            return next(connection.frames(PATIENCE_S), None) is not None
     except (ssl.SSLError, ConnectionError):
         return False
 
@@ -72,7 +72,7 @@ async def test_failed_handshakes_write_nothing_to_standard_error(server, strange
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(garbage)
         writer.write_eof()
-        await eventually(reader.at_eof, 5)
+        await eventually(reader.at_eof)
         writer.close()
     await server.app.crypto.Encrypt(SEAL_IT)  # whatever there was to write was written by now
     assert server.process.stderr() == before

@@ -8,7 +8,8 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from postgres import ADMIN, ADMIN_PASSWORD, DATABASE, USERS, Postgres, free_port
+from ports import free_port
+from postgres import ADMIN, ADMIN_PASSWORD, DATABASE, USERS, Postgres
 from vaultd.rotators.base import RotatorFailed, Step, Value
 from vaultd.rotators.postgres import Login, PostgresRotator, PostgresSettings
 from vaultd.rotators.scram import scram_verifier

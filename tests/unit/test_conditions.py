@@ -201,9 +201,9 @@ def test_no_shape_of_a_condition_does_harm(text: str) -> None:
 def test_the_dearest_conditions_are_cheap_enough(text: str) -> None:
     many = {"many": list(range(MAX_CLAIM_VALUES - 1))}
     holds(text, claims=many)  # compiled
-    begun = time.perf_counter()
+    begun = time.thread_time()
     holds(text, claims=many)
-    assert time.perf_counter() - begun < 0.25
+    assert time.thread_time() - begun < 0.25
 
 
 # Conditions in a policy.

@@ -120,7 +120,7 @@ async def test_everybody_comes_to_an_end_and_nothing_stays(seed):
                 await asyncio.sleep(0)
                 share.add(-size)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await asyncio.gather(*(stream(f"p{n % 5}") for n in range(60)))
     assert held.held == held.unread == 0
     assert not held.waiting

@@ -13,7 +13,7 @@ BODY = b"x" * 60_000
 
 
 async def until(condition) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         met = False
         while not met:
             await asyncio.sleep(0.01)

@@ -13,7 +13,7 @@ from vaultd.backends.base import Lane
 from vaultd.backends.pool import Call, WorkPool
 from vaultd.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 class FakeClock:

@@ -72,5 +72,5 @@ def test_every_list_is_taken_once_by_whatever_thread():
     for number in range(2_000):
         turns.put(Lane(number % 2), [number])
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert sorted(got) == list(range(2_000))

@@ -9,7 +9,8 @@ import re
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import grpc
 import orjson
@@ -18,10 +19,9 @@ from harness import Client
 from network.process import ENVIRONMENT, ROOT, Process, create_key, eventually
 from vaultd_client.v1 import crypto_pb2, resources_pb2
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 ENCRYPT = "/vaultd.v1.CryptoService/Encrypt"
+PATIENT = {"PYTHONPATH": f"{Path(__file__).parent / 'patient'}:{ENVIRONMENT['PYTHONPATH']}"}
+"""The environment of a fleet whose mutations wait for the other workers however long they take."""
 _connections = itertools.count()
 
 
@@ -41,7 +41,8 @@ class Fleet(Process):
 
     def log(self) -> list[dict[str, Any]]:
         """What supervisor and workers logged."""
-        return [orjson.loads(line) for line in self.stderr().splitlines() if line.startswith("{")]
+        whole = self.stderr().split("\n")[:-1]
+        return [orjson.loads(line) for line in whole if line.startswith("{")]
 
     def pids(self) -> dict[int, int]:
         """The newest process of each worker."""
@@ -65,7 +66,7 @@ class Fleet(Process):
             states = [line for line in lines[started[-1] :] if line["event"] == "seal" and line.get("worker") == index]
             return lines[started[-1]]["pid"] != former and len(states) >= 2
 
-        return await eventually(back, 20)
+        return await eventually(back)
 
     def client(self, stem: str) -> Client:
         """A client on a connection of its own; which worker has it the kernel decides."""

@@ -62,7 +62,7 @@ class Load:
                 (client.keys.CreateKey, request),
                 (client.crypto.Encrypt, crypto_pb2.EncryptRequest(name=K, plaintext=b"x")),
             ):
-                for _ in range(100):
+                for _ in range(1_000):
                     call = send(message)
                     code = await call.code()
                     if code is grpc.StatusCode.OK:
@@ -73,7 +73,7 @@ class Load:
                     self.retried += 1
                     await asyncio.sleep(0.05)
                 else:
-                    self.lost.append("a hundred attempts")
+                    self.lost.append("a thousand attempts")
             self.created.add(request.key_id)
             self.answered[caller % self._fleet.workers] += 1
 
@@ -91,7 +91,7 @@ async def load(fleet: Fleet, *, retrying: bool, callers: int = 3) -> AsyncIterat
     else:
         work = [running.bound(at, client, caller) for at, client in clients.items() for caller in range(callers)]
     tasks = [asyncio.create_task(one) for one in work]
-    assert await eventually(lambda: all(count >= 5 for count in running.answered.values()), 20)
+    assert await eventually(lambda: all(count >= 5 for count in running.answered.values()))
     try:
         yield running
     finally:
