@@ -136,7 +136,7 @@ async def test_a_hung_sink_that_mutations_need_refuses_them_after_two_seconds_an
     assert await world.health("audit:hook")
     assert await world.health("")  # most calls are answered
     # Nothing is begun any more, and nobody waits again.
-    monkeypatch.setattr(audit, "WAIT_S", 3_600.0)
+    monkeypatch.setattr(audit.Entry, "patience_s", 3_600.0)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await world.server.admin.keys.CreateKey(create("refused"))
     assert reason_of(refused.value) == "AUDIT_SINK_UNAVAILABLE"
