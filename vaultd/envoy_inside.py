@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 VARIABLE: Final = "ENVOY_OF_VAULTD"
 """The variable in which the parent says what this process is.  Without the prefix of settings."""
+SWITCH_S: Final = 2e-4
+"""How long Envoy's thread waits for the interpreter, which it needs for each request, while long batches are served: a part of
+their turn, and not all of it."""
 _OF_PYVOY: Final = ("LD_PRELOAD", "PYTHONHOME", "PYTHONPATH")
 
 
@@ -41,6 +44,7 @@ def enter(said: dict[str, Any]) -> None:
     directory = Path.cwd()
     os.chdir(said["cwd"])
     harden_process()
+    sys.setswitchinterval(SWITCH_S)
     _let_others_finish()
     embedding.inside(embedding.Process(directory, said["library"]))
 

@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from harness import FakeClock, reason_of, running_server
 from vaultd.errors import Unavailable
+from vaultd.interceptors.call import Call, Peer
 from vaultd.interceptors.certificates import TrustBundle
 from vaultd_client.v1 import keys_pb2, resources_pb2
 
@@ -238,3 +239,20 @@ def test_a_leaf_of_a_bundle_issues_no_certificates(ca):
     middle = _certificate("middle", middle_key, "root", root_key, ca=ca)
     leaf = _certificate("leaf", leaf_key, "middle", middle_key, ca=False)
     assert TrustBundle("a", (root,), trust_domain="a").issued([leaf, middle]) is ca
+
+
+async def test_a_record_that_cannot_be_written_costs_its_own_call_alone_and_no_place(tmp_path):
+    async with running_server(tmp_path) as server:
+        chain, answers = server.server.chain, []
+        for at in range(3):
+            call = Call("/vaultd.v1.CryptoService/Encrypt", Peer("ipv4:127.0.0.1:1", b""), [], None, None, None)
+            call.answer = answers.append
+            entry = chain._open(call)
+            entry.route, entry.principal = chain._routes[call.method], "spiffe://dev.vaultd/app"
+            entry.fields = {"name": NAME if at != 1 else object()}
+            chain._throttle.unary.enter(entry.principal)
+            chain._round.add(asyncio.get_running_loop(), entry, b"answer")
+        await asyncio.sleep(0)
+        unavailable = grpc.StatusCode.UNAVAILABLE.value[0]
+        assert [(reply.code, reply.body) for reply in answers] == [(0, b"answer"), (unavailable, b""), (0, b"answer")]
+        assert len(chain._throttle.unary) == 0

@@ -32,10 +32,12 @@ def meter(clock: Clock) -> CallMeter:
     return CallMeter(clock, max_vaults=2)
 
 
-def ended(meter: CallMeter, clock: Clock, reason: str = "", vault: str = "v", took_s: float = 0.0004) -> None:
+def ended(
+    meter: CallMeter, clock: Clock, reason: str = "", vault: str = "v", took_s: float = 0.0004, path: str = PATH
+) -> None:
     rule = SimpleNamespace(audited=("name",))
     entry: Any = SimpleNamespace(
-        route=SimpleNamespace(path=PATH, rule=rule, batch=False),
+        route=SimpleNamespace(path=path, rule=rule, batch=False),
         principal=APP,
         fields={"name": f"vaults/{vault}/keys/k"},
         bytes_in=3,
@@ -83,3 +85,13 @@ def test_a_principal_was_last_seen_when_it_called_and_not_when_that_was_counted(
     ended(meter, clock)
     clock.now_s += IDLE_S + 1
     assert (APP, "ok") not in dict(meter.principals())
+
+
+def test_a_lot_of_long_ago_does_not_make_a_busy_principal_idle(meter, clock):
+    ended(meter, clock)
+    dict(meter.principals())  # it has a label
+    ended(meter, clock, path="/second")  # counted after those of the other method, whatever comes there later
+    clock.now_s += IDLE_S
+    ended(meter, clock)
+    clock.now_s += 1
+    assert dict(meter.principals())[APP, "ok"] == 2

@@ -25,7 +25,13 @@ class Served:
         self.audit = audit
         self.events: list[tuple[str, str]] = []
         self.recorded_at_answers: list[int] = []
-        self.round = Round(audit, lambda entry: self.events.append(("ended", entry.outcome[0])), self._refuse)
+        self.incidents: list[str] = []
+        self.round = Round(audit, self._ended, self._refuse, lambda _, error: self.incidents.append(str(error)))
+
+    def _ended(self, entry) -> None:
+        if entry.fields.get("fault") == "end":
+            raise RuntimeError("end")
+        self.events.append(("ended", entry.outcome[0]))
 
     def _refuse(self, entry, error) -> Reply:
         known = known_error(error, lambda *_: None)
@@ -33,6 +39,8 @@ class Served:
         return Reply(b"", 1, known.reason, ())
 
     def _answered(self, reply: Reply) -> None:
+        if reply.body == b"fault":
+            raise RuntimeError("answer")
         self.events.append(("answered", reply.text or reply.body.decode()))
         self.recorded_at_answers.append(len(self.records()))
 
@@ -111,3 +119,13 @@ async def test_a_round_has_no_more_calls_than_one_write_takes(tmp_path):
         assert len(served.recorded_at_answers) == MOST + 1
         await asyncio.sleep(0)
         assert len(served.records()) == MOST + 1
+
+
+async def test_what_goes_wrong_with_one_call_is_reported_and_keeps_no_other_from_its_answer(tmp_path):
+    async with serving(tmp_path) as (served, _):
+        served.serve(b"a", fault="end")
+        served.serve(b"fault")
+        served.serve(b"c")
+        await asyncio.sleep(0)
+        assert [what for kind, what in served.events if kind == "answered"] == ["a", "c"]
+        assert served.incidents == ["end", "answer"]

@@ -143,26 +143,49 @@ class LoadedVersion:
 
 
 class _Usable(dict[int, LoadedVersion]):
-    """Versions that may be used, by number; the primary one is 0 as well.  Raises what says why another one may not be."""
+    """Versions that may be used, by number; the primary one is 0 as well.  Raises what says why another one may not be.
+
+    Filled by use: a key may have thousands.
+    """
 
     __slots__ = ("_all", "_primary")
 
     def __init__(self, versions: Mapping[int, LoadedVersion], primary: LoadedVersion | None) -> None:
-        super().__init__((number, version) for number, version in versions.items() if not version.unusable)
-        if primary is not None and not primary.unusable:
-            self[0] = primary
+        super().__init__()
         self._all = versions
         self._primary = primary
 
     def __missing__(self, number: int) -> LoadedVersion:
         version = self._all.get(number) if number else self._primary
-        if version is not None:
+        if version is None:
+            if number:
+                raise version_not_found()
+            raise FailedPrecondition(
+                "NO_PRIMARY_VERSION", "the key has no primary version; call RotateKey or SetPrimaryVersion"
+            )
+        if version.unusable:
             raise version.refusal()
-        if number:
-            raise version_not_found()
-        raise FailedPrecondition(
-            "NO_PRIMARY_VERSION", "the key has no primary version; call RotateKey or SetPrimaryVersion"
-        )
+        self[number] = version
+        return version
+
+
+class _ByHeader(dict[bytes, LoadedVersion | None]):
+    """Versions by the header of their ciphertexts; None for what is no header of this key.  Filled by use, too."""
+
+    __slots__ = ("_all", "_uid")
+
+    def __init__(self, uid: bytes, versions: Mapping[int, LoadedVersion]) -> None:
+        super().__init__()
+        self._all = versions
+        self._uid = uid
+
+    def __missing__(self, header: bytes) -> LoadedVersion | None:
+        number = int.from_bytes(header[HEADER_BYTES - 4 :], "big")
+        version = self._all.get(number)
+        if version is None or header != ciphertext_header(self._uid, number):
+            return None
+        self[header] = version
+        return version
 
 
 class LoadedKey:
@@ -178,8 +201,7 @@ class LoadedKey:
         """The version of a number, the primary one for 0.  Raises NotFound, or FailedPrecondition unless it may be used."""
         self.purpose = key.algorithm.purpose
         self.self_describing = key.algorithm.self_describing
-        described = versions.items() if self.self_describing else ()
-        self.by_header = {ciphertext_header(key.uid, number): version for number, version in described}
+        self.by_header = _ByHeader(key.uid, versions)
         """Versions by the header of their ciphertexts, where these have one."""
         self.expire_us = key.expire_us
 

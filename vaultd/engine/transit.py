@@ -423,7 +423,7 @@ class Transit:
     def _plan_decrypt(self, loaded: LoadedKey, item: DecryptItem) -> Plan:
         ref, ciphertext, associated_data = item
         if loaded.self_describing:
-            version = loaded.by_header.get(ciphertext[:HEADER_BYTES])
+            version = loaded.by_header[ciphertext[:HEADER_BYTES]]
             if version is None or (ref.version and ref.version != version.version.number):
                 raise DecryptionFailed
             if version.unusable:

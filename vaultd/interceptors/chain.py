@@ -132,7 +132,7 @@ class Chain:
         self.unread = UnreadAnswers(self._limits.stream_bytes_per_principal, self._limits.stream_bytes)
         self._finishing: set[asyncio.Task[Reply]] = set()
         self._round = Round(
-            audit, self._over, lambda entry, error: self._refuse(entry, known_error(error, on_incident))
+            audit, self._over, lambda entry, error: self._refuse(entry, known_error(error, on_incident)), on_incident
         )
         self._streaming = frozenset(method for method, route in routes.items() if route.streaming)
         self._synced = frozenset(route.path for route in routes.values() if audit.waits(route.rule))
@@ -323,8 +323,10 @@ class Chain:
 
     def _over(self, entry: Entry) -> None:
         """A call that was handed over has its outcome."""
-        self._throttle.unary.leave(entry.principal)
-        self._telemetry.ended(entry)
+        try:
+            self._throttle.unary.leave(entry.principal)
+        finally:
+            self._telemetry.ended(entry)
 
     async def _finish_later(self, entry: Entry, route: Route, body: bytes) -> Reply:
         """Release any reply, once it is recorded, and its record durable, or with the sinks that every call needs, or both."""
@@ -366,7 +368,8 @@ class Chain:
     def _record(self, entry: Entry, code: str, reason: str) -> tuple[bytes | None, bool]:
         try:
             return self._audit.outcome(entry, code, reason, entry.bytes_out), True
-        except VaultdError:
+        except Exception as error:  # a log that cannot be written, or a record that cannot
+            known_error(error, self._on_incident)
             return None, False
 
     # -- streams --------------------------------------------------------------------------------------------------------

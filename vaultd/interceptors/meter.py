@@ -147,7 +147,7 @@ class CallMeter:
         caller = self._callers.get(principal)
         if caller is not None:
             caller.counts[refused] += calls
-            caller.seen_s = seen_s
+            caller.seen_s = max(caller.seen_s, seen_s)
             return
         self._others[refused] += calls
         if principal in self._candidates:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vaultd.errors import VaultdError
 from vaultd.interceptors.audit import RECEIPT_KEY
 from vaultd.interceptors.call import Reply
+from vaultd.interceptors.errors import known_error
 from vaultd.interceptors.trace import REQUEST_ID_KEY
 
 if TYPE_CHECKING:
@@ -24,14 +25,20 @@ HELD: Final = Reply(b"", 0, "", ())
 class Round:
     """Calls that were served and are neither recorded nor answered.
 
-    They are recorded with one write when the round is over, and answered after it; none is answered when the write fails.
-    `ended` is told of each, with its outcome; `refuse` makes the answer of one that cannot be recorded.
+    They are recorded with one write when the round is over, and answered after it; all are refused when the write fails.
+    `ended` is told of each, with its outcome; `refuse` makes the answer of one that cannot be recorded.  What goes wrong with one
+    call is reported to `on_incident`, and the others are answered.
     """
 
     def __init__(
-        self, audit: AuditStep, ended: Callable[[Entry], None], refuse: Callable[[Entry, Exception], Reply]
+        self,
+        audit: AuditStep,
+        ended: Callable[[Entry], None],
+        refuse: Callable[[Entry, Exception], Reply],
+        on_incident: Callable[[str, BaseException], None],
     ) -> None:
         self._audit = audit
+        self._on_incident = on_incident
         self._ended = ended
         self._refuse = refuse
         self._served: list[tuple[Entry, bytes]] = []
@@ -60,10 +67,16 @@ class Round:
         else:
             replies = [_served(entry, body, receipt) for (entry, body), receipt in zip(served, receipts, strict=True)]
         for entry, _ in served:
-            self._ended(entry)
+            self._apart(self._ended, entry)
         for (entry, _), reply in zip(served, replies, strict=True):
             if entry.call.answer is not None:
-                entry.call.answer(reply)
+                self._apart(entry.call.answer, reply)
+
+    def _apart(self, act: Callable[[Any], None], argument: Any) -> None:
+        try:
+            act(argument)
+        except Exception as error:  # the others want their answers
+            known_error(error, self._on_incident)
 
     def _record(self, entry: Entry, body: bytes) -> Reply:
         try:
