@@ -97,8 +97,9 @@ test-clients: $(VENV)/.installed-dev .bin/grpcurl .bin/protoc-gen-go .bin/protoc
 reliability: $(VENV)/.installed-dev ## kill -9 under load, 20 times (minutes)
 	$(PY) tests/reliability/kill9.py --kills 20
 
-reliability-receipts: $(VENV)/.installed-dev ## 100,000 calls with kill -9 in between: every receipt is found and proved (minutes)
+reliability-receipts: $(VENV)/.installed-dev ## 100,000 calls to each host with kill -9 in between: every receipt is found and proved (minutes)
 	$(PY) tests/reliability/audit_receipts.py --calls 100000 --kills 40
+	$(PY) tests/reliability/audit_receipts.py --calls 100000 --kills 40 --host envoy
 
 reliability-hsm: $(VENV)/.installed-dev system-packages ## a SoftHSM token under load, and 100 faults of it (a quarter of an hour)
 	$(PY) tests/reliability/hsm.py mixed

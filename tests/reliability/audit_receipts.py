@@ -1,6 +1,6 @@
 """Calls under SIGKILL: the receipt of every answer must be in the log, and the log must verify after every kill.
 
-    python tests/reliability/audit_receipts.py --calls 100000 --kills 40 --seed 1
+    python tests/reliability/audit_receipts.py --calls 100000 --kills 40 --seed 1 --host envoy
 
 Prints a JSON line for each kill and one at the end; exits with 1 when a receipt is not found, has another hash, cannot be proved
 with nothing but the public key that was there before the first call, or when the log does not verify.
@@ -202,7 +202,7 @@ async def campaign(arguments: argparse.Namespace) -> int:
         limits = {
             name: {"per_second": 1_000_000, "burst": 10_000_000} for name in ("symmetric", "mutation", "read", "admin")
         }
-        server = make_vault(directory, audit=audit, limits=limits)
+        server = make_vault(directory, audit=audit, limits=limits, host=arguments.host)
         keys = pin(directory)
         for number, failpoint in enumerate(plan):
             outcome = await one_kill(server, directory, number, failpoint, receipts, arguments)
@@ -223,6 +223,7 @@ async def campaign(arguments: argparse.Namespace) -> int:
             json.dumps(
                 {
                     "kills": len(plan),
+                    "host": arguments.host,
                     "seed": arguments.seed,
                     "receipts": len(receipts.leaves),
                     "given_twice": receipts.repeated,
@@ -246,6 +247,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--clients", type=int, default=64, help="callers at the same time")
     parser.add_argument("--connections", type=int, default=4, help="mTLS connections that the callers share")
+    parser.add_argument("--host", choices=("grpc", "envoy"), default="grpc")
     parser.add_argument("--no-failpoints", action="store_true", help="leave out one kill at each step of a checkpoint")
     return asyncio.run(campaign(parser.parse_args()))
 

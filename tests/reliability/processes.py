@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,23 @@ from vaultd.devpki import create_dev_pki  # noqa: E402  # as above
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'clients/python'}"}
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 30
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that a process started, and those that these started."""
+    try:
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+    return children + [other for child in children for other in descendants(child)]
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process has not ended; one that nobody waited for has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 class Server:
@@ -71,10 +89,18 @@ class Server:
         return time.monotonic() - began
 
     def kill(self) -> None:
-        """SIGKILL, and wait for its end."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
+        """SIGKILL, the processes that it started first, and wait for the end of all."""
+        if self._process is None or self._process.poll() is not None:
             self.wait(STOP_TIMEOUT_S)
+            return
+        started = descendants(self.pid)
+        for pid in (*started, self.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.wait(STOP_TIMEOUT_S)
+        until = time.monotonic() + STOP_TIMEOUT_S
+        while any(map(is_there, started)) and time.monotonic() < until:
+            time.sleep(0.01)
 
     def stop(self) -> str:
         """SIGTERM; returns what it printed on its way out.  One that does not end is killed."""
