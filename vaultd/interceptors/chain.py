@@ -199,7 +199,7 @@ class Chain:
                     entry.deny(refused)
                     await self._grants.require(refused, caller, rule, request, entry)
                     entry.allow("")
-                if method in throttle.uneven or throttle.rates.places:
+                if throttle.meters(method):
                     lease = throttle.admit_use(principal, rule, request, size)
                     if lease is not None:
                         await spend(lease, throttle.admit_use, principal, rule, request, size)

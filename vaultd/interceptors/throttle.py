@@ -53,25 +53,24 @@ class Throttle:
         methods: dict[str, Method],
         algorithm_of: Callable[[Place], str | None],
     ) -> None:
-        self.rates = rates
+        self._rates = rates
         self.unary = unary
         self.streams = streams
         self._kinds = {path: KINDS[method.name] for path, method in methods.items() if method.name in KINDS}
-        self.uneven = frozenset({*self._kinds, _DATA_KEYS})
-        """Methods of which one call may use more than another."""
+        self._uneven = frozenset({*self._kinds, _DATA_KEYS})
         self._algorithm_of = algorithm_of
 
     def admit_message(self, principal: str, method: str, size: int) -> Lease | None:
         """Before parsing; raises ResourceExhausted with the wait."""
-        return self.rates.admit(principal, method, 1 + size // BYTES_PER_TOKEN)
+        return self._rates.admit(principal, method, 1 + size // BYTES_PER_TOKEN)
 
     def admit_items(self, principal: str, method: str, items: int, size: int) -> Lease | None:
         """After parsing a batch: each further item costs what a call costs."""
-        return self.rates.admit(principal, method, items - 1, message_cost(size)) if items > 1 else None
+        return self._rates.admit(principal, method, items - 1, message_cost(size)) if items > 1 else None
 
     def meters(self, method: str) -> bool:
         """Whether `admit_use` can have anything to say."""
-        return method in self.uneven or bool(self.rates.places)
+        return method in self._uneven or bool(self._rates.places)
 
     def admit_use(self, principal: str, rule: Rule, request: Any, size: int) -> Lease | None:
         """After policy: what a single call uses."""
@@ -81,12 +80,12 @@ class Throttle:
             weight = weight_of(GENERATE, _new_algorithm(request.key))
         else:
             weight = self._weight(rule.method, places)
-        return self.rates.admit_use(principal, rule.method, places, uses, weight, 1, message_cost(size))
+        return self._rates.admit_use(principal, rule.method, places, uses, weight, 1, message_cost(size))
 
     def admit_uses(self, principal: str, method: str, names: Any, uses: int, ahead: int) -> Lease | None:
         """After policy: what the items of a batch use that have the same names; `ahead` is what the batch spent before."""
         places = [place_of(name) for name in ((names,) if isinstance(names, str) else names)]
-        return self.rates.admit_use(principal, method, places, uses, self._weight(method, places), uses, ahead)
+        return self._rates.admit_use(principal, method, places, uses, self._weight(method, places), uses, ahead)
 
     def _weight(self, method: str, places: list[Place]) -> int:
         kind = self._kinds.get(method)
