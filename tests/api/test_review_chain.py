@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 from contextlib import contextmanager
 
 import grpc
+import orjson
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -14,6 +16,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 
 from harness import FakeClock, reason_of, running_server
+from vaultd.audit import log
+from vaultd.audit.reader import AuditReader
 from vaultd.errors import Unavailable
 from vaultd.interceptors.call import Call, Peer
 from vaultd.interceptors.certificates import TrustBundle
@@ -256,3 +260,28 @@ async def test_a_record_that_cannot_be_written_costs_its_own_call_alone_and_no_p
         unavailable = grpc.StatusCode.UNAVAILABLE.value[0]
         assert [(reply.code, reply.body) for reply in answers] == [(0, b"answer"), (unavailable, b""), (0, b"answer")]
         assert len(chain._throttle.unary) == 0
+
+
+async def test_a_call_whose_record_stands_and_that_was_refused_has_a_later_record_that_says_so(tmp_path, monkeypatch):
+    async with running_server(tmp_path) as server:
+        chain, answers = server.server.chain, []
+        # The disk takes the first of two lines and fails at the second.
+        monkeypatch.setattr(log, "pwrite", lambda fd, data, at: os.pwrite(fd, data[: data.index(b"\n") + 9], at))
+        for _ in range(2):
+            call = Call("/vaultd.v1.CryptoService/Encrypt", Peer("ipv4:127.0.0.1:1", b""), [], None, None, None)
+            call.answer = answers.append
+            entry = chain._open(call)
+            entry.route, entry.principal = chain._routes[call.method], "spiffe://dev.vaultd/app"
+            chain._throttle.unary.enter(entry.principal)
+            chain._round.add(asyncio.get_running_loop(), entry, b"answer")
+        chain._round.end()
+        monkeypatch.undo()
+        assert [reply.code for reply in answers] == [grpc.StatusCode.UNAVAILABLE.value[0]] * 2
+        reader = AuditReader(server.directory / "audit")  # it knows which bytes of a segment count
+        records = [orjson.loads(record.line) for record in reader.read()]
+        reader.close()
+        said = [(r["id"], r["code"], r.get("reason")) for r in records if r["event"] == "call"]
+        first, second = said[0][0], said[-1][0]
+        refused = ("UNAVAILABLE", "AUDIT_UNAVAILABLE")
+        assert said == [(first, "OK", None), (first, *refused), (second, *refused)]
+        assert first != second
